@@ -1,0 +1,67 @@
+"""One command from a fresh clone to a result. Needs Python 3.11 or newer with pip, and a network for pip alone.
+
+    python3 dev.py sample    set up, then write samples.png: digits from the pretrained vae-mnist
+    python3 dev.py test      set up, then run the tests
+    python3 dev.py setup     set up alone
+    python3 dev.py check     set up, then run lint, types and the tests (what CI runs)
+
+Everything is installed into `.venv` in this folder; delete it to start afresh.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+COMMANDS = {
+    "setup": [],
+    "sample": [["zoo", "sample", "vae-mnist", "--out", "samples.png"]],
+    "test": [["pytest"]],
+    "check": [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"], ["pytest", "--durations=10"]],
+}
+
+
+def run(*command: str) -> None:
+    print("+", *command, flush=True)
+    start = time.monotonic()
+    status = subprocess.run([str(BIN / command[0]), *command[1:]], cwd=ROOT, check=False).returncode
+    print(
+        f"  {'done' if status == 0 else f'failed with status {status}'} after {time.monotonic() - start:.0f} s",
+        flush=True,
+    )
+    if status:
+        sys.exit(status)
+
+
+def set_up(extra: str) -> None:
+    """Creates .venv and installs the package with what it needs; does nothing where that has been done."""
+    stamp = VENV / f"{extra}.installed"
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    print(f"setting up {VENV} (about 5 GB with PyTorch's CUDA libraries on Linux; a few minutes, once)", flush=True)
+    if not BIN.exists() and subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=False).returncode:
+        sys.exit("dev.py: Python's venv module does not work here; on Debian or Ubuntu: apt install python3-venv")
+    run("python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", f".{extra}")
+    stamp.write_text(wanted)
+
+
+def main() -> None:
+    if sys.version_info < (3, 11):
+        sys.exit(f"dev.py: needs Python 3.11 or newer, found {sys.version.split()[0]}")
+    if len(sys.argv) != 2 or sys.argv[1] not in COMMANDS:
+        sys.exit(__doc__)
+    set_up("" if sys.argv[1] == "sample" else "[dev]")
+    for command in COMMANDS[sys.argv[1]]:
+        run(*command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,418 @@
+"""Checkpoint folders, the registry, sources, the Hub and model cards."""
+
+import errno
+import http.server
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import ModelCard, constants
+
+from zoo import Zoo, checkpoint, hub
+from zoo import registry as records
+from zoo.autoregressive.made import MADE
+from zoo.capabilities import EvidenceLowerBound, ZooModule
+from zoo.card import render_card, render_model_cards
+from zoo.classifier.lenet import LeNet
+from zoo.density.gaussian import Gaussian
+from zoo.errors import CheckpointError, ConfigError, DownloadError
+from zoo.gan.gan import GAN
+from zoo.metrics.measurement import Measurement
+from zoo.vae.vae import VAE
+
+NUMBER = Measurement(
+    "elbo", -12.5, 0.25, "nats", "bound", 300, 0, "test", "digits", {"slice": {"n": 10, "value": -12.0}}
+)
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def tiny_vae() -> VAE:
+    torch.manual_seed(0)
+    return VAE(event_shape=[1, 8, 8], latent_dim=3, channels=8, hidden=8)
+
+
+MODELS = {
+    "vae": tiny_vae,
+    "made": lambda: MADE(event_shape=[1, 3, 3], hidden=6, num_masks=2, mask_seed=3),
+    "gaussian": lambda: Gaussian(event_shape=[1, 3, 3], levels=256, logit=1e-6),
+    "lenet": lambda: LeNet(event_shape=[1, 16, 16], channels=2, num_features=4),
+    "gan": lambda: GAN(event_shape=[1, 8, 8], latent_dim=3, channels=8),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Zoo.save(tiny_vae(), tmp_path / "vae-digits", measurements=[NUMBER])
+
+
+def tree(root: Path) -> dict[str, bytes | None]:
+    """Everything below a folder: file contents, None for folders."""
+    return {str(path.relative_to(root)): path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
+
+
+# --------------------------------------------------------------------------------------------------- saving, loading
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
+    model = MODELS[name]()
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.normal_()
+    folder = Zoo.save(model, tmp_path / name)
+    state = torch.get_rng_state()
+    loaded = Zoo.load(f"local-dir:{folder}")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert type(loaded) is type(model) and dict(loaded.hparams) == dict(model.hparams)
+    assert not any(module.training for module in loaded.modules())
+    assert [key for key, _ in loaded.named_parameters()] == [key for key, _ in model.named_parameters()]
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[key]) and tensor.dtype == loaded.state_dict()[key].dtype
+    buffers = dict(loaded.named_buffers())  # also those that no file holds
+    assert all(torch.equal(buffer, buffers[key]) for key, buffer in model.named_buffers())
+
+
+def test_half_precision_files_load_as_float32(tmp_path: Path) -> None:
+    model = tiny_vae()
+    full, half = Zoo.save(model, tmp_path / "full"), Zoo.save(model, tmp_path / "half", dtype="float16")
+    assert (half / "model.safetensors").stat().st_size < 0.7 * (full / "model.safetensors").stat().st_size
+    for key, tensor in Zoo.load(f"local-dir:{half}").state_dict().items():
+        assert tensor.dtype == torch.float32 and torch.equal(tensor, model.state_dict()[key].half().float())
+
+
+def test_a_folder_holds_what_it_says(tmp_path: Path) -> None:
+    recipe = "# reaches -12.5 nats\nseed: 1\nmodel: {class: zoo.vae.vae.VAE}\n"
+    folder = Zoo.save(tiny_vae(), tmp_path / "new" / "vae-digits", recipe=recipe, measurements=[NUMBER])
+    assert set(tree(tmp_path / "new")) == {
+        "vae-digits",
+        *(f"vae-digits/{name}" for name in checkpoint.FILES if name != "samples.png"),
+    }
+    config, metrics = (json.loads((folder / name).read_text()) for name in ("config.json", "metrics.json"))
+    assert config["class"] == "zoo.vae.vae.VAE" and config["arguments"]["event_shape"] == [1, 8, 8]
+    assert metrics["weights_sha256"] == checkpoint.sha256((folder / "model.safetensors").read_bytes())
+    assert metrics["config_sha256"] == checkpoint.sha256((folder / "config.json").read_bytes())
+    assert [Measurement.from_dict(record) for record in metrics["measurements"]] == [NUMBER]
+    assert (folder / "recipe.yaml").read_text() == recipe
+
+
+def test_weights_on_the_same_memory_stay_tied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "tied.py").write_text(
+        "import torch\nfrom zoo.capabilities import GenerativeModel\n\n\n"
+        "class Tied(GenerativeModel):\n"
+        "    event_shape = (2,)\n\n"
+        "    def __init__(self, width: int = 2):\n"
+        "        super().__init__()\n"
+        "        self.save_hyperparameters()\n"
+        "        self.first = torch.nn.Linear(width, width)\n"
+        "        self.second = torch.nn.Linear(width, width)\n"
+        "        self.second.weight = self.first.weight\n"
+        "        self.register_buffer('steps', torch.arange(width), persistent=False)\n\n"
+        "    def draw(self, streams):\n"
+        "        return torch.zeros(len(streams), 2)\n"
+    )
+    import zoo
+
+    monkeypatch.setattr(zoo, "__path__", [*zoo.__path__, str(tmp_path / "package")])
+    model = checkpoint.find_class("zoo.tied.Tied", "here")(width=3)
+    loaded: Any = Zoo.load(f"local-dir:{Zoo.save(model, tmp_path / 'tied')}")
+    assert loaded.second.weight is loaded.first.weight and torch.equal(loaded.first.weight, model.first.weight)
+    assert loaded.steps.tolist() == [0, 1, 2]
+
+
+def test_overwriting_replaces_the_folder_and_nothing_else(folder: Path) -> None:
+    (folder / "samples.png").write_bytes(b"of the old weights")
+    other = Zoo.save(MODELS["made"](), folder, overwrite=True)
+    assert other == folder and type(Zoo.load(f"local-dir:{folder}")) is MADE
+    assert not (folder / "samples.png").exists() and [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize("moment", range(9))
+def test_whatever_fails_while_overwriting_the_old_one_stays(
+    moment: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call that makes a folder, flushes to the disk or renames fails once."""
+    calls = 0
+
+    def failing(function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == moment + 1:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return function(*args, **kwargs)
+
+        return call
+
+    before = tree(folder.parent)
+    monkeypatch.setattr(os, "fsync", failing(os.fsync))
+    monkeypatch.setattr(Path, "rename", failing(Path.rename))
+    monkeypatch.setattr(Path, "mkdir", failing(Path.mkdir))
+    if moment < 8:  # a new folder, four files, their folder, two renames; then the new one is in place
+        with pytest.raises(CheckpointError, match="No space left on device; nothing was changed"):
+            Zoo.save(MODELS["made"](), folder, overwrite=True)
+        assert tree(folder.parent) == before
+    else:
+        Zoo.save(MODELS["made"](), folder, overwrite=True)
+        assert calls == 9 and type(Zoo.load(f"local-dir:{folder}")) is MADE
+
+
+def test_update_puts_numbers_pictures_and_a_card(folder: Path) -> None:
+    weights = (folder / "model.safetensors").read_bytes()
+    checkpoint.update(
+        folder, [NUMBER, {**NUMBER.to_dict(), "name": "iwae", "command": "zoo evaluate"}], {"samples.png": b"png"}
+    )
+    assert [number["name"] for number in Zoo.info(f"local-dir:{folder}").numbers] == ["elbo", "iwae"]
+    assert "| iwae |" in (folder / "README.md").read_text() and "](samples.png)" in (folder / "README.md").read_text()
+    assert (folder / "model.safetensors").read_bytes() == weights
+    assert {path.name for path in folder.iterdir()} == set(checkpoint.FILES) - {"recipe.yaml"}
+
+
+def test_every_flipped_bit_and_every_truncation_is_detected(folder: Path) -> None:
+    path, draw = folder / "model.safetensors", random.Random(0)
+    whole = path.read_bytes()
+    for _ in range(40):
+        damaged = bytearray(whole)
+        damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        for content in (bytes(damaged), whole[: draw.randrange(len(whole))]):
+            path.write_bytes(content)
+            with pytest.raises(CheckpointError) as caught:
+                Zoo.load(f"local-dir:{folder}")
+            assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    path.write_bytes(whole)
+    assert isinstance(Zoo.load(f"local-dir:{folder}"), VAE)
+
+
+# --------------------------------------------------------------------------------------------------- names, registry
+
+
+@pytest.fixture
+def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A zoo with two checkpoints of its own."""
+    root = tmp_path / "checkpoints"
+    monkeypatch.setattr(records, "SHIPPED", root)
+    monkeypatch.setattr(records, "REGISTRY", tmp_path / "registry.json")
+    binary = {**NUMBER.to_dict(), "data": "binarized-digits", "name": "nll", "kind": "exact"}
+    Zoo.save(tiny_vae(), root / "vae-digits", measurements=[NUMBER], recipe={"seed": 0})
+    Zoo.save(MODELS["made"](), root / "made-binarized-digits", measurements=[binary])
+    records.write_registry()
+    return root
+
+
+def test_names_are_listed_by_pattern_and_by_what_models_are(catalog: Path) -> None:
+    assert Zoo.list() == ["made-binarized-digits", "vae-digits"]
+    assert Zoo.list("*-digits") == Zoo.list() and Zoo.list("vae*") == ["vae-digits"] and Zoo.list("gan*") == []
+    assert Zoo.list(capability="EvidenceLowerBound") == Zoo.list(capability=EvidenceLowerBound) == ["vae-digits"]
+    assert Zoo.list(data="binarized-digits") == Zoo.list(family="autoregressive") == ["made-binarized-digits"]
+    assert Zoo.list(capability="GenerativeModel", family="vae", data="digits") == ["vae-digits"]
+    with pytest.raises(ConfigError, match="did you mean 'TractableDensity'"):
+        Zoo.list(capability="TractableDensty")
+
+
+def test_a_name_loads_and_says_what_it_is(catalog: Path) -> None:
+    assert isinstance(Zoo.load("vae-digits"), VAE)
+    info = Zoo.info("vae-digits")
+    assert (info.family, info.data, info.licence) == ("vae", "digits", "mit")
+    assert info.size == (catalog / "vae-digits" / "model.safetensors").stat().st_size
+    assert info.recipe == "seed: 0\n" and info.numbers == [NUMBER.to_dict()]
+    assert "elbo -12.5 +- 0.25 nats (bound" in str(info) and json.loads(json.dumps(info.to_dict()))["data"] == "digits"
+
+
+def test_the_registry_pins_the_weights_of_a_name(catalog: Path) -> None:
+    """A folder that is whole in itself but is not the one that was registered."""
+    Zoo.save(MODELS["vae"]().to(torch.float16).float(), catalog / "vae-digits", overwrite=True)
+    assert isinstance(Zoo.load(f"local-dir:{catalog / 'vae-digits'}"), VAE)
+    with pytest.raises(CheckpointError, match=r"model.safetensors: expected sha256 .* altered"):
+        Zoo.load("vae-digits")
+
+
+def test_cards_and_registry_of_the_shipped_checkpoints_are_fresh() -> None:
+    names = records.shipped_names()
+    assert names == Zoo.list()
+    assert records.render_registry() == records.REGISTRY.read_text(), "run python -m zoo.registry"
+    assert (records.SHIPPED.parent / "MODEL_CARDS.md").read_text() == render_model_cards()
+    for name in names:
+        assert (records.SHIPPED / name / "README.md").read_text() == render_card(records.SHIPPED / name)
+
+
+@pytest.mark.parametrize("name", records.shipped_names())
+def test_every_shipped_checkpoint_loads(name: str) -> None:
+    model = Zoo.load(name)
+    assert isinstance(model, ZooModule) and records.capabilities_of(type(model)) == Zoo.info(name).capabilities
+    assert Zoo.info(name).size <= 16e6 and Zoo.info(name).numbers and Zoo.info(name).recipe
+    assert str(Zoo.info(name)).startswith(name)
+
+
+def test_listing_imports_neither_torch_nor_lightning() -> None:
+    code = (
+        "import sys, zoo; from zoo import Zoo; names = Zoo.list(); infos = [str(Zoo.info(name)) for name in names];"
+        "print(sorted({'torch', 'lightning', 'numpy', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------------------------------------------------------- Hub
+
+
+class _Server(http.server.BaseHTTPRequestHandler):
+    """One repository, user/vae, at one commit with the branch main and the tag v1, in the Hub's terms for downloads."""
+
+    root: Path
+    requests: list[str]
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        self.requests.append(f"{self.command} {self.path}")
+        found = re.fullmatch(r"/user/vae/resolve/([^/]+)/([^/?]+)", self.path)
+        error = "RepoNotFound" if not found else "RevisionNotFound" if found[1] not in ("main", "v1", COMMIT) else ""
+        path = self.root / found[2] if found else self.root
+        if not error and not path.is_file():
+            error = "EntryNotFound"
+        content = b"" if error else path.read_bytes()
+        self.send_response(404 if error else 200)
+        self.send_header("X-Error-Code", error) if error else self.send_header(
+            "ETag", f'"{checkpoint.sha256(content)}"'
+        )
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A Hub on this machine that serves `folder`, and an empty cache."""
+    root = tmp_path / "served"
+    shutil.copytree(folder, root)
+    handler = type("Handler", (_Server,), {"root": root, "requests": []})
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{httpd.server_port}")
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", constants.ENDPOINT + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    huggingface_hub.utils.disable_progress_bars()
+    yield handler
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+@pytest.mark.parametrize("revision", ["", "@main", "@v1", f"@{COMMIT}"])
+def test_a_repository_loads_and_is_cached(revision: str, server: Any, folder: Path) -> None:
+    expected = Zoo.load(f"local-dir:{folder}").state_dict()
+    loaded = Zoo.load(f"hf-hub:user/vae{revision}").state_dict()
+    assert all(torch.equal(tensor, loaded[key]) for key, tensor in expected.items())
+    assert sum(request.startswith("GET /user/vae/") for request in server.requests) == 3
+    # the revision was resolved with the first file: requests for the others name the commit
+    assert all(COMMIT in request for request in server.requests if re.search("metrics|safetensors", request))
+    server.requests.clear()
+    Zoo.load(f"hf-hub:user/vae@{COMMIT}")
+    assert server.requests == []
+
+
+def test_a_cached_repository_needs_no_network(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    Zoo.load("hf-hub:user/vae@v1")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    )
+    assert isinstance(Zoo.load(f"hf-hub:user/vae@{COMMIT}"), VAE)
+    assert isinstance(Zoo.load("hf-hub:user/vae@v1"), VAE)
+    assert Zoo.info(f"hf-hub:user/vae@{COMMIT}").class_name == "zoo.vae.vae.VAE"
+
+
+def test_a_registered_name_comes_from_the_hub_where_it_is_not_shipped(
+    server: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {**records.describe(folder).__dict__, "repo": "user/vae", "revision": COMMIT}
+    registry = tmp_path / "registry.json"
+    registry.write_text(json.dumps({"format_version": 1, "checkpoints": {"vae-digits": entry}}))
+    monkeypatch.setattr(records, "REGISTRY", registry)
+    monkeypatch.setattr(records, "SHIPPED", tmp_path / "nothing")
+    assert isinstance(Zoo.load("vae-digits"), VAE)
+    assert all(COMMIT in request for request in server.requests if "/resolve/" in request)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("hf-hub:user/other@v1", "shows no such repository"),
+        ("hf-hub:user/vae@v2", "no such revision"),
+        ("hf-hub:user/vae@main", "config.json does not exist there"),
+    ],
+)
+def test_what_the_hub_does_not_have(source: str, words: str, server: Any) -> None:
+    (server.root / "config.json").unlink()
+    with pytest.raises(DownloadError, match=words):
+        Zoo.load(source)
+
+
+def test_damaged_downloads_are_refused(server: Any) -> None:
+    content = bytearray((server.root / "model.safetensors").read_bytes())
+    content[-5] ^= 4
+    (server.root / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="expected sha256"):
+        Zoo.load("hf-hub:user/vae@v1")
+
+
+def test_weights_beyond_the_limit_are_not_downloaded(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "MAX_WEIGHTS", 5000)
+    with pytest.raises(DownloadError, match="expected at most 5000; not downloaded"):
+        Zoo.load("hf-hub:user/vae@v1")
+    assert not any(request.startswith("GET") and "safetensors" in request for request in server.requests)
+
+
+# -------------------------------------------------------------------------------------------------------------- cards
+
+
+def test_a_card_carries_the_metadata_of_the_hub(folder: Path) -> None:
+    card = ModelCard((folder / "README.md").read_text())
+    assert card.data.library_name == "zoo" and card.data.pipeline_tag == "unconditional-image-generation"
+    (result,) = card.data.eval_results or []
+    assert (result.metric_type, result.metric_value, result.dataset_name) == ("elbo", -12.5, "digits")
+    assert "| elbo | -12.5 ± 0.25 | nats | bound | 300 | digits test |" in card.text
+    assert "arxiv.org/abs/1312.6114" in card.text
+    assert card.data.license is None  # that of a user's model is the user's affair
+
+
+def test_the_card_of_a_shipped_model_names_its_licence(catalog: Path) -> None:
+    card = ModelCard((catalog / "vae-digits" / "README.md").read_text())
+    assert card.data.license == "mit" and 'Zoo.load("vae-digits")' in card.text
+    cards = (catalog.parent / "MODEL_CARDS.md").read_text()
+    assert "## vae-digits" in cards and "## made-binarized-digits" in cards and "library_name" not in cards
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_snippet_of_a_card_runs(name: str, tmp_path: Path) -> None:
+    folder = Zoo.save(MODELS[name](), tmp_path / name)
+    (snippet,) = re.findall(r"```python\n(.*?)```", render_card(folder, source=f"local-dir:{folder}"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(snippet, names)
+    results = [value for key, value in names.items() if isinstance(value, torch.Tensor)]
+    assert results and all(len(value) == 8 and value.isfinite().all() for value in results)

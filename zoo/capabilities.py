@@ -1,0 +1,356 @@
+"""What a model can do, as types: the whole interface of the zoo.
+
+A model inherits the capabilities that it has and no others; what it cannot do is a method that it does not have.
+The class that promises a quantity also trains it, so that there is one training step per objective and none per model.
+Log-likelihoods are in nats, per example, of the data as given: pixels in {0, 1} for binary data, {0, ..., 255}/255 for
+8-bit images. Up is good in `log_prob` and `elbo`; down is good in `loss`, `nll` and `energy`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.distributions import Distribution
+
+from zoo.random import Source, Streams, rand, seed_from
+from zoo.training.optimization import Optimization
+
+VALIDATION = -1  # the noise of validation is that of "step -1": the same in every epoch, so that epochs compare
+
+
+class Batch(NamedTuple):
+    """What the data layer yields: examples, their labels if any, and their positions in the split."""
+
+    x: Tensor  # [B, *event_shape], float
+    labels: Tensor | None  # [B], int64
+    index: Tensor  # [B], int64
+
+
+class ZooModule(LightningModule, ABC):
+    """A module that the zoo can train, save and load. Constructor arguments are JSON-plain and kept in `hparams`.
+
+    Attributes:
+        optimization: how `Trainer.fit` optimises it; set from the recipe.
+        seed: keys the noise of training together with the step and the example.
+    """
+
+    optimization: Optimization = Optimization()
+    seed: int = 0
+
+    def streams(self, batch: Batch, training: bool = True) -> Streams:
+        """The noise of this step, one stream per example."""
+        return Streams(self.seed, batch.index, self.global_step if training else VALIDATION)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimization.build(self.parameters())
+        return self.optimization.scheduled(optimizer, self.trainer.estimated_stepping_batches)
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        if self.optimization.gradient_clip is not None:
+            self.clip_gradients(optimizer, self.optimization.gradient_clip, "norm")
+
+
+class GenerativeModel(ZooModule):
+    """Anything that draws.
+
+    Attributes:
+        event_shape: shape of one example, (C, H, W) for images.
+    """
+
+    event_shape: tuple[int, ...]
+
+    @abstractmethod
+    def draw(self, streams: Streams) -> Tensor:
+        """One example per stream: [len(streams), *event_shape], in [0, 1] for images. See `sample`."""
+
+    def sample(self, num_samples: int, *, generator: torch.Generator | None = None, batch_size: int = 250) -> Tensor:
+        """Draws from the model: [num_samples, *event_shape]; images in [0, 1], 2-D toy data in data units.
+
+        Each example has its own stream of noise: the result depends on `generator` but not on `batch_size`, which
+        only bounds the memory.
+        """
+        batches = list(self.iter_samples(num_samples, generator=generator, batch_size=batch_size))
+        return torch.cat(batches) if batches else torch.empty(0, *self.event_shape, device=self.device)
+
+    @torch.no_grad()
+    def iter_samples(
+        self, num_samples: int, *, generator: torch.Generator | None = None, batch_size: int = 250
+    ) -> Iterator[Tensor]:
+        """The batches that `sample` concatenates, one at a time: memory does not grow with `num_samples`."""
+        if num_samples < 0:
+            raise ValueError(f"num_samples must not be negative, found {num_samples}")
+        seed = seed_from(generator)
+        for start in range(0, num_samples, batch_size):
+            yield self.draw(Streams(seed, range(start, min(start + batch_size, num_samples))))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Held-out quantities by name, each [B]; nothing here, but samples are drawn after validation."""
+        return {}
+
+
+class TractableDensity(GenerativeModel):
+    """An exact density, trained by maximum likelihood."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x), exact, in nats: [B, *event_shape] -> [B]."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return {"loss": -self.log_prob(batch.x).mean()}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return {"nll": -self.log_prob(batch.x)}
+
+
+class Dequantized(TractableDensity):
+    """An exact density of continuous data, to which 8-bit images come by uniform dequantisation.
+
+    `log_prob` takes any real x. For x in {0, ..., 255}/255, E_u[log_prob((255 x + u)/256)] - D log 256 with u uniform on
+    [0, 1)^D is a lower bound of the log-probability of the 8-bit image (Theis et al. 2016, https://arxiv.org/abs/1511.01844).
+
+    Attributes:
+        levels: number of grey levels to dequantise, or None where data are continuous already.
+    """
+
+    levels: int | None = None
+
+    def dequantize(self, x: Tensor, *, generator: Source = None) -> Tensor:
+        """x in {0, ..., levels - 1}/(levels - 1) -> (x (levels - 1) + u)/levels in [0, 1); x itself where levels is None."""
+        if self.levels is None:
+            return x
+        return (x * (self.levels - 1) + rand(tuple(x.shape), generator, x.device)) / self.levels
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return super().training_step(
+            batch._replace(x=self.dequantize(batch.x, generator=self.streams(batch))), batch_idx
+        )
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        x = self.dequantize(batch.x, generator=self.streams(batch, training=False))
+        return super().validation_step(batch._replace(x=x), batch_idx)
+
+
+class EvidenceLowerBound(GenerativeModel):
+    """A lower bound of the log-likelihood, maximised."""
+
+    @abstractmethod
+    def elbo(self, x: Tensor, *, generator: Source = None) -> Tensor:
+        """An unbiased estimate of the evidence lower bound, E[elbo] <= log p(x), in nats: [B, *event_shape] -> [B]."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return {"loss": -self.elbo(batch.x, generator=self.streams(batch)).mean()}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return {"neg_elbo": -self.elbo(batch.x, generator=self.streams(batch, training=False))}
+
+
+class ImportanceWeighted(EvidenceLowerBound):
+    """A bound that tightens to the log-likelihood with the number of importance samples (Burda et al. 2016)."""
+
+    @abstractmethod
+    def log_weights(self, x: Tensor, num_samples: int, *, generator: Source = None) -> Tensor:
+        """log p(x, z) - log q(z given x) at independent z from q, in nats: [B, *event_shape] -> [num_samples, B].
+
+        logsumexp over the first dimension minus log num_samples is the importance-weighted bound; its expectation
+        does not decrease with num_samples and tends to log p(x).
+        """
+
+
+class ClosedForm(GenerativeModel):
+    """Fitted from sufficient statistics, with no gradient and no optimiser, by the same Trainer.
+
+    Attributes:
+        statistics: sums over the examples seen; kept in the run's checkpoints, not among the weights.
+    """
+
+    statistics: dict[str, Tensor]
+
+    @property
+    def automatic_optimization(self) -> bool:
+        return False
+
+    @abstractmethod
+    def gather(self, x: Tensor, *, generator: Source = None) -> dict[str, Tensor]:
+        """Sufficient statistics of x [B, *event_shape], as sums over the batch."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Set the parameters to their maximum-likelihood values given `self.statistics`."""
+
+    def configure_optimizers(self) -> None:
+        return None
+
+    def on_train_start(self) -> None:
+        if self.trainer.current_epoch == 0 and self.trainer.fit_loop.epoch_loop.batch_progress.current.ready == 0:
+            self.statistics = {}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        # no optimiser, so no global step: the batch number keys the noise
+        epoch_length = int(self.trainer.num_training_batches)
+        streams = Streams(self.seed, batch.index, self.trainer.current_epoch * epoch_length + batch_idx)
+        for name, value in self.gather(batch.x, generator=streams).items():
+            self.statistics[name] = self.statistics[name] + value if name in self.statistics else value
+
+    def on_train_epoch_end(self) -> None:
+        local = self.statistics
+        self.statistics = {k: self.trainer.strategy.reduce(v.clone(), reduce_op="sum") for k, v in local.items()}
+        self.finish()
+        self.statistics = local
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["statistics"] = self.statistics
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.statistics = checkpoint["statistics"]
+
+
+class Adversarial(GenerativeModel):
+    """A generator trained against a critic by alternating updates; a step is one update of each.
+
+    Attributes:
+        generator: the network that is the model.
+        critic: the network that it is trained against.
+    """
+
+    generator: torch.nn.Module
+    critic: torch.nn.Module
+
+    @property
+    def automatic_optimization(self) -> bool:
+        return False
+
+    @abstractmethod
+    def critic_loss(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """What the critic minimises, under `loss`, with anything else worth logging; real, fake: [B, *event_shape]."""
+
+    @abstractmethod
+    def generator_loss(self, fake: Tensor) -> Tensor:
+        """What the generator minimises, a scalar; fake: [B, *event_shape], carrying gradients."""
+
+    def configure_optimizers(self) -> Any:
+        settings, num_steps = self.optimization, self.trainer.estimated_stepping_batches
+        generator = settings.build(self.generator.parameters())
+        critic = settings.build(self.critic.parameters(), settings.critic_lr)
+        return settings.scheduled(generator, num_steps), settings.scheduled(critic, num_steps)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        generator, critic = self.optimizers()
+        fake = self.draw(self.streams(batch))
+
+        losses = self.critic_loss(batch.x, fake.detach())
+        critic.zero_grad()
+        self.manual_backward(losses["loss"])
+        self.configure_gradient_clipping(critic)
+        critic.optimizer.step()  # not through Lightning, which would count it as a second step
+
+        self.critic.requires_grad_(False)
+        loss = self.generator_loss(fake)
+        generator.zero_grad()
+        self.manual_backward(loss)
+        self.configure_gradient_clipping(generator)
+        generator.step()
+        self.critic.requires_grad_(True)
+
+        for schedule in self.lr_schedulers():
+            schedule.step()
+        renamed = {"critic_loss" if name == "loss" else name: value for name, value in losses.items()}
+        return {"generator_loss": loss.detach(), **renamed}
+
+
+class Classifier(ZooModule):
+    """Labels images; the extractor of features behind the sample-quality metrics.
+
+    Attributes:
+        event_shape: shape of one image.
+        num_classes: labels lie in {0, ..., num_classes - 1}.
+        num_features: width of `features`.
+    """
+
+    event_shape: tuple[int, ...]
+    num_classes: int
+    num_features: int
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """The last hidden layer: [B, *event_shape] in [0, 1] -> [B, num_features]."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits: [B, *event_shape] in [0, 1] -> [B, num_classes]."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return {"loss": torch.nn.functional.cross_entropy(self(batch.x), batch.labels)}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return {"error_rate": (self(batch.x).argmax(-1) != batch.labels).float()}
+
+
+class Encoder(ABC):
+    """Maps data to a distribution over codes."""
+
+    latent_shape: tuple[int, ...]
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Distribution:
+        """The distribution q(z given x), batch shape [B], event shape `latent_shape`."""
+
+
+class Decoder(ABC):
+    """Maps codes to data."""
+
+    latent_shape: tuple[int, ...]
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """The data that z stands for, E[x given z]: [B, *latent_shape] -> [B, *event_shape], images in [0, 1]."""
+
+    @abstractmethod
+    def prior(self) -> Distribution:
+        """The distribution of codes p(z), event shape `latent_shape`."""
+
+
+class Bijection(ABC):
+    """An invertible map between data and codes of the same dimension."""
+
+    @abstractmethod
+    def to_latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z and ladj = log |det dz/dx|: [B, *event_shape] -> ([B, *latent_shape], [B])."""
+
+    @abstractmethod
+    def from_latent(self, z: Tensor) -> Tensor:
+        """The x with to_latent(x)[0] = z."""
+
+
+class Completable(ABC):
+    """Fills in unknown pixels by the model's own conditional distribution."""
+
+    @abstractmethod
+    def complete(self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draws from p(x_unknown given x_known).
+
+        Args:
+            x: [B, *event_shape]; values where `mask` is False do not matter.
+            mask: bool, [*event_shape] or [B, *event_shape], True where x is known.
+            generator: source of the draws.
+
+        Returns:
+            [B, *event_shape], equal to x where `mask` is True.
+
+        Raises:
+            ConfigError: the mask is not one that the model can condition on.
+        """
+
+
+class Conditional(ABC):
+    """Takes `labels=` ([B], int64) in `sample` and in `log_prob` or `elbo`.
+
+    Attributes:
+        num_classes: labels lie in {0, ..., num_classes - 1}.
+    """
+
+    num_classes: int

@@ -1,0 +1,519 @@
+"""One checkpoint folder: read it without trusting it, write it without losing anything.
+
+    config.json         class and constructor arguments
+    model.safetensors   the weights
+    metrics.json        sha256 of both, and every measured number
+    recipe.yaml         the input of the run that made it (optional)
+    README.md           the model card, generated
+    samples.png         a grid of samples (optional)
+
+Reading goes from what is cheap and safe to what is costly: names and sizes, the safetensors header, the schema of the
+configuration, a sketch of the model without memory, keys and shapes, sha256, and only then tensors. No file can name
+code outside the zoo, and nothing is ever unpickled. Writing fills a new folder beside the old one, reads it back, and
+puts it in its place with a rename.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+import yaml
+
+from zoo.config import MAX_BYTES, bind, brief, check, parse_json, parse_yaml, read_bytes
+from zoo.errors import CheckpointError, ConfigError, ZooError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.capabilities import ZooModule
+
+CONFIG, WEIGHTS, METRICS = "config.json", "model.safetensors", "metrics.json"
+RECIPE, CARD, SAMPLES = "recipe.yaml", "README.md", "samples.png"
+FILES = (CONFIG, WEIGHTS, METRICS, RECIPE, CARD, SAMPLES)
+"""All that a checkpoint folder may hold."""
+
+FORMAT = 1
+MAX_WEIGHTS = 2**30
+"""Size above which a weights file is refused unread, in bytes."""
+MAX_HEADER, MAX_TENSORS = 2**20, 10_000
+MAX_ARGUMENT = 100_000  # a width or depth beyond it is no model of the zoo
+MAX_CALLS = 20_000  # of torch functions in a constructor: some thousand layers
+MAX_BUFFERS = 2**28  # bytes of the buffers that a model computes for itself
+
+_ITEM = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_DTYPE = {"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "F64": "float64"}
+_FLOATS = ("F32", "F16", "BF16")  # interchangeable: half-precision files load as float32
+_CLASS = re.compile(r"zoo((?:\.[a-z][a-z0-9_]*)+)\.([A-Z][A-Za-z0-9]*)", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+def sha256(content: bytes) -> str:
+    """Hexadecimal sha256."""
+    return hashlib.sha256(content).hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+@dataclass(frozen=True)
+class Config:
+    """What rebuilds a model: `config.json`, and its sha256."""
+
+    class_name: str
+    arguments: dict[str, Any]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What is known of a checkpoint: `metrics.json`."""
+
+    weights_sha256: str
+    config_sha256: str
+    measurements: list[dict[str, Any]]
+
+
+def _member(folder: Path, name: str, inside: Path | None = None) -> Path:
+    """The path of a file of the folder, refused where a symbolic link leads out of `inside` (by default the folder)."""
+    path = folder / name
+    if not path.exists():
+        state = "does not exist" if not folder.exists() else f"has no {name}"
+        raise CheckpointError(f"{folder}: expected a checkpoint folder with {name}, but it {state}; check the path")
+    if not path.resolve().is_relative_to((inside or folder).resolve()):
+        raise CheckpointError(f"{path}: expected a file of the checkpoint, found a link that leads out of it")
+    return path
+
+
+def read_config(folder: Path, inside: Path | None = None) -> Config:
+    """`config.json`; arguments are checked against the class only by `load`."""
+    path = _member(folder, CONFIG, inside)
+    content = read_bytes(path, MAX_BYTES, CheckpointError)
+    hints = {"format_version": int, "class": str, "arguments": dict[str, Any]}
+    fields = check(parse_json(content, str(path)), hints, str(path))
+    if fields["format_version"] != FORMAT:
+        found = brief(fields["format_version"])
+        raise ConfigError(f"{path}: expected format_version {FORMAT}, found {found}; update the zoo")
+    return Config(fields["class"], fields["arguments"], sha256(content))
+
+
+def read_metrics(folder: Path, inside: Path | None = None) -> Metrics:
+    """`metrics.json`."""
+    path = _member(folder, METRICS, inside)
+    hints = {"format_version": int, "weights_sha256": str, "config_sha256": str, "measurements": list[dict[str, Any]]}
+    fields = check(parse_json(read_bytes(path, MAX_BYTES, CheckpointError), str(path)), hints, str(path))
+    for key in ("weights_sha256", "config_sha256"):
+        if not _SHA256.fullmatch(fields[key]):
+            raise ConfigError(f"{path}: {key} must be 64 hexadecimal digits, found {brief(fields[key])}")
+    return Metrics(fields["weights_sha256"], fields["config_sha256"], fields["measurements"])
+
+
+def read_recipe(folder: Path, inside: Path | None = None) -> str | None:
+    """The text of `recipe.yaml`, or None where there is none."""
+    if not (folder / RECIPE).exists():
+        return None
+    path = _member(folder, RECIPE, inside)
+    return read_bytes(path, MAX_BYTES, CheckpointError).decode("utf-8", "replace")
+
+
+def read_header(file: BinaryIO, where: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Names, types and shapes of the tensors in a safetensors file, which is checked to hold them and nothing else.
+
+    Raises:
+        CheckpointError: not such a file, truncated, or larger than a model of the zoo.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if size > MAX_WEIGHTS:
+        raise CheckpointError(f"{where}: expected at most {MAX_WEIGHTS} bytes, found {size}")
+    length = int.from_bytes(start, "little") if len(start := file.read(8)) == 8 else 0
+    if not 2 <= length <= min(MAX_HEADER, size - 8):
+        expected = f"a safetensors header of at most {MAX_HEADER} bytes"
+        raise CheckpointError(f"{where}: expected {expected}, found a length of {length} in a file of {size} bytes")
+    try:
+        entries = parse_json(file.read(length), f"{where}: header")
+    except ConfigError as exc:
+        raise CheckpointError(f"{exc}; the file is damaged or no safetensors file, fetch it again") from None
+    check(entries.pop("__metadata__", {}), {}, f"{where}: header: __metadata__", is_open=True)
+    if len(entries) > MAX_TENSORS:
+        raise CheckpointError(f"{where}: expected at most {MAX_TENSORS} tensors, found {len(entries)}")
+    tensors, spans = {}, []
+    hints = {"dtype": str, "shape": list[int], "data_offsets": tuple[int, int]}
+    for name, entry in entries.items():
+        at = f"{where}: header: {brief(name)}"
+        try:
+            fields = check(entry, hints, at)
+        except ConfigError as exc:
+            raise CheckpointError(str(exc)) from None
+        begin, end = fields["data_offsets"]
+        item = _ITEM.get(fields["dtype"])
+        if item is None or min(fields["shape"], default=0) < 0 or math.prod(fields["shape"]) * item != end - begin:
+            raise CheckpointError(f"{at}: type, shape and position in the file contradict each other")
+        tensors[name] = (fields["dtype"], tuple(fields["shape"]))
+        spans.append((begin, end))
+    position = 0
+    for begin, end in sorted(spans):
+        if begin != position:
+            raise CheckpointError(f"{where}: header: expected a tensor from byte {position}, found {begin}")
+        position = end
+    if 8 + length + position != size:
+        raise CheckpointError(
+            f"{where}: expected {8 + length + position} bytes, found {size}; it is truncated or damaged, fetch it again"
+        )
+    return tensors
+
+
+def load(
+    folder: str | Path,
+    *,
+    device: str = "cpu",
+    inside: Path | None = None,
+    weights_sha256: str | None = None,
+    config_sha256: str | None = None,
+) -> ZooModule:
+    """The model in a checkpoint folder, in evaluation mode and float32.
+
+    Args:
+        device: where to put it.
+        inside: the files may be symbolic links to files inside this folder; by default, inside `folder`.
+        weights_sha256, config_sha256: what the files must be, besides what `metrics.json` says.
+
+    Raises:
+        CheckpointError, ConfigError: one line; no tensor has been read where the folder is not what it promises.
+    """
+    import torch
+    from safetensors.torch import load as read_tensors
+
+    folder = Path(folder)
+    target = _device(device)
+    config, metrics = read_config(folder, inside), read_metrics(folder, inside)
+    where, path = str(folder / CONFIG), _member(folder, WEIGHTS, inside)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: expected a file, found something else")
+    with path.open("rb") as file:
+        header = read_header(file, str(path))
+        cls = find_class(config.class_name, where)
+        arguments = bind(cls, config.arguments, f"{where}: arguments", largest=MAX_ARGUMENT)
+        for record in {metrics.config_sha256, config_sha256 or metrics.config_sha256}:
+            _compare(where, record, config.sha256)
+        _compare_header(str(path), header, _sketch(cls, arguments, where))
+        file.seek(0)
+        content = file.read(MAX_WEIGHTS + 1)
+    for record in {metrics.weights_sha256, weights_sha256 or metrics.weights_sha256}:
+        _compare(str(path), record, sha256(content))
+    with torch.random.fork_rng(devices=[]), _construction()():
+        model = cls(**arguments)
+    model.load_state_dict(read_tensors(content), strict=True)
+    return model.eval().to(target)
+
+
+def _device(device: str) -> Any:
+    import torch
+
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError, TypeError) as exc:
+        reason = str(exc).splitlines()[0][:120]
+        raise ConfigError(
+            f"device: expected one of this machine, such as 'cpu', found {brief(device)}: {reason}"
+        ) from None
+    return target
+
+
+def _compare(where: str, expected: str, found: str) -> None:
+    if expected != found:
+        found = f"sha256 {expected[:12]}..., found {found[:12]}..."
+        raise CheckpointError(f"{where}: expected {found}; the file was damaged or altered, fetch it again")
+
+
+def _compare_header(
+    where: str, header: Mapping[str, tuple[str, tuple[int, ...]]], model: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> None:
+    """The tensors of the file against those of the model that the configuration describes."""
+    for kind, names in ("no tensor", model.keys() - header.keys()), ("no use for tensor", header.keys() - model.keys()):
+        if names:
+            first, more = brief(min(names)), f" and {len(names) - 1} more" if len(names) > 1 else ""
+            owner = "the file has" if kind == "no tensor" else f"the model in {CONFIG} has"
+            raise CheckpointError(f"{where}: {owner} {kind} {first}{more}; the two do not belong together")
+    for name, (dtype, shape) in header.items():
+        expected_dtype, expected_shape = model[name]
+        is_same = dtype in _FLOATS if expected_dtype == "float32" else _DTYPE.get(dtype) == expected_dtype
+        if shape != expected_shape or not is_same:
+            expected = f"{expected_dtype} {list(expected_shape)}"
+            raise CheckpointError(f"{where}: {name} must be {expected}, found {dtype} {brief(list(shape))}")
+
+
+# ----------------------------------------------------------------------------------------------------------- building
+
+
+def find_class(name: str, where: str) -> type[ZooModule]:
+    """The model class that `name` means, such as `zoo.vae.vae.VAE`.
+
+    Only a module file inside the zoo package is ever imported, and only if it defines a class of this name.
+
+    Raises:
+        ConfigError: the name means anything else.
+    """
+    import zoo
+
+    found = _CLASS.fullmatch(name) if isinstance(name, str) and len(name) < 200 else None
+    if found is None:
+        raise ConfigError(f"{where}: expected a class of the zoo such as 'zoo.vae.vae.VAE', found {brief(name)}")
+    module, title = name.rpartition(".")[0], found[2]
+    files = [Path(root, *found[1][1:].split(".")).with_suffix(".py") for root in zoo.__path__]
+    source = next((file.read_text("utf-8") for file in files if file.is_file()), "")
+    if re.search(rf"^class {title}\b", source, re.MULTILINE) is None:
+        raise ConfigError(f"{where}: the zoo has no class {name!r}; it may need a newer version of the zoo")
+    from zoo.capabilities import ZooModule
+
+    cls = getattr(importlib.import_module(module), title)
+    if not (issubclass(cls, ZooModule) and not inspect.isabstract(cls)):
+        raise ConfigError(f"{where}: expected a model, found {name!r}, which is none")
+    return cls
+
+
+def _construction() -> type:
+    """The mode in which models are built whose weights come from a file (a function, since torch is imported late)."""
+    from torch.overrides import TorchFunctionMode
+
+    class Construction(TorchFunctionMode):
+        """Skips random initial values, which the file overwrites, and bounds the work.
+
+        Args:
+            sketch: the build is on `meta`, where nothing has values: leave generators out.
+        """
+
+        def __init__(self, sketch: bool = False) -> None:
+            super().__init__()
+            self.sketch = sketch
+            self.calls = 0
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            self.calls += 1
+            if self.calls > MAX_CALLS:
+                raise ValueError("more layers than any model of the zoo has")
+            name = getattr(func, "__name__", "")
+            if name.endswith("_") and ("uniform" in name or "normal" in name) and kwargs.get("generator") is None:
+                return args[0] if args else kwargs["tensor"]
+            if self.sketch and "generator" in kwargs:
+                kwargs = {key: value for key, value in kwargs.items() if key != "generator"}
+            return func(*args, **kwargs)
+
+    return Construction
+
+
+def _sketch(cls: type[ZooModule], arguments: dict[str, Any], where: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Types and shapes of the state of `cls(**arguments)`, which is built without memory."""
+    import torch
+
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), _construction()(sketch=True):
+            model = cls(**arguments)
+    except ZooError as exc:
+        raise ConfigError(f"{where}: {exc}") from None
+    except Exception as exc:  # whatever a constructor raises for values that make no model
+        reason = (str(exc).splitlines() or [type(exc).__name__])[0][:200]
+        raise ConfigError(f"{where}: no {cls.__name__} has arguments {brief(arguments, 200)}: {reason}") from exc
+    state = model.state_dict()
+    own = sum(buffer.numel() * buffer.element_size() for name, buffer in model.named_buffers() if name not in state)
+    if own > MAX_BUFFERS:
+        raise ConfigError(
+            f"{where}: {cls.__name__} with arguments {brief(arguments, 200)} would need {own} bytes of buffers"
+        )
+    return {name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in state.items()}
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
+
+def save(
+    model: ZooModule,
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    recipe: Mapping[str, Any] | str | None = None,
+    measurements: Iterable[Any] = (),
+    dtype: Literal["float32", "float16"] = "float32",
+) -> Path:
+    """Write `model` as a checkpoint folder: all of it or, whatever happens, nothing.
+
+    Args:
+        folder: refused if it exists, unless `overwrite` is set and it holds nothing but a checkpoint.
+        recipe: the input of the run, as a mapping or as the text of a YAML file, which keeps its comments.
+        measurements: `zoo.metrics.Measurement`s or their dicts.
+        dtype: of floating-point tensors in the file; they load as float32.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: the folder exists, the disk is full, or weights do not fit into `dtype`.
+        ConfigError: the class is not one of the zoo, or its arguments are not JSON-plain.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists():
+        _check_overwrite(folder, overwrite)
+    contents = _contents(model, recipe, measurements, dtype)
+    token = secrets.token_hex(4)
+    temporary, old = (folder.with_name(f".{folder.name}.{kind}-{token}") for kind in ("new", "old"))
+    try:
+        temporary.mkdir(parents=True)
+        for name, content in contents.items():
+            _write(temporary / name, content)
+        load(temporary)
+        from zoo.card import render_card
+
+        _write(temporary / CARD, render_card(temporary, name=folder.name).encode())
+        _sync(temporary)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+        with suppress(OSError):  # the new folder is in place
+            _sync(folder.parent)
+    except OSError as exc:
+        raise _unwritten(folder, exc) from exc
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def update(
+    folder: str | Path, measurements: Iterable[Any] | None = None, files: Mapping[str, bytes] | None = None
+) -> None:
+    """Put new numbers, and files such as `samples.png`, into a checkpoint folder, and rewrite its card.
+
+    Each file is replaced in one step: an interrupted update leaves old files and new ones, and never half a file.
+    """
+    folder = Path(folder)
+    record = read_metrics(folder)
+    changed = dict(files or {})
+    if unknown := changed.keys() - {RECIPE, SAMPLES}:
+        raise ConfigError(
+            f"{folder}: {min(unknown)!r} is not a file that can be replaced; expected {RECIPE} or {SAMPLES}"
+        )
+    if measurements is not None:
+        changed[METRICS] = _metrics(record.weights_sha256, record.config_sha256, measurements)
+    from zoo.card import render_card
+
+    try:
+        for name, content in changed.items():
+            _replace(folder / name, content)
+        _replace(folder / CARD, render_card(folder).encode())
+    except OSError as exc:
+        raise _unwritten(folder, exc) from exc
+
+
+def _unwritten(folder: Path, exc: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{folder}: cannot be written: {exc.strerror or exc}; nothing was changed, make room or choose another folder"
+    )
+
+
+def _check_overwrite(folder: Path, overwrite: bool) -> None:
+    if not overwrite:
+        raise CheckpointError(f"{folder}: exists already; choose another folder, or overwrite it (overwrite=True)")
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder}: expected a checkpoint folder to overwrite, found a file; choose another folder"
+        )
+    if foreign := sorted(path.name for path in folder.iterdir() if path.name not in FILES):
+        raise CheckpointError(
+            f"{folder}: holds {brief(foreign[0])}, which is no file of a checkpoint; choose another folder"
+        )
+
+
+def _contents(
+    model: ZooModule, recipe: Mapping[str, Any] | str | None, measurements: Iterable[Any], dtype: str
+) -> dict[str, bytes]:
+    """File names and contents, apart from the card."""
+    from safetensors.torch import save as to_bytes
+
+    cls = type(model)
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    if find_class(name, "save") is not cls:
+        raise ConfigError(f"save: {name} is not the class of this model, which was defined elsewhere")
+    arguments = bind(cls, dict(model.hparams), f"save: arguments of {cls.__name__}", largest=MAX_ARGUMENT)
+    config = _json({"format_version": FORMAT, "class": name, "arguments": arguments})
+    weights = to_bytes(
+        {key: _exported(key, value, dtype) for key, value in model.state_dict().items()}, {"format": "pt"}
+    )
+    contents = {CONFIG: config, WEIGHTS: weights, METRICS: _metrics(sha256(weights), sha256(config), measurements)}
+    if recipe is not None:
+        text = recipe if isinstance(recipe, str) else yaml.safe_dump(dict(recipe), sort_keys=False, width=120)
+        parse_yaml(text, "save: recipe")
+        contents[RECIPE] = text.encode()
+    return contents
+
+
+def _exported(name: str, tensor: Tensor, dtype: str) -> Tensor:
+    """A copy on the CPU that owns its memory, floating-point numbers as `dtype`."""
+    import torch
+
+    if dtype not in ("float32", "float16"):
+        raise ConfigError(f"save: dtype must be 'float32' or 'float16', found {brief(dtype)}")
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point() and tensor.dtype != torch.float64:
+        copy = tensor.to(getattr(torch, dtype), copy=True).contiguous()
+        if not torch.equal(copy.isfinite(), tensor.isfinite()):
+            raise CheckpointError(f"save: {name} has values that {dtype} cannot hold; save it as float32")
+        return copy
+    return tensor.contiguous().clone()
+
+
+def _metrics(weights: str, config: str, measurements: Iterable[Any]) -> bytes:
+    rows = [entry if isinstance(entry, dict) else entry.to_dict() for entry in measurements]
+    return _json({"format_version": FORMAT, "weights_sha256": weights, "config_sha256": config, "measurements": rows})
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    try:
+        return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError) as exc:
+        raise ConfigError(f"save: expected plain and finite values in configuration and metrics, found {exc}") from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a new file to the disk itself, so that a full disk shows here."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.new-{secrets.token_hex(4)}")
+    try:
+        _write(temporary, content)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """Make renames in `folder` last through a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,404 @@
+"""The `zoo` command. Heavy imports stay inside the commands, so that `zoo --help`, `list` and `info` answer at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.config import parse_yaml
+from zoo.errors import ConfigError, ZooError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.capabilities import GenerativeModel, ZooModule
+
+Overrides = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 0, or 1 after one line on standard error."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    try:
+        overrides = _overrides(rest)
+        if overrides and not options.takes_overrides:
+            raise ConfigError(
+                f"{rest[0]}: not an option of `zoo {options.command}`; see `zoo {options.command} --help`"
+            )
+        options.run(options, overrides) if options.takes_overrides else options.run(options)
+    except ZooError as error:
+        print(f"zoo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("zoo: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a table has seen enough
+        sys.stderr.close()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from zoo import __version__
+
+    parser = argparse.ArgumentParser(prog="zoo", description="Generative models with pretrained, verified checkpoints.")
+    parser.add_argument("--version", action="version", version=f"zoo {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[..., None], text: str, *, overrides: bool = False) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(run=run, takes_overrides=overrides)
+        return made
+
+    def pictured(name: str, run: Callable[..., None], text: str, num: int) -> argparse.ArgumentParser:
+        made = command(name, run, text)
+        made.add_argument("name", help="a checkpoint: NAME, local-dir:PATH or hf-hub:USER/REPO@REVISION")
+        made.add_argument("-n", "--num", type=int, default=num, help="number of images (default %(default)s)")
+        made.add_argument("--seed", type=int, default=0, help="of every draw (default %(default)s)")
+        made.add_argument("--out", type=Path, default=Path(f"{name}.png"), help="PNG to write (default %(default)s)")
+        made.add_argument("--device", default="cpu")
+        return made
+
+    listing = command("list", _list, "list the pretrained checkpoints")
+    listing.add_argument("pattern", nargs="?", default="*", help="such as 'vae-*'")
+    listing.add_argument("--capability", help="a type of zoo.capabilities, such as EvidenceLowerBound")
+    listing.add_argument("--data", help="a data set, such as binarized-mnist")
+    listing.add_argument("--family", help="a part of the zoo, such as autoregressive")
+    listing.add_argument("--json", action="store_true")
+
+    info = command("info", _info, "show a checkpoint: numbers, recipe, size, licence")
+    info.add_argument("name")
+    info.add_argument("--json", action="store_true")
+
+    sample = pictured("sample", _sample, "draw images", 64)
+    sample.set_defaults(out=Path("samples.png"))
+    sample.add_argument(
+        "--expected", action="store_true", help="draw codes, and show the expected image of each without pixel noise"
+    )
+    pictured("interpolate", _interpolate, "walk from code to code, one walk a row", 8).add_argument(
+        "--steps", type=int, default=10, help="images a walk (default %(default)s)"
+    )
+    pictured("reconstruct", _reconstruct, "encode and decode test images: originals above reconstructions", 10)
+    traverse = pictured("traverse", _traverse, "change one dimension of a code at a time, one dimension a row", 10)
+    traverse.add_argument("--steps", type=int, default=11, help="images a row (default %(default)s)")
+    complete = pictured("complete", _complete, "erase the lower part of test images and sample it anew", 10)
+    complete.add_argument("--known", type=float, default=0.5, help="part of the rows that stays (default %(default)s)")
+    complete.add_argument("--draws", type=int, default=4, help="completions of each image (default %(default)s)")
+
+    fit = command("fit", _fit, "train what a recipe describes; --SECTION.KEY VALUE changes it", overrides=True)
+    fit.add_argument("recipe", type=Path)
+    fit.add_argument("--out", type=Path, required=True, help="checkpoint folder to write; the run is kept in OUT.run")
+    fit.add_argument("--resume", action="store_true", help="go on with the run in OUT.run")
+
+    finetune = command("finetune", _finetune, "adapt a checkpoint to your own images or arrays", overrides=True)
+    finetune.add_argument("name")
+    finetune.add_argument("--data", type=Path, required=True, help="a folder of images, or an .npz or .npy file")
+    finetune.add_argument(
+        "--out", type=Path, required=True, help="checkpoint folder to write; the run is kept in OUT.run"
+    )
+    finetune.add_argument("--epochs", type=int, default=10, help="(default %(default)s)")
+    finetune.add_argument("--resize", action="store_true", help="bring images to the model's size and channels")
+    finetune.add_argument("--binarize", action="store_true", help="make pixels black or white, for binary models")
+    finetune.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be decoded")
+    finetune.add_argument("--resume", action="store_true", help="go on with the run in OUT.run")
+
+    evaluate = command("evaluate", _evaluate, "recompute a checkpoint's numbers and compare them with its record")
+    evaluate.add_argument("name")
+    evaluate.add_argument("--only", nargs="+", help="likelihood, quality, accuracy")
+    evaluate.add_argument("--k", type=int, help="importance samples")
+    evaluate.add_argument("--num", type=int, help="images for sample quality")
+    evaluate.add_argument("--slice", action="store_true", help="a few seeded examples only: a check in seconds")
+    evaluate.add_argument("--write", action="store_true", help="put the numbers and a picture into the folder")
+    evaluate.add_argument("--device", default="cpu")
+    evaluate.add_argument("--json", action="store_true")
+
+    reproduce = command("reproduce", _reproduce, "recompute a table of the literature from the checkpoints")
+    reproduce.add_argument("table", help="mnist-nll, mnist-fid or taxonomy")
+    reproduce.add_argument("--json", action="store_true")
+
+    pull = command("pull", _pull, "download a checkpoint from the Hugging Face Hub and verify it")
+    pull.add_argument("name", help="hf-hub:USER/REPO@REVISION")
+    return parser
+
+
+def _overrides(rest: Sequence[str]) -> Overrides:
+    """--section.key value, or --section.key=value, as {"section.key": value} with YAML's reading of the value."""
+    changes: Overrides = {}
+    words = iter(rest)
+    for word in words:
+        if not word.startswith("--"):
+            raise ConfigError(f"{word}: expected an option such as --trainer.max_epochs 10; see --help")
+        key, equals, value = word[2:].partition("=")
+        if not equals and (value := next(words, "")) == "":
+            raise ConfigError(f"--{key}: expected a value after it, found none")
+        changes[key] = parse_yaml(f"value: {value}", f"--{key}")["value"]
+    return changes
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+# ------------------------------------------------------------------------------------------------------ looking around
+
+
+def _list(options: argparse.Namespace) -> None:
+    from zoo.catalog import Zoo
+
+    names = Zoo.list(options.pattern, capability=options.capability, data=options.data, family=options.family)
+    if options.json:
+        _print_json([Zoo.info(name).to_dict() for name in names])
+        return
+    for name in names:
+        info = Zoo.info(name)
+        print(f"{name:24} {info.capabilities[0]:20} {info.size / 1e6:5.1f} MB  {_headline(info.numbers)}")
+
+
+def _headline(numbers: list[dict[str, Any]]) -> str:
+    """The first likelihood and the first quality among the numbers, shortly."""
+    from zoo.metrics.measurement import Measurement
+
+    shown = [m for m in map(Measurement.from_dict, numbers) if m.split == "test"]
+    best = [m for m in shown if m.unit in ("nats", "bits/dim", "%")][-1:] + [m for m in shown if m.name == "fid"][:1]
+    return ", ".join(f"{m.name} {m.value:.4g}{' ' + m.unit if m.unit else ''} ({m.kind})" for m in best)
+
+
+def _info(options: argparse.Namespace) -> None:
+    from zoo.catalog import Zoo
+
+    info = Zoo.info(options.name)
+    _print_json(info.to_dict()) if options.json else print(info)
+
+
+def _pull(options: argparse.Namespace) -> None:
+    from zoo.catalog import Zoo
+
+    Zoo.load(options.name)
+    print(Zoo.info(options.name).folder)
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+
+def _load(options: argparse.Namespace) -> GenerativeModel:
+    from zoo.capabilities import GenerativeModel
+    from zoo.catalog import Zoo
+
+    if options.num < 1:
+        raise ConfigError(f"--num: expected at least 1, found {options.num}")
+    model = Zoo.load(options.name, device=options.device)
+    if not isinstance(model, GenerativeModel) or len(model.event_shape) != 3:
+        raise ConfigError(f"{options.name}: expected a model of images, found {type(model).__name__}, which draws none")
+    return model
+
+
+def _write(images: Tensor, options: argparse.Namespace, columns: int | None = None) -> None:
+    from zoo.pictures import save_grid
+
+    try:
+        print(save_grid(images, options.out, columns=columns))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{options.out}: cannot write a picture there: {error}; choose another --out") from error
+
+
+def _test_images(options: argparse.Namespace) -> Tensor:
+    """Seeded test images of the data set that the checkpoint was trained on."""
+    from zoo.metrics.examples import data_of, read_recipe_of
+
+    data = data_of(options.name, read_recipe_of(options.name))
+    index = data.subset("test", options.num, options.seed)
+    return next(data.batches("test", index=index, batch_size=options.num)).x
+
+
+def _generator(options: argparse.Namespace) -> Any:
+    import torch
+
+    return torch.Generator().manual_seed(options.seed)
+
+
+def _codes(model: ZooModule, num: int, seed: int) -> Tensor:
+    """Codes drawn from the prior, one stream of noise each."""
+    import torch
+
+    from zoo.capabilities import Decoder
+
+    if not isinstance(model, Decoder):
+        raise ConfigError(
+            f"{type(model).__name__} has no codes; choose a checkpoint of `zoo list --capability Decoder`"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return model.prior().sample((num,))
+
+
+def _sample(options: argparse.Namespace) -> None:
+    import torch
+    from tqdm import tqdm
+
+    model = _load(options)
+    if options.expected:
+        codes = _codes(model, options.num, options.seed)
+        with torch.no_grad():
+            _write(torch.cat([model.decode(z) for z in codes.split(250)]), options)  # type: ignore[attr-defined]
+        return
+    with tqdm(total=options.num, desc="sampling", disable=None, leave=False) as bar:
+        batches = []
+        for batch in model.iter_samples(options.num, generator=_generator(options)):
+            batches.append(batch.cpu())
+            bar.update(len(batch))
+    _write(torch.cat(batches), options)
+
+
+def _interpolate(options: argparse.Namespace) -> None:
+    import torch
+
+    from zoo import latents
+
+    model = _load(options)
+    codes = _codes(model, 2 * options.num, options.seed)
+    walks = latents.interpolate(model, codes[: options.num], codes[options.num :], options.steps)
+    _write(torch.flatten(walks, 0, 1), options, columns=options.steps)
+
+
+def _reconstruct(options: argparse.Namespace) -> None:
+    import torch
+
+    from zoo import latents
+
+    model, images = _load(options), _test_images(options)
+    _write(torch.cat([images, latents.reconstruct(model, images).cpu()]), options, columns=options.num)
+
+
+def _traverse(options: argparse.Namespace) -> None:
+    import torch
+
+    from zoo import latents
+
+    model = _load(options)
+    code = _codes(model, 1, options.seed)
+    dimensions = list(range(min(options.num, code[0].numel())))
+    rows = latents.traverse(model, code[0], dimensions, torch.linspace(-3, 3, options.steps))
+    _write(torch.flatten(rows, 0, 1), options, columns=options.steps)
+
+
+def _complete(options: argparse.Namespace) -> None:
+    import torch
+
+    from zoo import latents
+
+    model, images = _load(options), _test_images(options)
+    if not 0 <= options.known <= 1:
+        raise ConfigError(f"--known: expected a part of the rows, between 0 and 1, found {options.known}")
+    mask = torch.zeros(model.event_shape, dtype=torch.bool)
+    mask[:, : round(options.known * model.event_shape[1])] = True
+    generator = _generator(options)
+    draws = [latents.complete(model, images, mask, generator=generator).cpu() for _ in range(options.draws)]
+    erased = torch.where(mask, images, torch.full_like(images, 0.5))
+    _write(torch.cat([images, erased, *draws]), options, columns=options.num)
+
+
+# ------------------------------------------------------------------------------------------------ training and numbers
+
+
+def _fit(options: argparse.Namespace, overrides: Overrides) -> None:
+    from zoo.training.recipe import load_recipe, make
+
+    folder = make(load_recipe(options.recipe, overrides), options.out, resume=options.resume)
+    print(f"{folder}\nnow measure it: zoo evaluate local-dir:{folder} --write")
+
+
+def _finetune(options: argparse.Namespace, overrides: Overrides) -> None:
+    from zoo.training.finetune import finetune
+
+    print(
+        finetune(
+            options.name,
+            options.data,
+            options.out,
+            epochs=options.epochs,
+            resize=options.resize,
+            binarize=options.binarize,
+            skip_corrupt=options.skip_corrupt,
+            resume=options.resume,
+            overrides=overrides,
+        )
+    )
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from zoo.catalog import LOCAL, Zoo
+    from zoo.metrics.evaluate import evaluate_checkpoint
+    from zoo.metrics.measurement import Measurement, compare
+
+    info = Zoo.info(options.name)
+    found = evaluate_checkpoint(
+        options.name,
+        k=options.k,
+        num=options.num,
+        only=options.only,
+        on_slice=options.slice,
+        device=options.device,
+    )
+    recorded = [Measurement.from_dict(number) for number in info.numbers]
+    differences = compare(recorded, found)
+    if options.json:
+        numbers = [measurement.to_dict() for measurement in found]
+        _print_json({"measurements": numbers, "differences": [str(difference) for difference in differences]})
+    else:
+        for measurement in found:
+            print(measurement)
+    if options.write:
+        _record(options, Path(info.folder), info.numbers, found)
+        return
+    if differences:
+        raise ZooError(
+            f"{options.name}: {len(differences)} of {len(found)} numbers differ from its record: "
+            f"{'; '.join(map(str, differences))}"
+        )
+    if not options.json:
+        is_own = options.name.startswith(LOCAL)
+        print("all numbers agree with the record" if found else "no numbers to measure" + is_own * " on these data")
+
+
+def _record(options: argparse.Namespace, folder: Path, old: list[dict[str, Any]], found: list[Any]) -> None:
+    """Puts new numbers in place of those of the same name, and draws the picture of the card."""
+    import io
+
+    from zoo import checkpoint
+    from zoo.capabilities import GenerativeModel
+    from zoo.catalog import Zoo
+    from zoo.metrics.measurement import Measurement
+    from zoo.pictures import grid
+
+    if options.slice:
+        raise ConfigError("--write: a slice is a check, not a number to record; leave out --slice")
+    command = f"zoo evaluate {folder.name}"
+    for flag in ("k", "num"):
+        if (value := getattr(options, flag)) is not None:
+            command += f" --{flag} {value}"
+    keys = {measurement.key for measurement in found}
+    kept = [number for number in old if Measurement.from_dict(number).key not in keys]
+    rows = kept + [{**measurement.to_dict(), "command": command} for measurement in found]
+    files = {}
+    model = Zoo.load(options.name, device=options.device)
+    if isinstance(model, GenerativeModel) and len(model.event_shape) == 3:
+        picture = io.BytesIO()
+        grid(model.sample(64, generator=_generator(argparse.Namespace(seed=0)))).save(picture, "PNG")
+        files[checkpoint.SAMPLES] = picture.getvalue()
+    checkpoint.update(folder, rows, files)
+    print(folder)
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from zoo.metrics.tables import reproduce
+
+    table = reproduce(options.table)
+    _print_json(table.to_dict()) if options.json else print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,311 @@
+"""Configurations: strict readers of JSON and YAML, and signatures as schemas.
+
+Nothing read here can name code: a file becomes dicts, lists, strings and numbers, and `bind` checks them against the
+signature of the class or function that they are meant for, before it is called.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import math
+import re
+import types
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from zoo.errors import ConfigError
+
+MAX_BYTES = 2**20
+"""Size above which a JSON or YAML file is refused unread, in bytes."""
+
+MAX_ITEMS = 10_000
+"""Length above which a list or dict in a configuration is refused."""
+
+_NONE = type(None)
+
+
+def brief(value: object, width: int = 60) -> str:
+    """`repr(value)` on one line and in at most `width` characters, for messages about foreign values."""
+    if isinstance(value, str | bytes) and len(value) > width:
+        value = value[:width]
+    elif isinstance(value, list | tuple | dict) and len(value) > width:
+        return f"a {type(value).__name__} of {len(value)} entries"
+    elif isinstance(value, int) and value.bit_length() > 200:
+        return f"an integer of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the near ones, or else all (at most 20)."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name[:100], names, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(map(repr, close))}?"
+    return f"known: {', '.join(names[:20]) or 'none'}{', ...' if len(names) > 20 else ''}"
+
+
+# ------------------------------------------------------------------------------------------------------------ files
+
+
+def read_bytes(path: Path, limit: int, error: type[Exception] = ConfigError) -> bytes:
+    """The content of a regular file of at most `limit` bytes; `error` otherwise."""
+    try:
+        if not path.is_file():
+            raise error(f"{path}: " + ("expected a file, found something else" if path.exists() else "no such file"))
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as exc:
+        raise error(f"{path}: cannot be read: {exc.strerror or exc}; check its permissions") from exc
+    if len(content) > limit:
+        raise error(f"{path}: expected at most {limit} bytes, found more; this is not a file of the zoo")
+    return content
+
+
+def _text(content: bytes, where: str) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise ConfigError(
+            f"{where}: expected UTF-8 text, found byte {content[exc.start]:#04x} at {exc.start}"
+        ) from None
+
+
+def parse_json(content: bytes, where: str) -> dict[str, Any]:
+    """A JSON object, strictly: no duplicate keys, NaN, infinities or integers beyond 64 bits.
+
+    Raises:
+        ConfigError: one line naming `where` and the offending key or position.
+    """
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(items)
+        if len(result) < len(items):
+            seen: set[str] = set()
+            twice = next(key for key, _ in items if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            raise ConfigError(f"{where}: key {brief(twice)} stands twice; keep one")
+        return result
+
+    def number(text: str) -> float:
+        if not math.isfinite(value := float(text)):
+            raise ConfigError(f"{where}: expected finite numbers, found {brief(text)}")
+        return value
+
+    def integer(text: str) -> int:
+        if len(text) > 20:
+            raise ConfigError(f"{where}: expected integers of at most 64 bits, found one of {len(text)} digits")
+        return int(text)
+
+    try:
+        value = json.loads(
+            _text(content, where),
+            object_pairs_hook=pairs,
+            parse_float=number,
+            parse_int=integer,
+            parse_constant=number,
+        )
+    except json.JSONDecodeError as exc:
+        raise ConfigError(f"{where}: expected JSON, found {exc.msg} at line {exc.lineno} column {exc.colno}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: nested too deeply; this is not a file of the zoo") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: expected a JSON object, found {brief(value)}")
+    return value
+
+
+def load_json(path: str | Path) -> dict[str, Any]:
+    """The JSON object in a file of at most `MAX_BYTES`; see `parse_json`."""
+    return parse_json(read_bytes(Path(path), MAX_BYTES), str(path))
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without aliases (which can blow up a small file) and duplicate keys; 1e-3 is a number in YAML 1.2."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="an alias (*name)", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:str":
+                raise yaml.MarkedYAMLError(problem=f"key {brief(key.value)}", problem_mark=key.start_mark)
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {brief(key.value)} twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """A YAML mapping of plain values; no tags, aliases or duplicate keys.
+
+    Raises:
+        ConfigError: one line naming `where` and the line.
+    """
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as exc:
+        line = f" in line {exc.problem_mark.line + 1}" if exc.problem_mark else ""
+        raise ConfigError(f"{where}: expected plain YAML, found {exc.problem or exc.context}{line}") from None
+    except (yaml.YAMLError, ValueError) as exc:
+        raise ConfigError(f"{where}: expected plain YAML, found {str(exc).splitlines()[0]}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: nested too deeply; this is not a file of the zoo") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: expected a mapping of keys to values, found {brief(value)}")
+    return value
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """The YAML mapping in a file of at most `MAX_BYTES`; see `parse_yaml`."""
+    return parse_yaml(_text(read_bytes(Path(path), MAX_BYTES), str(path)), str(path))
+
+
+# ------------------------------------------------------------------------------------------- signatures as schemas
+
+
+def bind(
+    target: Callable[..., Any], arguments: Mapping[str, Any], where: str, *, largest: int = 2**63 - 1
+) -> dict[str, Any]:
+    """`arguments` as keyword arguments of `target`, checked against the annotations of its signature.
+
+    Integers become floats and lists become tuples where the annotation says so. Values are plain: None, bool, int,
+    float, str, and lists, tuples and dicts of these. A bool is no integer; NaN and infinities are no numbers.
+
+    Args:
+        where: what stands at the beginning of a message, such as the name of the file.
+        largest: bound of the magnitude of integers.
+
+    Raises:
+        ConfigError: an unknown, missing or ill-typed key, named.
+    """
+    signature = inspect.signature(target).parameters
+    annotated = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
+    hints = get_type_hints(annotated, include_extras=True)
+    named = {
+        name: hints.get(name, Any)
+        for name, parameter in signature.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    optional = {name for name in named if signature[name].default is not inspect.Parameter.empty}
+    is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values())
+    return check(arguments, named, where, optional=optional, is_open=is_open, largest=largest)
+
+
+def check(
+    values: Mapping[str, Any],
+    hints: Mapping[str, Any],
+    where: str,
+    *,
+    optional: Collection[str] = (),
+    is_open: bool = False,
+    largest: int = 2**63 - 1,
+) -> dict[str, Any]:
+    """`values` with each key checked against its type in `hints`; see `bind`, which takes these from a signature."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: expected a mapping of keys to values, found {brief(values)}")
+    checked = {}
+    try:
+        for key, value in values.items():
+            if not isinstance(key, str) or (key not in hints and not is_open):
+                raise ConfigError(f"{where}: unknown key {brief(key)}; {near(str(key), hints)}")
+            checked[key] = _coerce(value, hints.get(key, Any), f"{where}: {key}", largest)
+    except RecursionError:
+        raise ConfigError(f"{where}: nested too deeply") from None
+    for key, hint in hints.items():
+        if key not in checked and key not in optional:
+            raise ConfigError(f"{where}: missing key {key!r}; expected {_title(hint)}")
+    return checked
+
+
+class _Misfit(Exception):
+    """The value is not of the type; tried in turn by unions."""
+
+
+def _coerce(value: Any, hint: Any, where: str, largest: int) -> Any:
+    """`value` as the type `hint`, or ConfigError."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where} must be finite, found {value}")
+    if isinstance(value, int) and abs(value) > largest:
+        raise ConfigError(f"{where} must lie between -{largest} and {largest}, found {brief(value)}")
+    if isinstance(value, list | tuple | dict) and len(value) > MAX_ITEMS:
+        raise ConfigError(f"{where} must have at most {MAX_ITEMS} entries, found {len(value)}")
+    try:
+        return _match(value, hint, where, largest)
+    except _Misfit:
+        raise ConfigError(f"{where} must be {_title(hint)}, found {brief(value)}") from None
+
+
+def _match(value: Any, hint: Any, where: str, largest: int) -> Any:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _match(value, inner[0], where, largest)
+    if origin in (Union, types.UnionType):
+        detail: Exception = _Misfit()
+        for option in inner:
+            try:
+                return _match(value, option, where, largest)
+            except _Misfit:
+                continue
+            except ConfigError as exc:  # an entry of a list or dict does not fit: says more than the union would
+                detail = exc
+        raise detail
+    if origin is Literal:
+        if any(value == option and type(value) is type(option) for option in inner):
+            return value
+    elif hint is Any or hint is object or hint is inspect.Parameter.empty:
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, dict | list | tuple):
+            return _match(value, dict if isinstance(value, dict) else list, where, largest)
+    elif hint is None or hint is _NONE:
+        if value is None:
+            return None
+    elif hint is float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    elif hint in (int, str, bool):
+        if type(value) is hint:
+            return value
+    elif (origin or hint) in (list, tuple, Sequence, Iterable):
+        if isinstance(value, list | tuple):
+            kind = tuple if (origin or hint) is tuple else list
+            if kind is tuple and inner and inner[-1] is not Ellipsis:
+                if len(value) != len(inner):
+                    raise _Misfit
+                kinds: Sequence[Any] = inner
+            else:
+                kinds = [inner[0] if inner else Any] * len(value)
+            entries = zip(value, kinds, strict=True)
+            return kind(_coerce(entry, k, f"{where}[{i}]", largest) for i, (entry, k) in enumerate(entries))
+    elif (origin or hint) in (dict, Mapping) and isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise _Misfit
+        return {
+            k: _coerce(v, inner[1] if inner else Any, f"{where}.{brief(k)[1:-1]}", largest) for k, v in value.items()
+        }
+    raise _Misfit
+
+
+def _title(hint: Any) -> str:
+    """A type as people write it."""
+    if hint is Any or hint is object:
+        return "plain (None, bool, int, float, str, list or dict)"
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(hint)))
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join("null" if option is _NONE else _title(option) for option in get_args(hint))
+    if get_origin(hint) is Annotated:
+        return _title(get_args(hint)[0])
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")

@@ -1,0 +1,22 @@
+"""Data sets: published ones in their published splits, and users' own."""
+
+from zoo.data.base import DataModule, Loader, Split
+from zoo.data.cifar import CIFAR10
+from zoo.data.digits import Digits
+from zoo.data.mnist import MNIST, BinarizedMNIST, FashionMNIST
+from zoo.data.own import Arrays, ImageFolder
+from zoo.data.toy import Toy2D
+
+__all__ = [
+    "CIFAR10",
+    "MNIST",
+    "Arrays",
+    "BinarizedMNIST",
+    "DataModule",
+    "Digits",
+    "FashionMNIST",
+    "ImageFolder",
+    "Loader",
+    "Split",
+    "Toy2D",
+]

@@ -1,0 +1,33 @@
+"""Digits: real images that come with scikit-learn, so that nothing need be downloaded."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from zoo.data.base import DataModule, Split, Which, divide
+
+
+class Digits(DataModule):
+    """8x8 handwritten digits (Alpaydin & Kaynak 1998, as in scikit-learn), 17 grey levels scaled to 0, ..., 255.
+
+    The seed divides the 1797 images into 1297 / 200 / 300.
+    """
+
+    name = "digits"
+    event_shape = (1, 8, 8)
+    num_classes = 10
+    levels = 256
+
+    @cached_property
+    def _parts(self) -> dict[Which, Split]:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        x = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
+        return divide(Split(x, torch.from_numpy(digits.target.astype(np.int64))), 200, 300, self.seed)
+
+    def load(self, which: Which) -> Split:
+        return self._parts[which]

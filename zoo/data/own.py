@@ -1,0 +1,322 @@
+"""Users' own data: a folder of images, or arrays."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.data.base import DataModule, Split, Which, divide
+from zoo.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+class _Own(DataModule):
+    """Data without published splits: the seed takes a tenth for validation and a tenth for the test."""
+
+    path: Path
+
+    @abstractmethod
+    def _read(self) -> Split:
+        """All examples."""
+
+    @cached_property
+    def _parts(self) -> dict[Which, Split]:
+        whole = self._read()
+        if (num := len(whole)) < 3:
+            raise DataError(f"{self.path}: expected at least 3 examples, one for each split, found {num}; add some")
+        tenth = max(1, round(num / 10))
+        return divide(whole, tenth, tenth, self.seed)
+
+    def load(self, which: Which) -> Split:
+        return self._parts[which]
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return tuple(self._parts["train"].x.shape[1:])
+
+
+class ImageFolder(_Own):
+    """A folder of images, 8-bit or binary. Folders inside it are the labels, in the order of their names (`classes`).
+
+    Transparent pixels show white; the orientation that cameras note is applied.
+
+    Attributes:
+        classes: names of the folders, or None where the images lie side by side.
+        skipped: the files that `skip_corrupt` left out; filled by the first use of a split.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        size: int | None = None,
+        channels: Literal[1, 3] | None = None,
+        binarize: bool = False,
+        skip_corrupt: bool = False,
+        batch_size: int = 128,
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            path: the folder.
+            size: scale the shorter side to this many pixels (bicubic) and cut out the central square; by default the
+                images are taken as they are, and must agree.
+            channels: convert to 1 (grey) or 3 (RGB); by default, as they are.
+            binarize: make pixels 1 from half grey on, else 0: binary data.
+            skip_corrupt: leave out, with a warning, what cannot be decoded.
+            batch_size: see `DataModule`.
+            seed: see `DataModule`; it also divides the images into the splits.
+
+        Raises:
+            ConfigError: an impossible size or number of channels.
+            DataError: there is no such folder.
+        """
+        super().__init__(batch_size=batch_size, seed=seed)
+        if size is not None and size < 1:
+            raise ConfigError(f"ImageFolder: size: expected at least 1 pixel, found {size}")
+        if channels not in (None, 1, 3):
+            raise ConfigError(
+                f"ImageFolder: channels: expected 1 (grey), 3 (RGB) or None (as they are), found {channels}"
+            )
+        self.path = Path(path).expanduser()
+        if not self.path.is_dir():
+            raise DataError(
+                f"{self.path}: expected a folder of images, found {'a file' if self.path.exists() else 'nothing'}"
+            )
+        self.name = self.path.resolve().name
+        self.size = size
+        self.channels = channels
+        self.binarize = binarize
+        self.levels = 2 if binarize else 256
+        self.skip_corrupt = skip_corrupt
+        self.skipped: list[Path] = []
+
+    @cached_property
+    def _images(self) -> list[Path]:
+        inside = (path.relative_to(self.path) for path in self.path.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        found = sorted(path for path in inside if not any(part.startswith(".") for part in path.parts))
+        if not found:
+            raise DataError(
+                f"{self.path}: expected images ({', '.join(sorted(_SUFFIXES))}), found none; check the path"
+            )
+        return found
+
+    @cached_property
+    def classes(self) -> list[str] | None:
+        folders = sorted({path.parts[0] for path in self._images if len(path.parts) > 1})
+        loose = next((path for path in self._images if len(path.parts) == 1), None)
+        if folders and loose is not None:
+            raise DataError(
+                f"{self.path / loose}: expected every image in a folder that is its label, as in {folders[0]}/, "
+                "found one outside; move it into one"
+            )
+        return folders or None
+
+    @property
+    def num_classes(self) -> int | None:  # type: ignore[override]
+        return None if self.classes is None else len(self.classes)
+
+    def _read(self) -> Split:
+        classes = self.classes
+        x: np.ndarray | None = None
+        used: list[Path] = []
+        for path, image in self._decoded():
+            if x is None:
+                x = np.empty((len(self._images), *image.shape), np.uint8)
+            if image.shape != x.shape[1:]:
+                raise DataError(
+                    f"{self.path / path}: expected {_describe(x.shape[1:])} as in {used[0]}, found "
+                    f"{_describe(image.shape)}; pass size= and channels= to convert them all"
+                )
+            x[len(used)] = image >= 128 if self.binarize else image
+            used.append(path)
+        if x is None:
+            raise DataError(
+                f"{self.path}: expected images, found {len(self.skipped)} files, none of which can be decoded"
+            )
+        labels = None if classes is None else torch.tensor([classes.index(path.parts[0]) for path in used])
+        return Split(torch.from_numpy(x[: len(used)]), labels)
+
+    def _decoded(self) -> Iterator[tuple[Path, np.ndarray]]:
+        """(path below the folder, uint8 [C, H, W]) of each image that can be decoded, in the order of the names."""
+        from PIL import Image
+        from tqdm import tqdm
+
+        self.skipped = []
+        for path in tqdm(self._images, desc=f"reading {self.name}", unit=" images", delay=2, disable=None):
+            try:
+                with Image.open(self.path / path) as image:
+                    pixels = self._pixels(image)
+            except Exception as error:  # decoders raise whatever they like on damaged files
+                if not self.skip_corrupt:
+                    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                    raise DataError(
+                        f"{self.path / path}: cannot be decoded ({reason}); remove it, or pass skip_corrupt "
+                        "(--skip-corrupt) to leave out what is corrupt"
+                    ) from error
+                self.skipped.append(self.path / path)
+                continue
+            yield path, pixels
+        if self.skipped:
+            warnings.warn(
+                f"{self.path}: left out {len(self.skipped)} of {len(self._images)} images that cannot be decoded, "
+                f"the first is {self.skipped[0].name}",
+                stacklevel=2,
+            )
+
+    def _pixels(self, image: Image) -> np.ndarray:
+        from PIL import Image, ImageOps
+
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"expected 8 bits a channel, found mode {image.mode}")
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            colour = image.mode not in ("LA", "La")
+            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB" if colour else "L")
+        grey = image.mode in ("1", "L") if self.channels is None else self.channels == 1
+        image = image.convert("L" if grey else "RGB")
+        if self.size is not None:
+            image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.BICUBIC)
+        pixels = np.asarray(image)
+        return pixels[None] if grey else pixels.transpose(2, 0, 1)
+
+
+def _describe(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[2]} pixels in {shape[0]} channel{'s' if shape[0] > 1 else ''}"
+
+
+class Arrays(_Own):
+    """Examples in an array: images [N, C, H, W] or vectors [N, D].
+
+    - uint8: 8-bit data, 0, ..., 255;
+    - bool: binary data;
+    - floats: continuous data, images in [0, 1], vectors anywhere.
+    """
+
+    def __init__(self, path: str, *, batch_size: int = 128, seed: int = 0) -> None:
+        """
+        Args:
+            path: a .npy file, or a .npz file with the arrays `x` and, where there are any, `labels` ([N], integers).
+            batch_size: see `DataModule`.
+            seed: see `DataModule`; it also divides the examples into the splits.
+
+        Raises:
+            DataError: the file cannot be read, or its arrays do not have such a shape, type or range.
+        """
+        super().__init__(batch_size=batch_size, seed=seed)
+        self.path = Path(path).expanduser()
+        self.name = self.path.stem
+        self._set(*_open(self.path))
+
+    @classmethod
+    def from_array(
+        cls,
+        x: Tensor | np.ndarray,
+        labels: Tensor | np.ndarray | None = None,
+        *,
+        name: str = "arrays",
+        batch_size: int = 128,
+        seed: int = 0,
+    ) -> Arrays:
+        """The same of arrays in memory; `name` stands in metrics and errors.
+
+        Raises:
+            DataError: their shape, type or range is another than those of the class.
+        """
+        data = cls.__new__(cls)
+        DataModule.__init__(data, batch_size=batch_size, seed=seed)
+        data.name = name
+        data.path = Path(name)
+        data._set(torch.as_tensor(x), None if labels is None else torch.as_tensor(labels))
+        return data
+
+    def _set(self, x: Tensor, labels: Tensor | None) -> None:
+        """Checks the arrays and keeps them."""
+        where = self.path
+        if x.ndim not in (2, 4) or 0 in x.shape[1:]:
+            raise DataError(f"{where}: x: expected images [N, C, H, W] or vectors [N, D], found shape {tuple(x.shape)}")
+        if x.ndim == 4 and x.shape[1] > 4 >= x.shape[3]:
+            raise DataError(
+                f"{where}: x: expected the channels first, [N, C, H, W], found shape {tuple(x.shape)}; "
+                "transpose it by (0, 3, 1, 2)"
+            )
+        if x.dtype == torch.uint8:
+            self.levels = 256
+            if len(x) and x.max() <= 1:
+                raise DataError(f"{where}: x: expected uint8 from 0 to 255, found at most 1; pass binary data as bool")
+        elif x.dtype == torch.bool:
+            self.levels = 2
+            x = x.to(torch.uint8)
+        elif x.is_floating_point():
+            self.levels = None
+            x = x.to(torch.float32)
+            if (bad := (~x.isfinite()).flatten(1).any(1)).any():
+                raise DataError(
+                    f"{where}: x: expected finite numbers, found NaN or infinity in {int(bad.sum())} of {len(x)} "
+                    f"examples, the first at {int(bad.int().argmax())}; remove them"
+                )
+            if x.ndim == 4 and len(x) and (x.min() < 0 or x.max() > 1):
+                raise DataError(
+                    f"{where}: x: expected images in [0, 1], found {x.min():.4g} to {x.max():.4g}; rescale them, or "
+                    "pass 8-bit images as uint8"
+                )
+        else:
+            raise DataError(f"{where}: x: expected uint8, bool or floats, found {_dtype(x)}; convert it")
+        if labels is not None:
+            if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.shape != x.shape[:1]:
+                raise DataError(
+                    f"{where}: labels: expected {len(x)} integers, found {_dtype(labels)} of shape "
+                    f"{tuple(labels.shape)}"
+                )
+            labels = labels.to(torch.int64)
+            if len(labels) and labels.min() < 0:
+                raise DataError(
+                    f"{where}: labels: expected 0, 1, ..., found {int(labels.min())}; number the classes from 0"
+                )
+            self.num_classes = int(labels.max()) + 1 if len(labels) else None
+        self._whole: Split | None = Split(x, labels)
+        self._parts  # noqa: B018 (too few examples are said here)
+
+    def _read(self) -> Split:
+        assert self._whole is not None
+        whole, self._whole = self._whole, None  # the splits are copies: no need to hold everything twice
+        return whole
+
+
+def _open(path: Path) -> tuple[Tensor, Tensor | None]:
+    """x and labels of a .npy or .npz file; nothing is ever unpickled."""
+    try:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return torch.from_numpy(content), None
+        with content:
+            arrays = {name: torch.from_numpy(content[name]) for name in ("x", "labels") if name in content}
+            names = ", ".join(content.files) or "none"
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: expected a .npy or .npz file, found nothing; check the path") from error
+    except (OSError, EOFError, ValueError, TypeError, BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"{path}: expected arrays of numbers in a .npy or .npz file; it cannot be read ({reason})"
+        ) from error
+    if "x" not in arrays:
+        raise DataError(f"{path}: expected an array called x, found {names}; save it with numpy.savez(path, x=...)")
+    return arrays["x"], arrays.get("labels")
+
+
+def _dtype(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")

@@ -1,0 +1,195 @@
+"""Which numbers a model has, decided by what it can do, and the measuring of them on a checkpoint folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from zoo.capabilities import Classifier, GenerativeModel, ZooModule
+from zoo.config import bind, near, parse_yaml
+from zoo.data.base import DataModule, Which
+from zoo.errors import ConfigError
+from zoo.metrics.classification import accuracy
+from zoo.metrics.examples import SLICE, check_shapes, measuring
+from zoo.metrics.extractors import ClassifierFeatures, Extractor, load_extractor
+from zoo.metrics.likelihood import nll
+from zoo.metrics.measurement import Measurement
+from zoo.metrics.quality import NEIGHBOURS, evaluate_quality, quality_floor
+
+GROUPS = ("likelihood", "quality", "accuracy")
+"""The groups of numbers, for `only`."""
+
+SAMPLE_SLICE = 1000
+"""Samples of the slice on which a number of sample quality can be checked in seconds."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a checkpoint is measured: the section `evaluation` of its recipe.
+
+    Attributes:
+        k: importance samples per example.
+        draws: of the dequantisation noise or of the code, per example.
+        num: samples from the model, images of the reference, training images of the floor.
+        seed: of every draw.
+        extractor: a classifier of the zoo by name, `inception`, or `inception:FILE`.
+    """
+
+    k: int = 5000
+    draws: int = 10
+    num: int = 10_000
+    seed: int = 0
+    extractor: str = "lenet-mnist"
+
+
+def evaluate(
+    model: ZooModule,
+    data: DataModule,
+    settings: Evaluation | None = None,
+    *,
+    split: Which = "test",
+    only: Collection[str] | None = None,
+    on_slice: bool = False,
+    extractor: Extractor | None = None,
+    batch_size: int = 500,
+    progress: bool = True,
+) -> list[Measurement]:
+    """Every number that `model` has on `data`.
+
+    Likelihoods where it has a density or a bound; accuracy where it labels; FID, KID, inception score, precision and
+    recall where it draws 28x28 grey 8-bit images. A classifier of such images has the floors of these, by itself.
+
+    Args:
+        settings: of the measurement; defaults as in `Evaluation`.
+        only: some of `GROUPS`; by default all.
+        on_slice: measure a few seeded examples (samples) only: what `details["slice"]` of the whole number holds.
+        extractor: in place of the one that `settings` names.
+        batch_size: rows that pass through the network at once; changes no number.
+
+    Raises:
+        ConfigError: an unknown group or extractor.
+        DataError: model and data do not fit each other, or the data are too few.
+    """
+    for group in only or ():
+        if group not in GROUPS:
+            raise ConfigError(f"only: no group of numbers {group!r}; {near(group, GROUPS)}")
+    settings = settings or Evaluation()
+    groups = set(only or GROUPS)
+    check_shapes(model, data)
+    index = None
+    if on_slice:
+        index = data.subset(split, min(SLICE, len(data.split(split))), settings.seed)
+    found: list[Measurement] = []
+    if "likelihood" in groups:
+        found += nll(
+            model,
+            data,
+            split,
+            index=index,
+            draws=settings.draws,
+            k=settings.k,
+            seed=settings.seed,
+            batch_size=batch_size,
+            progress=progress,
+        )
+    if "accuracy" in groups and isinstance(model, Classifier):
+        found += accuracy(model, data, split, index=index, batch_size=batch_size, progress=progress)
+    if "quality" in groups and _has_quality(model, data, split):
+        measure = _quality_of(model, data, settings, split, extractor, progress)
+        small = measure(min(SAMPLE_SLICE, settings.num))
+        whole = small if on_slice or settings.num <= SAMPLE_SLICE else measure(settings.num)
+        slices = {m.name: {"slice": {"n": m.n, "value": m.value}} for m in small if whole is not small}
+        found += [replace(m, details=m.details | slices.get(m.name, {})) for m in whole]
+    return found
+
+
+def evaluate_checkpoint(
+    source: str,
+    *,
+    k: int | None = None,
+    draws: int | None = None,
+    num: int | None = None,
+    seed: int | None = None,
+    split: Which = "test",
+    only: Collection[str] | None = None,
+    on_slice: bool = False,
+    data: DataModule | None = None,
+    device: str = "cpu",
+    batch_size: int = 500,
+    progress: bool = True,
+) -> list[Measurement]:
+    """Every number of a checkpoint, recomputed from its weights.
+
+    Args:
+        source: a name, or `local-dir:` or `hf-hub:` and where it is; as `Zoo.load` takes it.
+        k, draws, num, seed: as in `Evaluation`; by default, what the recipe of the checkpoint says.
+        split, only, on_slice, batch_size: as in `evaluate`.
+        data: by default, what the recipe names.
+
+    Raises:
+        ConfigError: the checkpoint has no recipe that says which data, or a setting is unknown.
+        ZooError: as `Zoo.load` and `evaluate` do.
+    """
+    from zoo.catalog import Zoo
+    from zoo.training.recipe import build_data
+
+    recipe = recipe_of(source)
+    chosen = {"k": k, "draws": draws, "num": num, "seed": seed}
+    section = (recipe.get("evaluation") or {}) | {name: value for name, value in chosen.items() if value is not None}
+    settings = Evaluation(**bind(Evaluation, section, f"{source}: recipe: evaluation"))
+    if data is None:
+        if "data" not in recipe:
+            raise ConfigError(f"{source}: no recipe says which data it was made from; pass data=")
+        data = build_data(recipe["data"], recipe.get("seed", 0))
+    model = Zoo.load(source, device=device)
+    return evaluate(
+        model,
+        data,
+        settings,
+        split=split,
+        only=only,
+        on_slice=on_slice,
+        extractor=load_extractor(source, device) if isinstance(model, Classifier) else None,
+        batch_size=batch_size,
+        progress=progress,
+    )
+
+
+def recipe_of(source: str) -> dict[str, Any]:
+    """The recipe of a checkpoint, empty where it has none."""
+    from zoo.catalog import Zoo
+
+    return parse_yaml(Zoo.info(source).recipe or "{}", f"{source}: recipe")
+
+
+def _has_quality(model: ZooModule, data: DataModule, split: Which) -> bool:
+    is_drawn = isinstance(model, GenerativeModel | Classifier)
+    is_grey = data.levels == 256 and tuple(data.event_shape) == (1, 28, 28)
+    return is_drawn and is_grey and min(len(data.split(split)), len(data.split("train"))) > NEIGHBOURS
+
+
+def _quality_of(
+    model: ZooModule,
+    data: DataModule,
+    settings: Evaluation,
+    split: Which,
+    extractor: Extractor | None,
+    progress: bool,
+) -> Callable[[int], list[Measurement]]:
+    """num -> sample quality of what draws, or the floors of it where a classifier measures itself."""
+    options: dict[str, Any] = {"reference": split, "seed": settings.seed, "progress": progress}
+    if isinstance(model, Classifier):
+        itself = extractor or ClassifierFeatures(model, type(model).__name__)
+        return lambda num: quality_floor(data, itself, num=num, **options)
+    assert isinstance(model, GenerativeModel)
+    network = extractor or load_extractor(settings.extractor, model.device)
+
+    def measure(num: int) -> list[Measurement]:
+        generator = torch.Generator().manual_seed(settings.seed)
+        with measuring(model):
+            return evaluate_quality(model.iter_samples(num, generator=generator), data, network, num=num, **options)
+
+    return measure

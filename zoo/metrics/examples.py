@@ -1,0 +1,71 @@
+"""Passing a split through a model, example by example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from zoo.capabilities import Batch
+from zoo.data.base import DataModule, Which
+from zoo.errors import DataError
+
+SLICE = 25
+"""Examples of the slice on which a number can be checked in seconds."""
+
+
+@contextmanager
+def measuring(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients, and full float32: neither autocast nor TF32."""
+    was_training = model.training
+    device = next(iter(model.parameters()), torch.empty(0)).device.type
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast(device, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
+            yield
+    finally:
+        model.train(was_training)
+
+
+def check_shapes(model: Any, data: DataModule) -> None:
+    """Raises DataError where a model and a data set speak of different things."""
+    if tuple(model.event_shape) != tuple(data.event_shape):
+        raise DataError(
+            f"{data.name}: {type(model).__name__} expects examples of shape {tuple(model.event_shape)}, "
+            f"found {tuple(data.event_shape)}; use data of that shape"
+        )
+
+
+def per_example(
+    function: Callable[[Batch], Tensor],
+    data: DataModule,
+    split: Which,
+    *,
+    index: Tensor | None,
+    batch_size: int,
+    device: torch.device,
+    label: str,
+    progress: bool,
+) -> Tensor:
+    """`function` of every example, batch by batch: [n], float64, on the CPU, in the order of `index` or the split."""
+    total = len(data.split(split)) if index is None else len(index)
+    if total == 0:
+        raise DataError(f"{data.name}: expected examples in {split}, found none")
+    values = []
+    with tqdm(total=total, desc=label, unit="ex", disable=None if progress else True) as bar:
+        for batch in data.batches(split, index=index, batch_size=batch_size):
+            labels = batch.labels.to(device) if batch.labels is not None else None
+            values.append(function(Batch(batch.x.to(device), labels, batch.index)).cpu().double())
+            bar.update(len(batch.x))
+    return torch.cat(values)
+
+
+def on_slice(values: Tensor, data: DataModule, split: Which, seed: int) -> dict[str, Any]:
+    """The entry `slice` of a measurement's details, from the values [n] of a whole split."""
+    if len(values) <= SLICE:
+        return {}
+    return {"slice": {"n": SLICE, "value": values[data.subset(split, SLICE, seed)].mean().item()}}

@@ -1,0 +1,148 @@
+"""Likelihoods in nats and bits/dim, by what a model can do.
+
+    nll = -mean log p(x)                                   exact, for a tractable density
+    nll = -mean E_u[log p((x 255 + u)/256)] + D log 256    bound, for 8-bit images under a density of continuous data
+    neg_elbo = -mean E_q[log p(x, z) - log q(z given x)]   bound
+    nll = -mean log 1/k sum_j p(x, z_j)/q(z_j given x)     bound, tighter with k (Burda et al. 2016, eq. 8)
+    bits/dim = nats/(D log 2)                              of 8-bit data; D counts pixels times channels
+
+Dequantisation as a bound: Theis et al. 2016, https://arxiv.org/abs/1511.01844, section 3.1.
+Importance weighting: https://arxiv.org/abs/1509.00519.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.capabilities import (
+    Batch,
+    Conditional,
+    Dequantized,
+    EvidenceLowerBound,
+    ImportanceWeighted,
+    TractableDensity,
+    ZooModule,
+)
+from zoo.data.base import DataModule, Which
+from zoo.errors import ConfigError
+from zoo.metrics.examples import check_shapes, measuring, on_slice, per_example
+from zoo.metrics.measurement import Measurement, likelihood_kind, mean_and_error, nats_to
+from zoo.random import Streams
+
+SAMPLES_PER_CALL = 50  # importance samples; fixed, because the noise of a sample depends on its call and place in it
+
+
+def nll(
+    model: ZooModule,
+    data: DataModule,
+    split: Which = "test",
+    *,
+    index: Tensor | None = None,
+    draws: int = 10,
+    k: int = 5000,
+    seed: int = 0,
+    batch_size: int = 500,
+    progress: bool = True,
+) -> list[Measurement]:
+    """The likelihoods that a model has: an empty list for a model that only draws.
+
+    Args:
+        index: positions in the split, by default all.
+        draws: of the dequantisation noise, or of the code in the ELBO, per example.
+        k: importance samples per example.
+        seed: keys every draw together with the position of its example.
+        batch_size: rows that pass through the network at once: bounds the memory, changes no number.
+
+    Raises:
+        DataError: the shapes of model and data differ.
+        ConfigError: the model dequantises other grey levels than the data have.
+        ZooError: a likelihood is not finite.
+    """
+    measurements = []
+    for name, (function, rows, settings) in _estimators(model, draws, k, seed).items():
+        check_shapes(model, data)
+        if isinstance(model, Dequantized) and model.levels != data.levels:
+            raise ConfigError(
+                f"{data.name}: {type(model).__name__} expects {_levels(model.levels)}, found {_levels(data.levels)}; "
+                "use data of that kind"
+            )
+        with measuring(model):
+            nats = -per_example(
+                function,
+                data,
+                split,
+                index=index,
+                batch_size=max(1, batch_size // rows),
+                device=model.device,
+                label=f"{name} on {data.name} {split}",
+                progress=progress,
+            )
+        if isinstance(model, Conditional):
+            settings["given"] = "labels"
+        for unit in ("nats", "bits/dim") if data.levels == 256 else ("nats",):
+            values = nats * nats_to(unit, data.event_shape)
+            value, error = mean_and_error(values)
+            details = settings | (on_slice(values, data, split, seed) if index is None else {})
+            kind = likelihood_kind(model)
+            measurements.append(
+                Measurement(name, value, error, unit, kind, len(values), seed, split, data.name, details)
+            )
+    return measurements
+
+
+def _levels(levels: int | None) -> str:
+    return "continuous data" if levels is None else f"data of {levels} grey levels"
+
+
+def _estimators(
+    model: ZooModule, draws: int, k: int, seed: int
+) -> dict[str, tuple[Callable[[Batch], Tensor], int, dict[str, Any]]]:
+    """Estimates of log p(x) in nats by name: the function, the rows of one example in the network, the settings."""
+
+    def labels(batch: Batch) -> dict[str, Any]:
+        return {"labels": batch.labels} if isinstance(model, Conditional) else {}
+
+    def average(batch: Batch, function: Callable[[Streams], Tensor]) -> Tensor:
+        return sum(function(Streams(seed, batch.index, step)).cpu().double() for step in range(draws)) / draws  # type: ignore
+
+    def exact(batch: Batch) -> Tensor:
+        assert isinstance(model, TractableDensity)
+        return model.log_prob(batch.x, **labels(batch))
+
+    def dequantized(batch: Batch) -> Tensor:
+        assert isinstance(model, Dequantized) and model.levels is not None
+        cell = math.prod(model.event_shape) * math.log(model.levels)  # log 1/volume of what rounds to one image
+        dequantize, given = model.dequantize, labels(batch)
+        return average(batch, lambda noise: model.log_prob(dequantize(batch.x, generator=noise), **given)) - cell
+
+    def lower_bound(batch: Batch) -> Tensor:
+        assert isinstance(model, EvidenceLowerBound)
+        return average(batch, lambda noise: model.elbo(batch.x, generator=noise, **labels(batch)))
+
+    def importance_weighted(batch: Batch) -> Tensor:
+        assert isinstance(model, ImportanceWeighted)
+        total = torch.full((len(batch.x),), -math.inf, dtype=torch.float64)
+        for step, start in enumerate(range(0, k, SAMPLES_PER_CALL)):
+            noise, num = Streams(seed, batch.index, step), min(SAMPLES_PER_CALL, k - start)
+            weights = model.log_weights(batch.x, num, generator=noise, **labels(batch))  # [num, B]
+            total = torch.logaddexp(total, weights.cpu().double().logsumexp(0))
+        return total - math.log(k)
+
+    for name, number in (("draws", draws), ("k", k)):
+        if number < 1:
+            raise ConfigError(f"{name}: expected at least 1, found {number}")
+    found: dict[str, tuple[Callable[[Batch], Tensor], int, dict[str, Any]]] = {}
+    if isinstance(model, Dequantized) and model.levels is not None:
+        found["nll"] = dequantized, 1, {"draws": draws}
+    elif isinstance(model, TractableDensity):
+        found["nll"] = exact, 1, {}
+    if isinstance(model, EvidenceLowerBound):
+        found["neg_elbo"] = lower_bound, 1, {"draws": draws}
+    if isinstance(model, ImportanceWeighted):
+        found["nll"] = importance_weighted, min(k, SAMPLES_PER_CALL), {"k": k}
+    return found

@@ -1,0 +1,145 @@
+"""One measured number with everything that it means. Imports no torch, so that numbers can be listed without it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from zoo.config import bind
+from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.capabilities import ZooModule
+
+Kind = Literal["exact", "bound", "estimate"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A number, and what it takes to read and to repeat it.
+
+    Attributes:
+        name: `nll`, `neg_elbo`, `fid`, `kid`, `inception_score`, `precision`, `recall`, `accuracy`, ...
+        value: in `unit`.
+        error: one standard error, in `unit`; None where one example tells nothing about it.
+        unit: `nats` and `bits/dim` (of one example), `%`, or "" for a pure number.
+        kind: `exact`; `bound` of the true value, on its pessimistic side; or `estimate`, which may lie on either side.
+        n: number of examples, or of samples from the model.
+        seed: of every draw.
+        split: the examples, or the reference of samples: `train`, `valid` or `test`.
+        data: name of the data set.
+        details: JSON-plain settings; `slice` holds n and value of it on a few seeded examples, for quick checks.
+    """
+
+    name: str
+    value: float
+    error: float | None
+    unit: str
+    kind: Kind
+    n: int
+    seed: int
+    split: str
+    data: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, number in (("value", self.value), ("error", self.error)):
+            if number is not None and not math.isfinite(number):
+                raise ZooError(
+                    f"{self.name} on {self.data} {self.split}: expected a finite {name}, found {number}; "
+                    "the model or its weights do not suit these data"
+                )
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What tells the numbers of one checkpoint apart."""
+        return self.name, self.unit, self.split, self.data
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any], where: str = "measurement") -> Measurement:
+        """The inverse of `to_dict`; a `command` beside the fields is left out.
+
+        Raises:
+            ConfigError: a field is unknown, missing or of the wrong type; the message begins with `where`.
+        """
+        return cls(**bind(cls, {key: value for key, value in record.items() if key != "command"}, where))
+
+    def __str__(self) -> str:
+        error = "" if self.error is None else f" +- {self.error:.2g}"
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{self.name} {self.value:.5g}{error}{unit} ({self.kind}, {self.n} on {self.data} {self.split})"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A recorded number that was not found again.
+
+    Attributes:
+        found: the new measurement.
+        recorded: value in the record, or None where it has none.
+    """
+
+    found: Measurement
+    recorded: float | None
+
+    def __str__(self) -> str:
+        recorded = "no such number" if self.recorded is None else f"{self.recorded:.6g}"
+        unit = f" {self.found.unit}" if self.found.unit else ""
+        return f"{self.found.name}: recorded {recorded}, found {self.found.value:.6g}{unit} (n = {self.found.n})"
+
+
+_SETTINGS = ("k", "draws", "extractor")
+
+
+def compare(recorded: Iterable[Measurement], found: Iterable[Measurement]) -> list[Difference]:
+    """Those of `found` that `recorded` does not bear out.
+
+    Every draw is seeded, so that only rounding may differ: by 1e-4 of the value where it comes from given examples; by
+    1 % of it, or 5 % of its error, where it comes from the model's samples, in which rounding can flip a pixel.
+    A number found on the slice is compared with the recorded one on the slice. Numbers found with another n, seed, k,
+    number of draws or extractor are other quantities, and not compared.
+    """
+    known = {measurement.key: measurement for measurement in recorded}
+    differences = []
+    for new in found:
+        if (old := known.get(new.key)) is None:
+            differences.append(Difference(new, None))
+            continue
+        piece = old.details.get("slice", {})
+        expected = {piece.get("n"): piece.get("value"), old.n: old.value}.get(new.n)
+        if expected is None or old.seed != new.seed:
+            continue
+        if any(old.details.get(name) != new.details.get(name) for name in _SETTINGS):
+            continue
+        sampled = "extractor" in new.details
+        relative, absolute = (1e-2, 5e-2 * (old.error or 0)) if sampled else (1e-4, 0.0)
+        if not math.isclose(new.value, expected, rel_tol=relative, abs_tol=absolute):
+            differences.append(Difference(new, expected))
+    return differences
+
+
+def likelihood_kind(model: ZooModule) -> Kind:
+    """Whether the likelihoods of a model are exact, bounds or estimates: a matter of its type."""
+    from zoo.capabilities import Dequantized, EvidenceLowerBound, TractableDensity
+
+    if isinstance(model, EvidenceLowerBound) or (isinstance(model, Dequantized) and model.levels is not None):
+        return "bound"
+    return "exact" if isinstance(model, TractableDensity) else "estimate"
+
+
+def nats_to(unit: str, event_shape: Iterable[int]) -> float:
+    """What a number of nats per example is multiplied with: 1 for `nats`, 1/(D ln 2) for `bits/dim`."""
+    return 1.0 if unit == "nats" else 1 / (math.prod(event_shape) * math.log(2))
+
+
+def mean_and_error(values: Tensor) -> tuple[float, float | None]:
+    """Mean and its standard error over examples: [n] -> two numbers; the second is None for n = 1."""
+    values = values.double()
+    return values.mean().item(), (values.std() / len(values) ** 0.5).item() if len(values) > 1 else None

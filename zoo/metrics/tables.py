@@ -1,0 +1,255 @@
+"""Published tables beside the same numbers of the shipped checkpoints, recomputed from their weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from zoo.catalog import Zoo
+from zoo.checkpoint import find_class
+from zoo.config import near
+from zoo.errors import ConfigError
+from zoo.metrics.evaluate import evaluate_checkpoint
+from zoo.metrics.measurement import Measurement
+from zoo.registry import Entry, registry
+
+# Test negative log-likelihood on static binarised MNIST, as collected in table 4 of van den Oord et al. 2016 (Pixel
+# Recurrent Neural Networks, https://arxiv.org/abs/1601.06759), with the sources named there.
+NLL = (
+    ("DBM, 2 hidden layers", 84.62, "estimate", "Salakhutdinov & Hinton 2009"),
+    ("DBN, 2 hidden layers", 84.55, "estimate", "Murray & Salakhutdinov 2009"),
+    ("NADE", 88.33, "exact", "Larochelle & Murray 2011"),
+    ("EoNADE, 2 hidden layers, 128 orderings", 85.10, "exact", "Uria et al. 2014"),
+    ("EoNADE-5, 2 hidden layers, 128 orderings", 84.68, "exact", "Raiko et al. 2014"),
+    ("DLGM", 86.60, "estimate", "Rezende et al. 2014"),
+    ("DLGM, 8 leapfrog steps", 85.51, "estimate", "Salimans et al. 2015"),
+    ("DARN, 1 hidden layer", 84.13, "estimate", "Gregor et al. 2014"),
+    ("MADE, 2 hidden layers, 32 masks", 86.64, "exact", "Germain et al. 2015"),
+    ("DRAW", 80.97, "bound", "Gregor et al. 2015"),
+    ("PixelCNN", 81.30, "exact", "van den Oord et al. 2016"),
+    ("Row LSTM", 80.54, "exact", "van den Oord et al. 2016"),
+    ("Diagonal BiLSTM, 1 layer, 32 units", 80.75, "exact", "van den Oord et al. 2016"),
+    ("Diagonal BiLSTM, 7 layers, 16 units", 79.20, "exact", "van den Oord et al. 2016"),
+)
+
+# The best FIDs in a search over the hyperparameters of one architecture, with their spread over seeds, on Inception's
+# features: Lucic et al. 2018 (Are GANs Created Equal?, https://arxiv.org/abs/1711.10337).
+FID = (
+    ("GAN, minimax", 9.8, 0.9),
+    ("GAN, non-saturating", 6.8, 0.5),
+    ("LSGAN", 7.8, 0.6),
+    ("WGAN", 6.7, 0.4),
+    ("WGAN-GP", 20.3, 5.0),
+    ("DRAGAN", 7.6, 0.4),
+    ("BEGAN", 13.1, 1.0),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of plain values; prints as text, and for programs as JSON.
+
+    Attributes:
+        name: what `reproduce` takes.
+        title: what stands above it.
+        columns: names of the columns, each with the format of its numbers.
+        rows: column names to values; a missing or None value prints as nothing.
+        notes: what a reader must know.
+    """
+
+    name: str
+    title: str
+    columns: dict[str, str]
+    rows: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+
+    def __str__(self) -> str:
+        def text(value: Any, form: str) -> str:
+            return "" if value is None else format(value, form) if isinstance(value, float) else str(value)
+
+        cells = [[text(row.get(name), form) for name, form in self.columns.items()] for row in self.rows]
+        is_number = [any(isinstance(row.get(name), float) for row in self.rows) for name in self.columns]
+        widths = [max(map(len, column)) for column in zip(self.columns, *cells, strict=True)]
+
+        def line(entries: Iterable[str]) -> str:
+            aligned = zip(entries, widths, is_number, strict=True)
+            return "  ".join(e.rjust(w) if right else e.ljust(w) for e, w, right in aligned).rstrip()
+
+        head = [self.title, "", line(self.columns), "  ".join("-" * width for width in widths)]
+        return "\n".join([*head, *map(line, cells), *(["", *self.notes] if self.notes else [])])
+
+
+def reproduce(
+    name: str,
+    *,
+    recompute: bool = True,
+    k: int | None = None,
+    num: int | None = None,
+    on_slice: bool = False,
+    device: str = "cpu",
+    batch_size: int = 500,
+    progress: bool = True,
+) -> Table:
+    """A table by name: `mnist-nll`, `mnist-fid` or `taxonomy`.
+
+    Args:
+        recompute: from the weights; otherwise, what `metrics.json` records.
+        k, num, on_slice, device, batch_size: see `evaluate_checkpoint`.
+
+    Raises:
+        ConfigError: there is no such table.
+    """
+    if name not in _TABLES:
+        raise ConfigError(f"no table is called {name!r}; {near(name, _TABLES)}")
+
+    def numbers(checkpoint: str, group: str) -> list[Measurement]:
+        if not recompute:
+            return [Measurement.from_dict(number, checkpoint) for number in Zoo.info(checkpoint).numbers]
+        return evaluate_checkpoint(
+            checkpoint,
+            k=k,
+            num=num,
+            only=[group],
+            on_slice=on_slice,
+            device=device,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    return _TABLES[name](numbers)
+
+
+_Numbers = Callable[[str, str], list[Measurement]]
+
+
+def _shipped(data: str, capability: str) -> dict[str, Entry]:
+    entries = sorted(registry().items())
+    return {name: entry for name, entry in entries if entry.data == data and capability in entry.capabilities}
+
+
+def _mnist_nll(numbers: _Numbers) -> Table:
+    rows: list[dict[str, Any]] = [
+        {"model": model, "nats": nats, "kind": kind, "source": source} for model, nats, kind, source in NLL
+    ]
+    shipped = _shipped("binarized-mnist", "TractableDensity") | _shipped("binarized-mnist", "EvidenceLowerBound")
+    for name in shipped:
+        for m in numbers(name, "likelihood"):
+            if (m.name, m.unit, m.split, m.data) == ("nll", "nats", "test", "binarized-mnist"):
+                settings = f"k = {m.details['k']}, " if "k" in m.details else ""
+                source = f"this zoo ({settings}{m.n} images)"
+                rows.append({"model": name, "nats": m.value, "error": m.error, "kind": m.kind, "source": source})
+    return Table(
+        "mnist-nll",
+        "Negative log-likelihood of the test images of static binarised MNIST, in nats",
+        {"model": "", "nats": ".2f", "error": ".2f", "kind": "", "source": ""},
+        sorted(rows, key=lambda row: -row["nats"]),
+        [
+            "exact: the likelihood itself; bound: the true value is no larger; estimate: it may lie on either side.",
+            "error: one standard error over test images, where known.",
+        ],
+    )
+
+
+def _mnist_fid(numbers: _Numbers) -> Table:
+    published = {"kind": "estimate", "features": "Inception", "source": "Lucic et al. 2018"}
+    rows: list[dict[str, Any]] = [
+        {"model": model, "fid": value, "error": spread, **published} for model, value, spread in FID
+    ]
+    ours: list[dict[str, Any]] = []
+    floors: dict[str, dict[str, Any]] = {}
+    for name in _shipped("mnist", "GenerativeModel"):
+        found = {m.name: m for m in numbers(name, "quality") if (m.split, m.data) == ("test", "mnist")}
+        if (m := found.get("fid")) is None:
+            continue
+        setting = {"kind": m.kind, "features": m.details["extractor"], "source": f"this zoo ({m.n} samples)"}
+        ours.append({"model": name, "error": m.error, **{key: n.value for key, n in found.items()}, **setting})
+        floor = {key: n.details.get("floor") for key, n in found.items()}
+        floors[setting["features"]] = {"model": "(training images: the floor)", **floor, **setting}
+    return Table(
+        "mnist-fid",
+        "Quality of samples against the test images of MNIST",
+        {
+            "model": "",
+            "fid": ".4g",
+            "error": ".2g",
+            "kid": ".3g",
+            "inception_score": ".3f",
+            "precision": ".3f",
+            "recall": ".3f",
+            "kind": "",
+            "features": "",
+            "source": "",
+        },
+        [*rows, *floors.values(), *sorted(ours, key=lambda row: row["fid"])],
+        [
+            "FIDs over different features are different quantities: compare rows of the same features only.",
+            "error: one standard error of ours; of the published ones, the spread over training seeds.",
+        ],
+    )
+
+
+def _taxonomy(numbers: _Numbers) -> Table:
+    del numbers
+    rows = []
+    for name, entry in sorted(registry().items()):
+        cls = find_class(entry.class_name, name)
+        if (row := classify(cls)) is not None:
+            rows.append({"model": name, "class": cls.__name__, **row})
+    columns = ("model", "class", "generator", "density", "latents", "completes", "labels", "trained by")
+    return Table("taxonomy", "Who has latents, a density, a generator: by type", dict.fromkeys(columns, ""), rows)
+
+
+def classify(cls: type) -> dict[str, str] | None:
+    """What a model class can do, by its types alone; None for one that draws nothing."""
+    from zoo import capabilities as types
+
+    if not issubclass(cls, types.GenerativeModel):
+        return None
+
+    def first(options: Iterable[tuple[tuple[type, ...], str]]) -> str:
+        return next((answer for wanted, answer in options if all(issubclass(cls, kind) for kind in wanted)), "no")
+
+    return {
+        "generator": "yes",
+        "density": first(
+            [
+                ((types.Dequantized,), "exact, of dequantised data"),
+                ((types.TractableDensity,), "exact"),
+                ((types.ImportanceWeighted,), "lower bound, tightens with samples"),
+                ((types.EvidenceLowerBound,), "lower bound"),
+            ]
+        ),
+        "latents": first(
+            [
+                ((types.Bijection,), "bijection"),
+                ((types.Encoder, types.Decoder), "encoder and decoder"),
+                ((types.Encoder,), "encoder"),
+                ((types.Decoder,), "decoder"),
+            ]
+        ),
+        "completes": first([((types.Completable,), "yes")]),
+        "labels": first([((types.Conditional,), "yes")]),
+        "trained by": first(
+            [
+                ((types.Adversarial,), "two players"),
+                ((types.ClosedForm,), "closed form"),
+                ((types.TractableDensity,), "likelihood"),
+                ((types.EvidenceLowerBound,), "evidence lower bound"),
+            ]
+        ),
+    }
+
+
+_TABLES: dict[str, Callable[[_Numbers], Table]] = {
+    "mnist-nll": _mnist_nll,
+    "mnist-fid": _mnist_fid,
+    "taxonomy": _taxonomy,
+}

@@ -1,0 +1,66 @@
+"""How a module is optimised: optimiser, learning-rate schedule and gradient clipping, as one plain record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.nn import Parameter
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """Settings of the optimiser; the section `optimization` of a recipe.
+
+    Attributes:
+        optimizer: `adam`, `adamw` (decoupled weight decay) or `sgd` (momentum `beta1`).
+        lr: peak learning rate.
+        critic_lr: learning rate of the critic of an adversarial model; None for `lr`.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        weight_decay: of every parameter with two or more dimensions.
+        schedule: after `warmup`, keep `lr`, or bring it to zero along a line or half a cosine at the end of training.
+        warmup: steps over which the learning rate rises from zero.
+        gradient_clip: largest norm of the gradient, or None.
+    """
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = 1e-3
+    critic_lr: float | None = None
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: int = 0
+    gradient_clip: float | None = None
+
+    def build(self, parameters: Iterable[Parameter], lr: float | None = None) -> torch.optim.Optimizer:
+        """The optimiser of `parameters`; weight decay spares biases and gains."""
+        trained = [p for p in parameters if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        rate = self.lr if lr is None else lr
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(groups, lr=rate, momentum=self.beta1)
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer]
+        return kind(groups, lr=rate, betas=(self.beta1, self.beta2), fused=True)
+
+    def scale(self, step: int, num_steps: float) -> float:
+        """Learning rate at `step` of `num_steps` as a fraction of its peak, in [0, 1]."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if self.schedule == "constant" or not math.isfinite(num_steps):
+            return 1.0
+        progress = min(1.0, (step - self.warmup) / max(1.0, num_steps - self.warmup))
+        return 1 - progress if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+
+    def scheduled(self, optimizer: torch.optim.Optimizer, num_steps: float) -> dict[str, Any]:
+        """The optimiser with its schedule, as Lightning's `configure_optimizers` returns it."""
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.scale(step, num_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

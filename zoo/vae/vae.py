@@ -1,0 +1,125 @@
+"""VAE: variational autoencoder (Kingma & Welling 2014, https://arxiv.org/abs/1312.6114; Rezende et al. 2014).
+
+    elbo(x) = E_q(z given x)[log p(x given z)] - KL(q(z given x) || p(z))                                      (eq. 3)
+    p(z) = N(0, I),    q(z given x) = N(mu(x), diag sigma(x)^2),    z = mu(x) + sigma(x) epsilon           (eqs. 9, 10)
+    p(x given z) = product over pixels of Bernoulli(x_i), or of logistic distributions integrated over the grey levels
+
+Density: lower bound; one pass. Importance sampling tightens it (Burda et al. 2016, https://arxiv.org/abs/1509.00519).
+Sampling: exact; one pass of the decoder.
+Differs from the paper: convolutional networks over patches of pixels; for 8-bit images the discretised logistic likelihood
+(Salimans et al. 2017, https://arxiv.org/abs/1701.05517, eq. 2) with one scale a pixel in place of a Gaussian.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Distribution, Independent, Normal, kl_divergence
+
+from zoo.capabilities import Decoder, Encoder, ImportanceWeighted
+from zoo.nn.discretized_logistic import DiscretizedLogistic
+from zoo.random import Source, Streams, rand, randn
+
+
+class Residual(nn.Module):
+    """x + conv(silu(x))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.convolution(nn.functional.silu(x))
+
+
+class VAE(ImportanceWeighted, Encoder, Decoder):
+    """A convolutional VAE with a diagonal Gaussian posterior.
+
+    Args:
+        event_shape: (C, H, W); H and W multiples of 4.
+        latent_dim: dimension of z.
+        channels: width of the convolutions, which see patches of 4x4 pixels.
+        hidden: units of the layer between convolutions and code.
+        likelihood: `bernoulli` for pixels in {0, 1}, `discretized-logistic` for {0, ..., 255}/255.
+    """
+
+    def __init__(
+        self,
+        event_shape: list[int] = [1, 28, 28],  # noqa: B006
+        latent_dim: int = 32,
+        channels: int = 48,
+        hidden: int = 256,
+        likelihood: Literal["bernoulli", "discretized-logistic"] = "bernoulli",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.event_shape = tuple(event_shape)
+        self.latent_shape = (latent_dim,)
+        self.likelihood_name = likelihood
+        inputs, height, width = event_shape
+        outputs = inputs * (1 if likelihood == "bernoulli" else 2)
+        size = channels * (height // 4) * (width // 4)
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(16 * inputs, channels, 3, padding=1),
+            Residual(channels),
+            nn.SiLU(),
+            nn.Flatten(),
+            nn.Linear(size, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, 2 * latent_dim),
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(latent_dim, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, size),
+            nn.Unflatten(1, (channels, height // 4, width // 4)),
+            Residual(channels),
+            nn.SiLU(),
+            nn.Conv2d(channels, 16 * outputs, 3, padding=1),
+            nn.PixelShuffle(4),
+        )
+
+    def prior(self) -> Distribution:
+        loc = torch.zeros(self.latent_shape, device=self.device)
+        return Independent(Normal(loc, torch.ones_like(loc), validate_args=False), 1, validate_args=False)
+
+    def encode(self, x: Tensor) -> Distribution:
+        loc, log_scale = self.encoder(x).float().chunk(2, -1)
+        scale = log_scale.clamp(-7, 3).exp()
+        return Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
+
+    def likelihood(self, z: Tensor) -> Distribution:
+        """p(x given z): batch shape [B], event shape `event_shape`."""
+        parameters = self.decoder(z).float()
+        pixels: Distribution
+        if self.likelihood_name == "bernoulli":
+            pixels = Bernoulli(logits=parameters, validate_args=False)
+        else:
+            loc, log_scale = parameters.chunk(2, 1)
+            pixels = DiscretizedLogistic(loc + 0.5, (log_scale - 2).clamp(-7, 3).exp())
+        return Independent(pixels, 3, validate_args=False)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.likelihood(z).mean
+
+    def elbo(self, x: Tensor, *, generator: Source = None) -> Tensor:
+        posterior = self.encode(x)
+        epsilon = randn((len(x), *self.latent_shape), generator, x.device)
+        z = posterior.base_dist.loc + posterior.base_dist.scale * epsilon
+        return self.likelihood(z).log_prob(x) - kl_divergence(posterior, self.prior())
+
+    def log_weights(self, x: Tensor, num_samples: int, *, generator: Source = None) -> Tensor:
+        posterior = self.encode(x)
+        epsilon = randn((len(x), num_samples, *self.latent_shape), generator, x.device).transpose(0, 1)
+        z = posterior.base_dist.loc + posterior.base_dist.scale * epsilon  # [K, B, latent]
+        repeated = x.expand(num_samples, *x.shape).flatten(0, 1)
+        log_likelihood = self.likelihood(z.flatten(0, 1)).log_prob(repeated).view(num_samples, len(x))
+        return log_likelihood + self.prior().log_prob(z) - posterior.log_prob(z)
+
+    def draw(self, streams: Streams) -> Tensor:
+        pixels = self.likelihood(randn((len(streams), *self.latent_shape), streams, self.device)).base_dist
+        uniforms = rand((len(streams), *self.event_shape), streams, self.device)
+        return (uniforms < pixels.probs).float() if isinstance(pixels, Bernoulli) else pixels.icdf(uniforms)
