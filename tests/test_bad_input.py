@@ -325,17 +325,17 @@ def header_with_a_name_twice(world: World) -> Action:
     return world.forge(b"{" + entry + b"," + entry + b"}", b"0")
 
 
-@bad(CheckpointError, "'a'", "contradict each other")
+@bad(CheckpointError, "type, shape and position of 'a' to agree")
 def tensor_larger_than_its_place(world: World) -> Action:
     return world.forge(b'{"a":{"dtype":"F32","shape":[1000000000],"data_offsets":[0,4]}}', b"0000")
 
 
-@bad(CheckpointError, "'a'", "contradict each other")
+@bad(CheckpointError, "type, shape and position of 'a' to agree")
 def tensor_of_negative_size(world: World) -> Action:
     return world.forge(b'{"a":{"dtype":"U8","shape":[-1,-4],"data_offsets":[0,4]}}', b"0000")
 
 
-@bad(CheckpointError, "'a'", "contradict each other")
+@bad(CheckpointError, "type, shape and position of 'a' to agree")
 def tensor_of_an_unknown_type(world: World) -> Action:
     return world.forge(b'{"a":{"dtype":"OBJECT","shape":[1],"data_offsets":[0,4]}}', b"0000")
 

@@ -393,7 +393,7 @@ def test_weights_beyond_the_limit_are_not_downloaded(server: Any, monkeypatch: p
 
 def test_a_card_carries_the_metadata_of_the_hub(folder: Path) -> None:
     card = ModelCard((folder / "README.md").read_text())
-    assert card.data.library_name == "zoo" and card.data.pipeline_tag == "unconditional-image-generation"
+    assert card.data.library_name == "generative-zoo" and card.data.pipeline_tag == "unconditional-image-generation"
     (result,) = card.data.eval_results or []
     assert (result.metric_type, result.metric_value, result.dataset_name) == ("elbo", -12.5, "digits")
     assert "| elbo | -12.5 ± 0.25 | nats | bound | 300 | digits test |" in card.text

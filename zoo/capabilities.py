@@ -50,9 +50,8 @@ class ZooModule(LightningModule, ABC):
         optimizer = self.optimization.build(self.parameters())
         return self.optimization.scheduled(optimizer, self.trainer.estimated_stepping_batches)
 
-    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        if self.optimization.gradient_clip is not None:
-            self.clip_gradients(optimizer, self.optimization.gradient_clip, "norm")
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        self.optimization.clip(optimizer)
 
 
 class GenerativeModel(ZooModule):
@@ -182,31 +181,31 @@ class ClosedForm(GenerativeModel):
     def finish(self) -> None:
         """Set the parameters to their maximum-likelihood values given `self.statistics`."""
 
-    def configure_optimizers(self) -> None:
-        return None
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD([torch.zeros(())], lr=0.0)  # moves nothing; its steps count the iterations
 
     def on_train_start(self) -> None:
-        if self.trainer.current_epoch == 0 and self.trainer.fit_loop.epoch_loop.batch_progress.current.ready == 0:
+        if self.global_step == 0:
             self.statistics = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
-        # no optimiser, so no global step: the batch number keys the noise
-        epoch_length = int(self.trainer.num_training_batches)
-        streams = Streams(self.seed, batch.index, self.trainer.current_epoch * epoch_length + batch_idx)
-        for name, value in self.gather(batch.x, generator=streams).items():
-            self.statistics[name] = self.statistics[name] + value if name in self.statistics else value
+        for name, value in self.gather(batch.x, generator=self.streams(batch)).items():
+            total = self.trainer.strategy.reduce(value, reduce_op="sum")
+            self.statistics[name] = self.statistics[name] + total if name in self.statistics else total
+        self.optimizers().step()
 
     def on_train_epoch_end(self) -> None:
-        local = self.statistics
-        self.statistics = {k: self.trainer.strategy.reduce(v.clone(), reduce_op="sum") for k, v in local.items()}
         self.finish()
-        self.statistics = local
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["statistics"] = self.statistics
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.statistics = checkpoint["statistics"]
+
+
+def _nothing() -> None:
+    """The closure of a step whose gradients are there already."""
 
 
 class Adversarial(GenerativeModel):
@@ -239,20 +238,20 @@ class Adversarial(GenerativeModel):
         return settings.scheduled(generator, num_steps), settings.scheduled(critic, num_steps)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        generator, critic = self.optimizers()
+        settings, (generator, critic) = self.optimization, self.optimizers()
         fake = self.draw(self.streams(batch))
 
         losses = self.critic_loss(batch.x, fake.detach())
         critic.zero_grad()
         self.manual_backward(losses["loss"])
-        self.configure_gradient_clipping(critic)
-        critic.optimizer.step()  # not through Lightning, which would count it as a second step
+        settings.clip(critic)
+        self.trainer.strategy.optimizer_step(critic.optimizer, _nothing)  # critic.step() would count as a second step
 
         self.critic.requires_grad_(False)
         loss = self.generator_loss(fake)
         generator.zero_grad()
         self.manual_backward(loss)
-        self.configure_gradient_clipping(generator)
+        settings.clip(generator)
         generator.step()
         self.critic.requires_grad_(True)
 

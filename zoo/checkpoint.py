@@ -19,7 +19,6 @@ import hashlib
 import importlib
 import inspect
 import json
-import math
 import os
 import re
 import secrets
@@ -28,16 +27,15 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from zoo.config import MAX_BYTES, bind, brief, check, parse_json, parse_yaml, read_bytes
-from zoo.errors import CheckpointError, ConfigError, ZooError
+from zoo.errors import CheckpointError, ConfigError
+from zoo.weights import MAX_WEIGHTS, compare, exported, read_header
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from zoo.capabilities import ZooModule
 
 CONFIG, WEIGHTS, METRICS = "config.json", "model.safetensors", "metrics.json"
@@ -46,16 +44,8 @@ FILES = (CONFIG, WEIGHTS, METRICS, RECIPE, CARD, SAMPLES)
 """All that a checkpoint folder may hold."""
 
 FORMAT = 1
-MAX_WEIGHTS = 2**30
-"""Size above which a weights file is refused unread, in bytes."""
-MAX_HEADER, MAX_TENSORS = 2**20, 10_000
 MAX_ARGUMENT = 100_000  # a width or depth beyond it is no model of the zoo
-MAX_CALLS = 20_000  # of torch functions in a constructor: some thousand layers
-MAX_BUFFERS = 2**28  # bytes of the buffers that a model computes for itself
 
-_ITEM = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-_DTYPE = {"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "F64": "float64"}
-_FLOATS = ("F32", "F16", "BF16")  # interchangeable: half-precision files load as float32
 _CLASS = re.compile(r"zoo((?:\.[a-z][a-z0-9_]*)+)\.([A-Z][A-Za-z0-9]*)", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -128,52 +118,6 @@ def read_recipe(folder: Path, inside: Path | None = None) -> str | None:
     return read_bytes(path, MAX_BYTES, CheckpointError).decode("utf-8", "replace")
 
 
-def read_header(file: BinaryIO, where: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Names, types and shapes of the tensors in a safetensors file, which is checked to hold them and nothing else.
-
-    Raises:
-        CheckpointError: not such a file, truncated, or larger than a model of the zoo.
-    """
-    size = os.fstat(file.fileno()).st_size
-    if size > MAX_WEIGHTS:
-        raise CheckpointError(f"{where}: expected at most {MAX_WEIGHTS} bytes, found {size}")
-    length = int.from_bytes(start, "little") if len(start := file.read(8)) == 8 else 0
-    if not 2 <= length <= min(MAX_HEADER, size - 8):
-        expected = f"a safetensors header of at most {MAX_HEADER} bytes"
-        raise CheckpointError(f"{where}: expected {expected}, found a length of {length} in a file of {size} bytes")
-    try:
-        entries = parse_json(file.read(length), f"{where}: header")
-    except ConfigError as exc:
-        raise CheckpointError(f"{exc}; the file is damaged or no safetensors file, fetch it again") from None
-    check(entries.pop("__metadata__", {}), {}, f"{where}: header: __metadata__", is_open=True)
-    if len(entries) > MAX_TENSORS:
-        raise CheckpointError(f"{where}: expected at most {MAX_TENSORS} tensors, found {len(entries)}")
-    tensors, spans = {}, []
-    hints = {"dtype": str, "shape": list[int], "data_offsets": tuple[int, int]}
-    for name, entry in entries.items():
-        at = f"{where}: header: {brief(name)}"
-        try:
-            fields = check(entry, hints, at)
-        except ConfigError as exc:
-            raise CheckpointError(str(exc)) from None
-        begin, end = fields["data_offsets"]
-        item = _ITEM.get(fields["dtype"])
-        if item is None or min(fields["shape"], default=0) < 0 or math.prod(fields["shape"]) * item != end - begin:
-            raise CheckpointError(f"{at}: type, shape and position in the file contradict each other")
-        tensors[name] = (fields["dtype"], tuple(fields["shape"]))
-        spans.append((begin, end))
-    position = 0
-    for begin, end in sorted(spans):
-        if begin != position:
-            raise CheckpointError(f"{where}: header: expected a tensor from byte {position}, found {begin}")
-        position = end
-    if 8 + length + position != size:
-        raise CheckpointError(
-            f"{where}: expected {8 + length + position} bytes, found {size}; it is truncated or damaged, fetch it again"
-        )
-    return tensors
-
-
 def load(
     folder: str | Path,
     *,
@@ -192,8 +136,10 @@ def load(
     Raises:
         CheckpointError, ConfigError: one line; no tensor has been read where the folder is not what it promises.
     """
-    import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load as read_tensors
+
+    from zoo.building import build, sketch
 
     folder = Path(folder)
     target = _device(device)
@@ -207,14 +153,16 @@ def load(
         arguments = bind(cls, config.arguments, f"{where}: arguments", largest=MAX_ARGUMENT)
         for record in {metrics.config_sha256, config_sha256 or metrics.config_sha256}:
             _compare(where, record, config.sha256)
-        _compare_header(str(path), header, _sketch(cls, arguments, where))
+        compare(str(path), header, sketch(cls, arguments, where))
         file.seek(0)
         content = file.read(MAX_WEIGHTS + 1)
     for record in {metrics.weights_sha256, weights_sha256 or metrics.weights_sha256}:
         _compare(str(path), record, sha256(content))
-    with torch.random.fork_rng(devices=[]), _construction()():
-        model = cls(**arguments)
-    model.load_state_dict(read_tensors(content), strict=True)
+    model = build(cls, arguments)
+    try:
+        model.load_state_dict(read_tensors(content), strict=True)
+    except (SafetensorError, RuntimeError) as exc:
+        raise CheckpointError(f"{path}: {str(exc).splitlines()[0][:200]}; fetch it again") from exc
     return model.eval().to(target)
 
 
@@ -236,26 +184,6 @@ def _compare(where: str, expected: str, found: str) -> None:
     if expected != found:
         found = f"sha256 {expected[:12]}..., found {found[:12]}..."
         raise CheckpointError(f"{where}: expected {found}; the file was damaged or altered, fetch it again")
-
-
-def _compare_header(
-    where: str, header: Mapping[str, tuple[str, tuple[int, ...]]], model: Mapping[str, tuple[str, tuple[int, ...]]]
-) -> None:
-    """The tensors of the file against those of the model that the configuration describes."""
-    for kind, names in ("no tensor", model.keys() - header.keys()), ("no use for tensor", header.keys() - model.keys()):
-        if names:
-            first, more = brief(min(names)), f" and {len(names) - 1} more" if len(names) > 1 else ""
-            owner = "the file has" if kind == "no tensor" else f"the model in {CONFIG} has"
-            raise CheckpointError(f"{where}: {owner} {kind} {first}{more}; the two do not belong together")
-    for name, (dtype, shape) in header.items():
-        expected_dtype, expected_shape = model[name]
-        is_same = dtype in _FLOATS if expected_dtype == "float32" else _DTYPE.get(dtype) == expected_dtype
-        if shape != expected_shape or not is_same:
-            expected = f"{expected_dtype} {list(expected_shape)}"
-            raise CheckpointError(f"{where}: {name} must be {expected}, found {dtype} {brief(list(shape))}")
-
-
-# ----------------------------------------------------------------------------------------------------------- building
 
 
 def find_class(name: str, where: str) -> type[ZooModule]:
@@ -282,58 +210,6 @@ def find_class(name: str, where: str) -> type[ZooModule]:
     if not (issubclass(cls, ZooModule) and not inspect.isabstract(cls)):
         raise ConfigError(f"{where}: expected a model, found {name!r}, which is none")
     return cls
-
-
-def _construction() -> type:
-    """The mode in which models are built whose weights come from a file (a function, since torch is imported late)."""
-    from torch.overrides import TorchFunctionMode
-
-    class Construction(TorchFunctionMode):
-        """Skips random initial values, which the file overwrites, and bounds the work.
-
-        Args:
-            sketch: the build is on `meta`, where nothing has values: leave generators out.
-        """
-
-        def __init__(self, sketch: bool = False) -> None:
-            super().__init__()
-            self.sketch = sketch
-            self.calls = 0
-
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            kwargs = kwargs or {}
-            self.calls += 1
-            if self.calls > MAX_CALLS:
-                raise ValueError("more layers than any model of the zoo has")
-            name = getattr(func, "__name__", "")
-            if name.endswith("_") and ("uniform" in name or "normal" in name) and kwargs.get("generator") is None:
-                return args[0] if args else kwargs["tensor"]
-            if self.sketch and "generator" in kwargs:
-                kwargs = {key: value for key, value in kwargs.items() if key != "generator"}
-            return func(*args, **kwargs)
-
-    return Construction
-
-
-def _sketch(cls: type[ZooModule], arguments: dict[str, Any], where: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Types and shapes of the state of `cls(**arguments)`, which is built without memory."""
-    import torch
-
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), _construction()(sketch=True):
-            model = cls(**arguments)
-    except ZooError as exc:
-        raise ConfigError(f"{where}: {exc}") from None
-    except Exception as exc:  # whatever a constructor raises for values that make no model
-        reason = (str(exc).splitlines() or [type(exc).__name__])[0][:200]
-        raise ConfigError(f"{where}: no {cls.__name__} has arguments {brief(arguments, 200)}: {reason}") from exc
-    state = model.state_dict()
-    own = sum(buffer.numel() * buffer.element_size() for name, buffer in model.named_buffers() if name not in state)
-    if own > MAX_BUFFERS:
-        raise ConfigError(
-            f"{where}: {cls.__name__} with arguments {brief(arguments, 200)} would need {own} bytes of buffers"
-        )
-    return {name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in state.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
@@ -448,6 +324,8 @@ def _contents(
     """File names and contents, apart from the card."""
     from safetensors.torch import save as to_bytes
 
+    if dtype not in ("float32", "float16"):
+        raise ConfigError(f"save: dtype must be 'float32' or 'float16', found {brief(dtype)}")
     cls = type(model)
     name = f"{cls.__module__}.{cls.__qualname__}"
     if find_class(name, "save") is not cls:
@@ -455,7 +333,7 @@ def _contents(
     arguments = bind(cls, dict(model.hparams), f"save: arguments of {cls.__name__}", largest=MAX_ARGUMENT)
     config = _json({"format_version": FORMAT, "class": name, "arguments": arguments})
     weights = to_bytes(
-        {key: _exported(key, value, dtype) for key, value in model.state_dict().items()}, {"format": "pt"}
+        {key: exported(key, value, dtype) for key, value in model.state_dict().items()}, {"format": "pt"}
     )
     contents = {CONFIG: config, WEIGHTS: weights, METRICS: _metrics(sha256(weights), sha256(config), measurements)}
     if recipe is not None:
@@ -463,21 +341,6 @@ def _contents(
         parse_yaml(text, "save: recipe")
         contents[RECIPE] = text.encode()
     return contents
-
-
-def _exported(name: str, tensor: Tensor, dtype: str) -> Tensor:
-    """A copy on the CPU that owns its memory, floating-point numbers as `dtype`."""
-    import torch
-
-    if dtype not in ("float32", "float16"):
-        raise ConfigError(f"save: dtype must be 'float32' or 'float16', found {brief(dtype)}")
-    tensor = tensor.detach().cpu()
-    if tensor.is_floating_point() and tensor.dtype != torch.float64:
-        copy = tensor.to(getattr(torch, dtype), copy=True).contiguous()
-        if not torch.equal(copy.isfinite(), tensor.isfinite()):
-            raise CheckpointError(f"save: {name} has values that {dtype} cannot hold; save it as float32")
-        return copy
-    return tensor.contiguous().clone()
 
 
 def _metrics(weights: str, config: str, measurements: Iterable[Any]) -> bytes:

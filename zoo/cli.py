@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from zoo.config import parse_yaml
 from zoo.errors import ConfigError, ZooError
@@ -22,30 +24,39 @@ Overrides = dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0, or 1 after one line on standard error."""
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
     try:
-        overrides = _overrides(rest)
+        words, overrides = _split(sys.argv[1:] if arguments is None else arguments)
+        options = _parser().parse_args(words)
         if overrides and not options.takes_overrides:
-            raise ConfigError(
-                f"{rest[0]}: not an option of `zoo {options.command}`; see `zoo {options.command} --help`"
-            )
+            raise ConfigError(f"--{next(iter(overrides))}: `zoo {options.command}` takes no keys of a recipe")
         options.run(options, overrides) if options.takes_overrides else options.run(options)
+        sys.stdout.flush()
     except ZooError as error:
         print(f"zoo: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of a table has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"zoo: {where}{error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("zoo: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a table has seen enough
-        sys.stderr.close()
     return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see `{self.prog} --help`")
 
 
 def _parser() -> argparse.ArgumentParser:
     from zoo import __version__
 
-    parser = argparse.ArgumentParser(prog="zoo", description="Generative models with pretrained, verified checkpoints.")
+    parser = _Parser(prog="zoo", description="Generative models with pretrained, verified checkpoints.")
     parser.add_argument("--version", action="version", version=f"zoo {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -61,6 +72,16 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--seed", type=int, default=0, help="of every draw (default %(default)s)")
         made.add_argument("--out", type=Path, default=Path(f"{name}.png"), help="PNG to write (default %(default)s)")
         made.add_argument("--device", default="cpu")
+        return made
+
+    def trained(name: str, run: Callable[..., None], text: str) -> argparse.ArgumentParser:
+        made = command(name, run, text, overrides=True)
+        made.add_argument(
+            "--out", type=Path, required=True, help="checkpoint folder to write; the run stays in OUT.run"
+        )
+        made.add_argument("--seed", type=int, help="in place of the recipe's")
+        made.add_argument("--resume", action="store_true", help="go on with the run in OUT.run")
+        made.epilog = "--SECTION.KEY VALUE sets a key of the recipe: --trainer.devices 2 --optimization.lr 1e-4"
         return made
 
     listing = command("list", _list, "list the pretrained checkpoints")
@@ -89,22 +110,16 @@ def _parser() -> argparse.ArgumentParser:
     complete.add_argument("--known", type=float, default=0.5, help="part of the rows that stays (default %(default)s)")
     complete.add_argument("--draws", type=int, default=4, help="completions of each image (default %(default)s)")
 
-    fit = command("fit", _fit, "train what a recipe describes; --SECTION.KEY VALUE changes it", overrides=True)
-    fit.add_argument("recipe", type=Path)
-    fit.add_argument("--out", type=Path, required=True, help="checkpoint folder to write; the run is kept in OUT.run")
-    fit.add_argument("--resume", action="store_true", help="go on with the run in OUT.run")
+    fit = trained("fit", _fit, "train what a recipe describes")
+    fit.add_argument("recipe", type=Path, help="such as the recipe.yaml of a checkpoint")
 
-    finetune = command("finetune", _finetune, "adapt a checkpoint to your own images or arrays", overrides=True)
-    finetune.add_argument("name")
+    finetune = trained("finetune", _finetune, "adapt a checkpoint to your own images or arrays")
+    finetune.add_argument("name", help="a checkpoint: NAME, local-dir:PATH or hf-hub:USER/REPO@REVISION")
     finetune.add_argument("--data", type=Path, required=True, help="a folder of images, or an .npz or .npy file")
-    finetune.add_argument(
-        "--out", type=Path, required=True, help="checkpoint folder to write; the run is kept in OUT.run"
-    )
-    finetune.add_argument("--epochs", type=int, default=10, help="(default %(default)s)")
+    finetune.add_argument("--epochs", type=int, default=10, help="passes over the data (default %(default)s)")
     finetune.add_argument("--resize", action="store_true", help="bring images to the model's size and channels")
     finetune.add_argument("--binarize", action="store_true", help="make pixels black or white, for binary models")
     finetune.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be decoded")
-    finetune.add_argument("--resume", action="store_true", help="go on with the run in OUT.run")
 
     evaluate = command("evaluate", _evaluate, "recompute a checkpoint's numbers and compare them with its record")
     evaluate.add_argument("name")
@@ -118,6 +133,11 @@ def _parser() -> argparse.ArgumentParser:
 
     reproduce = command("reproduce", _reproduce, "recompute a table of the literature from the checkpoints")
     reproduce.add_argument("table", help="mnist-nll, mnist-fid or taxonomy")
+    reproduce.add_argument(
+        "--recorded", action="store_true", help="what the checkpoints record, without recomputing it"
+    )
+    reproduce.add_argument("--slice", action="store_true", help="on a few seeded examples only: a check in seconds")
+    reproduce.add_argument("--device", default="cpu")
     reproduce.add_argument("--json", action="store_true")
 
     pull = command("pull", _pull, "download a checkpoint from the Hugging Face Hub and verify it")
@@ -125,18 +145,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _overrides(rest: Sequence[str]) -> Overrides:
-    """--section.key value, or --section.key=value, as {"section.key": value} with YAML's reading of the value."""
-    changes: Overrides = {}
-    words = iter(rest)
-    for word in words:
-        if not word.startswith("--"):
-            raise ConfigError(f"{word}: expected an option such as --trainer.max_epochs 10; see --help")
-        key, equals, value = word[2:].partition("=")
-        if not equals and (value := next(words, "")) == "":
-            raise ConfigError(f"--{key}: expected a value after it, found none")
-        changes[key] = parse_yaml(f"value: {value}", f"--{key}")["value"]
-    return changes
+def _split(arguments: Sequence[str]) -> tuple[list[str], Overrides]:
+    """Words for argparse, and {"section.key": value} of --section.key value or --section.key=value, read as YAML."""
+    words: list[str] = []
+    overrides: Overrides = {}
+    rest = iter(arguments)
+    for word in rest:
+        key, equals, value = word.partition("=")
+        if not (key.startswith("--") and "." in key):
+            words.append(word)
+            continue
+        if not equals and ((value := next(rest, "--")).startswith("--")):
+            raise ConfigError(f"{key}: expected a value after it, found {'none' if value == '--' else value}")
+        overrides[key[2:]] = parse_yaml(f"value: {value}", key)["value"]
+    return words, overrides
 
 
 def _print_json(value: Any) -> None:
@@ -188,8 +210,9 @@ def _load(options: argparse.Namespace) -> GenerativeModel:
     from zoo.capabilities import GenerativeModel
     from zoo.catalog import Zoo
 
-    if options.num < 1:
-        raise ConfigError(f"--num: expected at least 1, found {options.num}")
+    for name in ("num", "steps", "draws"):
+        if getattr(options, name, 1) < 1:
+            raise ConfigError(f"--{name}: expected at least 1, found {getattr(options, name)}")
     model = Zoo.load(options.name, device=options.device)
     if not isinstance(model, GenerativeModel) or len(model.event_shape) != 3:
         raise ConfigError(f"{options.name}: expected a model of images, found {type(model).__name__}, which draws none")
@@ -207,9 +230,9 @@ def _write(images: Tensor, options: argparse.Namespace, columns: int | None = No
 
 def _test_images(options: argparse.Namespace) -> Tensor:
     """Seeded test images of the data set that the checkpoint was trained on."""
-    from zoo.metrics.examples import data_of, read_recipe_of
+    from zoo.metrics.evaluate import data_of
 
-    data = data_of(options.name, read_recipe_of(options.name))
+    data = data_of(options.name)
     index = data.subset("test", options.num, options.seed)
     return next(data.batches("test", index=index, batch_size=options.num)).x
 
@@ -307,15 +330,17 @@ def _complete(options: argparse.Namespace) -> None:
 def _fit(options: argparse.Namespace, overrides: Overrides) -> None:
     from zoo.training.recipe import load_recipe, make
 
-    folder = make(load_recipe(options.recipe, overrides), options.out, resume=options.resume)
+    recipe = load_recipe(options.recipe, _seeded(options, overrides))
+    with _interruptible():
+        folder = make(recipe, options.out, resume=options.resume)
     print(f"{folder}\nnow measure it: zoo evaluate local-dir:{folder} --write")
 
 
 def _finetune(options: argparse.Namespace, overrides: Overrides) -> None:
     from zoo.training.finetune import finetune
 
-    print(
-        finetune(
+    with _interruptible():
+        folder = finetune(
             options.name,
             options.data,
             options.out,
@@ -324,44 +349,54 @@ def _finetune(options: argparse.Namespace, overrides: Overrides) -> None:
             binarize=options.binarize,
             skip_corrupt=options.skip_corrupt,
             resume=options.resume,
-            overrides=overrides,
+            overrides=_seeded(options, overrides),
         )
-    )
+    print(folder)
+
+
+def _seeded(options: argparse.Namespace, overrides: Overrides) -> Overrides:
+    return overrides if options.seed is None else {**overrides, "seed": options.seed}
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes the second of the first
+        raise ZooError("interrupted; give the same command with --resume to go on") from None
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from zoo.catalog import LOCAL, Zoo
+    from zoo import hub
+    from zoo.catalog import Zoo
     from zoo.metrics.evaluate import evaluate_checkpoint
     from zoo.metrics.measurement import Measurement, compare
 
+    if options.write and options.slice:
+        raise ConfigError("--write: a slice is a check, not a number to record; leave out --slice")
+    if options.write and options.name.startswith(hub.PREFIX):
+        raise ConfigError(f"--write: expected a checkpoint of your own, found {options.name}, which is only a copy")
     info = Zoo.info(options.name)
     found = evaluate_checkpoint(
-        options.name,
-        k=options.k,
-        num=options.num,
-        only=options.only,
-        on_slice=options.slice,
-        device=options.device,
+        options.name, k=options.k, num=options.num, only=options.only, on_slice=options.slice, device=options.device
     )
-    recorded = [Measurement.from_dict(number) for number in info.numbers]
-    differences = compare(recorded, found)
+    differences = compare([Measurement.from_dict(number) for number in info.numbers], found)
     if options.json:
         numbers = [measurement.to_dict() for measurement in found]
         _print_json({"measurements": numbers, "differences": [str(difference) for difference in differences]})
     else:
-        for measurement in found:
-            print(measurement)
+        print("\n".join(map(str, found)) or "this model has no such numbers on these data")
     if options.write:
         _record(options, Path(info.folder), info.numbers, found)
         return
-    if differences:
+    if different := [difference for difference in differences if difference.recorded is not None]:
         raise ZooError(
-            f"{options.name}: {len(differences)} of {len(found)} numbers differ from its record: "
-            f"{'; '.join(map(str, differences))}"
+            f"{options.name}: {len(different)} of {len(found)} numbers differ from its record: "
+            f"{'; '.join(map(str, different))}"
         )
-    if not options.json:
-        is_own = options.name.startswith(LOCAL)
-        print("all numbers agree with the record" if found else "no numbers to measure" + is_own * " on these data")
+    if found and not options.json:
+        new = f"; {len(differences)} are not in it, and --write puts them there" if differences else ""
+        print(f"no number differs from those recorded with the same settings{new}")
 
 
 def _record(options: argparse.Namespace, folder: Path, old: list[dict[str, Any]], found: list[Any]) -> None:
@@ -370,13 +405,11 @@ def _record(options: argparse.Namespace, folder: Path, old: list[dict[str, Any]]
 
     from zoo import checkpoint
     from zoo.capabilities import GenerativeModel
-    from zoo.catalog import Zoo
+    from zoo.catalog import LOCAL, Zoo
     from zoo.metrics.measurement import Measurement
     from zoo.pictures import grid
 
-    if options.slice:
-        raise ConfigError("--write: a slice is a check, not a number to record; leave out --slice")
-    command = f"zoo evaluate {folder.name}"
+    command = f"zoo evaluate {LOCAL if options.name.startswith(LOCAL) else ''}{folder.resolve().name}"
     for flag in ("k", "num"):
         if (value := getattr(options, flag)) is not None:
             command += f" --{flag} {value}"
@@ -386,17 +419,18 @@ def _record(options: argparse.Namespace, folder: Path, old: list[dict[str, Any]]
     files = {}
     model = Zoo.load(options.name, device=options.device)
     if isinstance(model, GenerativeModel) and len(model.event_shape) == 3:
+        import torch
+
         picture = io.BytesIO()
-        grid(model.sample(64, generator=_generator(argparse.Namespace(seed=0)))).save(picture, "PNG")
+        grid(model.sample(64, generator=torch.Generator().manual_seed(0))).save(picture, "PNG")
         files[checkpoint.SAMPLES] = picture.getvalue()
     checkpoint.update(folder, rows, files)
-    print(folder)
 
 
 def _reproduce(options: argparse.Namespace) -> None:
     from zoo.metrics.tables import reproduce
 
-    table = reproduce(options.table)
+    table = reproduce(options.table, recompute=not options.recorded, on_slice=options.slice, device=options.device)
     _print_json(table.to_dict()) if options.json else print(table)
 
 

@@ -229,7 +229,7 @@ def check(
     return checked
 
 
-class _Misfit(Exception):
+class _MisfitError(Exception):
     """The value is not of the type; tried in turn by unions."""
 
 
@@ -243,7 +243,7 @@ def _coerce(value: Any, hint: Any, where: str, largest: int) -> Any:
         raise ConfigError(f"{where} must have at most {MAX_ITEMS} entries, found {len(value)}")
     try:
         return _match(value, hint, where, largest)
-    except _Misfit:
+    except _MisfitError:
         raise ConfigError(f"{where} must be {_title(hint)}, found {brief(value)}") from None
 
 
@@ -252,11 +252,11 @@ def _match(value: Any, hint: Any, where: str, largest: int) -> Any:
     if origin is Annotated:
         return _match(value, inner[0], where, largest)
     if origin in (Union, types.UnionType):
-        detail: Exception = _Misfit()
+        detail: Exception = _MisfitError()
         for option in inner:
             try:
                 return _match(value, option, where, largest)
-            except _Misfit:
+            except _MisfitError:
                 continue
             except ConfigError as exc:  # an entry of a list or dict does not fit: says more than the union would
                 detail = exc
@@ -283,7 +283,7 @@ def _match(value: Any, hint: Any, where: str, largest: int) -> Any:
             kind = tuple if (origin or hint) is tuple else list
             if kind is tuple and inner and inner[-1] is not Ellipsis:
                 if len(value) != len(inner):
-                    raise _Misfit
+                    raise _MisfitError
                 kinds: Sequence[Any] = inner
             else:
                 kinds = [inner[0] if inner else Any] * len(value)
@@ -291,11 +291,11 @@ def _match(value: Any, hint: Any, where: str, largest: int) -> Any:
             return kind(_coerce(entry, k, f"{where}[{i}]", largest) for i, (entry, k) in enumerate(entries))
     elif (origin or hint) in (dict, Mapping) and isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
-            raise _Misfit
+            raise _MisfitError
         return {
             k: _coerce(v, inner[1] if inner else Any, f"{where}.{brief(k)[1:-1]}", largest) for k, v in value.items()
         }
-    raise _Misfit
+    raise _MisfitError
 
 
 def _title(hint: Any) -> str:

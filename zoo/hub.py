@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from zoo.checkpoint import CONFIG, MAX_WEIGHTS, METRICS, WEIGHTS
+from zoo.checkpoint import CONFIG, METRICS, WEIGHTS
 from zoo.config import brief
 from zoo.errors import ConfigError, DownloadError
+from zoo.weights import MAX_WEIGHTS
 
 PREFIX = "hf-hub:"
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?![.-])){0,95}"  # no "..", which climbs, and no "--", which the cache uses
@@ -55,7 +56,7 @@ def fetch(repo: str, revision: str, files: Sequence[str] = (CONFIG, METRICS, WEI
                 )
             if not _COMMIT.fullmatch(metadata.commit_hash or ""):
                 raise DownloadError(f"{where}: expected a commit from the server, found {brief(metadata.commit_hash)}")
-            path = Path(hf_hub_download(repo, name, revision=commit, library_name="zoo"))
+            path = Path(hf_hub_download(repo, name, revision=commit, library_name="generative-zoo"))
         except DownloadError:
             raise
         except Exception as exc:  # the client raises its own errors, the HTTP library's and the system's
@@ -101,7 +102,7 @@ def _reason(exc: Exception) -> str:
         return "was not found, since there is no such revision; check the tag or commit"
     if isinstance(exc, errors.EntryNotFoundError):
         return "does not exist there; it is no checkpoint of the zoo"
-    if constants.is_offline_mode() or isinstance(exc, errors.LocalEntryNotFoundError):
+    if constants.HF_HUB_OFFLINE or isinstance(exc, errors.LocalEntryNotFoundError):
         return f"is not in the cache and the client is offline (HF_HUB_OFFLINE); {_REMEDY}"
     text = (str(exc).splitlines() or [""])[0][:200]
     return f"is not in the cache and {endpoint} gives no answer ({type(exc).__name__} {text}); {_REMEDY}"

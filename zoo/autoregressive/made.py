@@ -24,6 +24,8 @@ from zoo.capabilities import Completable, TractableDensity
 from zoo.errors import ConfigError
 from zoo.random import Streams, rand, seed_from
 
+BLOCK = 28  # pixels whose units sampling follows one by one; any size gives the same samples, and this is about the fastest
+
 
 class MADE(TractableDensity, Completable):
     """A mixture of masked two-layer networks over binary pixels in raster order.
@@ -78,18 +80,19 @@ class MADE(TractableDensity, Completable):
         return torch.stack(components).logsumexp(0) - math.log(len(masks))
 
     def draw(self, streams: Streams) -> Tensor:
-        mask = (rand((len(streams), 1), streams)[:, 0] * self.num_masks).long()
+        mask = (rand((len(streams), 1), streams, self.device)[:, 0] * self.num_masks).long()
         uniforms = rand((len(streams), self.size), streams, self.device)
-        x = torch.empty(len(streams), self.size, device=self.device)
-        for k in mask.unique().tolist():
-            rows = (mask == k).nonzero()[:, 0].to(self.device)
-            x[rows] = self._scan(uniforms[rows], k)
-        return x.view(-1, *self.event_shape)
+        return self._scan(uniforms, mask).view(-1, *self.event_shape)
 
     @torch.no_grad()
     def complete(self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Samples the pixels after the known ones, which come first in raster order; see `Completable`."""
-        known = mask.expand_as(x).flatten(1)
+        if tuple(mask.shape) not in (self.event_shape, tuple(x.shape)) or mask.dtype != torch.bool:
+            raise ConfigError(
+                f"complete: expected a bool mask of shape {list(self.event_shape)} or {list(x.shape)}, "
+                f"found {str(mask.dtype).removeprefix('torch.')} {list(mask.shape)}"
+            )
+        known = mask.to(self.device).expand_as(x).flatten(1)
         if (known[:, 1:] & ~known[:, :-1]).any():
             raise ConfigError(
                 "complete: MADE conditions on pixels that come first in raster order (rows from the top), but the mask "
@@ -97,41 +100,64 @@ class MADE(TractableDensity, Completable):
             )
         streams = Streams(seed_from(generator), range(len(x)))
         uniforms = rand((len(x), self.size), streams, self.device)
-        flat, prefix = x.flatten(1).to(self.device), known.to(self.device)
+        x = x.to(self.device)
+        values = x.flatten(1).where(known, 0)
         # the known pixels choose the component: p(k given known) is proportional to p_k(known)
-        logits = torch.stack([self._logits(flat * prefix, k) for k in range(self.num_masks)], 1)  # [B, K, D]
-        target = (flat * prefix)[:, None].expand_as(logits)
-        terms = -F.binary_cross_entropy_with_logits(logits, target, reduction="none") * prefix[:, None]
-        cumulative = terms.sum(-1).softmax(-1).cumsum(-1)
-        choice = (rand((len(x), 1), streams, self.device) > cumulative).sum(-1).clamp_(max=self.num_masks - 1)
-        out = torch.empty_like(flat)
-        for k in choice.unique().tolist():
-            rows = (choice == k).nonzero()[:, 0]
-            out[rows] = self._scan(uniforms[rows], k, flat[rows], prefix[rows])
-        return out.view_as(x)
+        log_likelihoods = [
+            -F.binary_cross_entropy_with_logits(self._logits(values, k), values, known, reduction="none").sum(-1)
+            for k in range(self.num_masks)
+        ]
+        cumulative = torch.stack(log_likelihoods, -1).softmax(-1).cumsum(-1)
+        choice = (rand((len(x), 1), streams, self.device) >= cumulative).sum(-1).clamp_(max=self.num_masks - 1)
+        # a uniform of -1 draws 1, a uniform of 1 draws 0
+        drawn = self._scan(torch.where(known, 1 - 2 * values, uniforms), choice)
+        return torch.where(known, values, drawn).view_as(x)
 
-    def _scan(self, uniforms: Tensor, mask: int, x: Tensor | None = None, known: Tensor | None = None) -> Tensor:
-        """Pixels from uniforms [B, D] in order, each hidden unit computed once; `known` pixels are taken from x."""
-        first, second = self.degrees[mask].long()
-        order1, order2 = first.argsort(), second.argsort()
-        first, second = first[order1], second[order2]
-        # units sorted by degree, pixels in columns: what is known at a step is a block at the top of each array
-        w1, b1 = self.first.weight[order1], self.first.bias[order1, None]
-        w2, b2 = self.second.weight[order2][:, order1], self.second.bias[order2, None]
-        v, c = self.output.weight[:, order2], self.output.bias
-        steps = torch.arange(self.size + 1, device=first.device)
-        ends1 = torch.searchsorted(first, steps, right=True).tolist()  # ends1[d]: units of degree at most d
-        ends2 = torch.searchsorted(second, steps, right=True).tolist()
-        u = uniforms.T.contiguous()
-        pixels, h1, h2 = torch.empty_like(u), u.new_empty(len(w1), u.shape[1]), u.new_empty(len(w2), u.shape[1])
-        for d in range(self.size):
-            logit = c[d] + v[d, : ends2[d]] @ h2[: ends2[d]] + self.direct[d, :d] @ pixels[:d]
-            pixels[d] = u[d] < logit.sigmoid()
-            if x is not None and known is not None:
-                pixels[d] = torch.where(known[:, d], x[:, d], pixels[d])
-            new1, new2 = slice(ends1[d], ends1[d + 1]), slice(ends2[d], ends2[d + 1])
-            if new1.start < new1.stop:
-                h1[new1] = torch.addmm(b1[new1], w1[new1, : d + 1], pixels[: d + 1]).relu_()
-            if new2.start < new2.stop:
-                h2[new2] = torch.addmm(b2[new2], w2[new2, : new1.stop], h1[: new1.stop]).relu_()
-        return pixels.T
+    def _scan(self, uniforms: Tensor, masks: Tensor) -> Tensor:
+        """Pixels from uniforms [B, D] in order, under the masks of number [B]; each hidden unit is computed once.
+
+        A unit of degree m is complete after pixel m. Block by block, what pixels and units get from complete blocks comes
+        in one matrix product a layer; only the few units that complete inside the block are followed pixel by pixel.
+        """
+        used, group = masks.unique(return_inverse=True)  # images with equal masks make a group
+        place = F.one_hot(group, len(used)).cumsum(0)[torch.arange(len(group)), group] - 1
+        u = uniforms.new_zeros(len(used), self.size, int(place.max()) + 1)  # [K, D, G]: pixels and units in rows
+        u[group, :, place] = uniforms
+        pixels = torch.zeros_like(u)
+        first, second = self.degrees[used].long().unbind(1)  # [K, H]
+        h1, h2 = (u.new_zeros(*m.shape, u.shape[-1]) for m in (first, second))
+        pixel = torch.arange(1, self.size + 1, device=u.device)
+        for block in pixel.split(BLOCK):
+            n, start, stop = len(block), int(block[0]) - 1, int(block[-1])
+            new1, m1, is1 = self._completed(first, start, stop)
+            new2, m2, is2 = self._completed(second, start, stop)
+            # sums over pixels, in rows: the block's logits, then the inputs of the first layer's new units
+            degrees = torch.cat([(block - 1).expand(len(used), -1), m1], 1)
+            direct = self.direct[start:stop, :stop].expand(len(used), -1, -1)
+            weight = torch.cat([direct, self.first.weight[new1, :stop]], 1) * (degrees[..., None] >= pixel[:stop])
+            bias = torch.cat([self.output.bias[start:stop].expand(len(used), -1), self.first.bias[new1]], 1)
+            sums = torch.baddbmm(bias[..., None], weight[..., :start], pixels[:, :start])
+            sums[:, :n] += self.output.weight[start:stop] @ h2
+            inputs2 = torch.baddbmm(self.second.bias[new2][..., None], self.second.weight[new2], h1)
+            # and what comes from inside the block
+            weight = weight[..., start:]
+            weight2 = self.second.weight[new2[..., None], new1[:, None]] * (m2[..., None] >= m1[:, None])
+            output = self.output.weight[block[:, None] - 1, new2[:, None]] * (block[:, None] > m2[:, None])
+            for d in range(n):
+                h = torch.baddbmm(inputs2, weight2, sums[:, n:].relu()).relu_()
+                logits = torch.baddbmm(sums[:, d : d + 1], output[:, d : d + 1], h)
+                pixels[:, start + d] = u[:, start + d] < logits[:, 0].sigmoid_()
+                sums.addcmul_(weight[..., d : d + 1], pixels[:, start + d : start + d + 1])
+            complete = sums[:, n:].relu()
+            h1[is1.nonzero()[:, 0], new1[is1]] = complete[is1]
+            h2[is2.nonzero()[:, 0], new2[is2]] = torch.baddbmm(inputs2, weight2, complete).relu_()[is2]
+        return pixels[group, :, place]
+
+    def _completed(self, degrees: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Units with degrees from start + 1 to stop: indices, degrees, and whether it is one, all [K, width].
+
+        Where a mask has fewer of them than another, the rest are other units, of a degree that nothing sees.
+        """
+        inside = (degrees > start) & (degrees <= stop)  # [K, H]
+        is_one, index = inside.byte().topk(int(inside.sum(1).max()))
+        return index, degrees.gather(1, index).where(is_one > 0, self.size + 1), is_one > 0

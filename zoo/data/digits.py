@@ -14,12 +14,20 @@ class Digits(DataModule):
     """8x8 handwritten digits (Alpaydin & Kaynak 1998, as in scikit-learn), 17 grey levels scaled to 0, ..., 255.
 
     The seed divides the 1797 images into 1297 / 200 / 300.
+
+    Attributes:
+        binarize: pixels are 1 from half grey on, else 0.
     """
 
     name = "digits"
     event_shape = (1, 8, 8)
     num_classes = 10
-    levels = 256
+
+    def __init__(self, *, batch_size: int = 128, seed: int = 0, binarize: bool = False) -> None:
+        """See `DataModule`."""
+        super().__init__(batch_size=batch_size, seed=seed)
+        self.binarize = binarize
+        self.levels = 2 if binarize else 256
 
     @cached_property
     def _parts(self) -> dict[Which, Split]:
@@ -27,6 +35,7 @@ class Digits(DataModule):
 
         digits = load_digits()
         x = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
+        x = (x >= 128).to(torch.uint8) if self.binarize else x
         return divide(Split(x, torch.from_numpy(digits.target.astype(np.int64))), 200, 300, self.seed)
 
     def load(self, which: Which) -> Split:

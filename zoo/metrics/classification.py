@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor
-
 from zoo.capabilities import Classifier
 from zoo.data.base import DataModule, Which
 from zoo.errors import DataError
-from zoo.metrics.examples import check_shapes, measuring, on_slice, per_example
+from zoo.metrics.examples import Index, check_shapes, measuring, per_example, slice_details
 from zoo.metrics.measurement import Measurement
 
 
@@ -18,7 +16,7 @@ def accuracy(
     data: DataModule,
     split: Which = "test",
     *,
-    index: Tensor | None = None,
+    index: Index = None,
     batch_size: int = 500,
     progress: bool = True,
 ) -> list[Measurement]:
@@ -36,12 +34,14 @@ def accuracy(
             data,
             split,
             index=index,
+            seed=0,
+            cost=1,
             batch_size=batch_size,
             device=model.device,
             label=f"accuracy on {data.name} {split}",
             progress=progress,
         )
     share, num = right.mean().item(), len(right)
-    details = on_slice(100 * right, data, split, 0) if index is None else {}
+    details = slice_details(100 * right, data, split, index, seed=0, cost=1)
     error = 100 * math.sqrt(share * (1 - share) / num)
     return [Measurement("accuracy", 100 * share, error, "%", "estimate", num, 0, split, data.name, details)]

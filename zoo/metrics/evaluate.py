@@ -13,7 +13,7 @@ from zoo.config import bind, near, parse_yaml
 from zoo.data.base import DataModule, Which
 from zoo.errors import ConfigError
 from zoo.metrics.classification import accuracy
-from zoo.metrics.examples import SLICE, check_shapes, measuring
+from zoo.metrics.examples import Index, check_shapes, measuring
 from zoo.metrics.extractors import ClassifierFeatures, Extractor, load_extractor
 from zoo.metrics.likelihood import nll
 from zoo.metrics.measurement import Measurement
@@ -79,9 +79,7 @@ def evaluate(
     settings = settings or Evaluation()
     groups = set(only or GROUPS)
     check_shapes(model, data)
-    index = None
-    if on_slice:
-        index = data.subset(split, min(SLICE, len(data.split(split))), settings.seed)
+    index: Index = "slice" if on_slice else None
     found: list[Measurement] = []
     if "likelihood" in groups:
         found += nll(
@@ -134,20 +132,15 @@ def evaluate_checkpoint(
         ZooError: as `Zoo.load` and `evaluate` do.
     """
     from zoo.catalog import Zoo
-    from zoo.training.recipe import build_data
 
     recipe = recipe_of(source)
     chosen = {"k": k, "draws": draws, "num": num, "seed": seed}
     section = (recipe.get("evaluation") or {}) | {name: value for name, value in chosen.items() if value is not None}
     settings = Evaluation(**bind(Evaluation, section, f"{source}: recipe: evaluation"))
-    if data is None:
-        if "data" not in recipe:
-            raise ConfigError(f"{source}: no recipe says which data it was made from; pass data=")
-        data = build_data(recipe["data"], recipe.get("seed", 0))
     model = Zoo.load(source, device=device)
     return evaluate(
         model,
-        data,
+        data or data_of(source),
         settings,
         split=split,
         only=only,
@@ -156,6 +149,21 @@ def evaluate_checkpoint(
         batch_size=batch_size,
         progress=progress,
     )
+
+
+def data_of(source: str) -> DataModule:
+    """The data that a checkpoint was made from, as its recipe says.
+
+    Raises:
+        ConfigError: it has no recipe that says which.
+        DataError: own data are not where they were.
+    """
+    from zoo.training.recipe import build_data
+
+    recipe = recipe_of(source)
+    if "data" not in recipe:
+        raise ConfigError(f"{source}: expected a recipe that says which data it was made from, found none")
+    return build_data(recipe["data"], recipe.get("seed", 0))
 
 
 def recipe_of(source: str) -> dict[str, Any]:

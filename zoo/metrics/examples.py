@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from zoo.capabilities import Batch
 from zoo.data.base import DataModule, Which
 from zoo.errors import DataError
 
-SLICE = 25
-"""Examples of the slice on which a number can be checked in seconds."""
+Index: TypeAlias = Tensor | Literal["slice"] | None
+"""Which examples of a split: positions, the seeded slice on which a number can be checked in seconds, or all."""
 
 
 @contextmanager
@@ -45,13 +45,21 @@ def per_example(
     data: DataModule,
     split: Which,
     *,
-    index: Tensor | None,
+    index: Index,
+    seed: int,
+    cost: int,
     batch_size: int,
     device: torch.device,
     label: str,
     progress: bool,
 ) -> Tensor:
-    """`function` of every example, batch by batch: [n], float64, on the CPU, in the order of `index` or the split."""
+    """`function` of every example, batch by batch: [n], float64, on the CPU, in the order of `index` or the split.
+
+    Args:
+        seed, cost: see `seeded_slice`.
+    """
+    if isinstance(index, str):
+        index = seeded_slice(data, split, seed, cost)
     total = len(data.split(split)) if index is None else len(index)
     if total == 0:
         raise DataError(f"{data.name}: expected examples in {split}, found none")
@@ -64,8 +72,22 @@ def per_example(
     return torch.cat(values)
 
 
-def on_slice(values: Tensor, data: DataModule, split: Which, seed: int) -> dict[str, Any]:
+def seeded_slice(data: DataModule, split: Which, seed: int, cost: int) -> Tensor:
+    """Positions of the examples that stand for a split in quick checks: 10 to 250 of them.
+
+    Args:
+        seed: chooses them.
+        cost: rows that an example sends through the network.
+    """
+    num = max(10, min(250, 50_000 // cost))
+    return data.subset(split, min(num, len(data.split(split))), seed)
+
+
+def slice_details(
+    values: Tensor, data: DataModule, split: Which, index: Index, *, seed: int, cost: int
+) -> dict[str, dict[str, float]]:
     """The entry `slice` of a measurement's details, from the values [n] of a whole split."""
-    if len(values) <= SLICE:
+    chosen = seeded_slice(data, split, seed, cost)
+    if index is not None or len(chosen) == len(values):
         return {}
-    return {"slice": {"n": SLICE, "value": values[data.subset(split, SLICE, seed)].mean().item()}}
+    return {"slice": {"n": len(chosen), "value": values[chosen].mean().item()}}

@@ -30,7 +30,7 @@ from zoo.capabilities import (
 )
 from zoo.data.base import DataModule, Which
 from zoo.errors import ConfigError
-from zoo.metrics.examples import check_shapes, measuring, on_slice, per_example
+from zoo.metrics.examples import Index, check_shapes, measuring, per_example, slice_details
 from zoo.metrics.measurement import Measurement, likelihood_kind, mean_and_error, nats_to
 from zoo.random import Streams
 
@@ -42,7 +42,7 @@ def nll(
     data: DataModule,
     split: Which = "test",
     *,
-    index: Tensor | None = None,
+    index: Index = None,
     draws: int = 10,
     k: int = 5000,
     seed: int = 0,
@@ -52,7 +52,7 @@ def nll(
     """The likelihoods that a model has: an empty list for a model that only draws.
 
     Args:
-        index: positions in the split, by default all.
+        index: positions in the split, or "slice" for a few seeded ones; by default all.
         draws: of the dequantisation noise, or of the code in the ELBO, per example.
         k: importance samples per example.
         seed: keys every draw together with the position of its example.
@@ -64,7 +64,7 @@ def nll(
         ZooError: a likelihood is not finite.
     """
     measurements = []
-    for name, (function, rows, settings) in _estimators(model, draws, k, seed).items():
+    for name, (function, rows, cost, settings) in _estimators(model, draws, k, seed).items():
         check_shapes(model, data)
         if isinstance(model, Dequantized) and model.levels != data.levels:
             raise ConfigError(
@@ -77,6 +77,8 @@ def nll(
                 data,
                 split,
                 index=index,
+                seed=seed,
+                cost=cost,
                 batch_size=max(1, batch_size // rows),
                 device=model.device,
                 label=f"{name} on {data.name} {split}",
@@ -87,7 +89,7 @@ def nll(
         for unit in ("nats", "bits/dim") if data.levels == 256 else ("nats",):
             values = nats * nats_to(unit, data.event_shape)
             value, error = mean_and_error(values)
-            details = settings | (on_slice(values, data, split, seed) if index is None else {})
+            details = settings | slice_details(values, data, split, index, seed=seed, cost=cost)
             kind = likelihood_kind(model)
             measurements.append(
                 Measurement(name, value, error, unit, kind, len(values), seed, split, data.name, details)
@@ -101,8 +103,8 @@ def _levels(levels: int | None) -> str:
 
 def _estimators(
     model: ZooModule, draws: int, k: int, seed: int
-) -> dict[str, tuple[Callable[[Batch], Tensor], int, dict[str, Any]]]:
-    """Estimates of log p(x) in nats by name: the function, the rows of one example in the network, the settings."""
+) -> dict[str, tuple[Callable[[Batch], Tensor], int, int, dict[str, Any]]]:
+    """Estimates of log p(x) in nats by name: the function, rows of an example at once and in all, settings."""
 
     def labels(batch: Batch) -> dict[str, Any]:
         return {"labels": batch.labels} if isinstance(model, Conditional) else {}
@@ -136,13 +138,13 @@ def _estimators(
     for name, number in (("draws", draws), ("k", k)):
         if number < 1:
             raise ConfigError(f"{name}: expected at least 1, found {number}")
-    found: dict[str, tuple[Callable[[Batch], Tensor], int, dict[str, Any]]] = {}
+    found: dict[str, tuple[Callable[[Batch], Tensor], int, int, dict[str, Any]]] = {}
     if isinstance(model, Dequantized) and model.levels is not None:
-        found["nll"] = dequantized, 1, {"draws": draws}
+        found["nll"] = dequantized, 1, draws, {"draws": draws}
     elif isinstance(model, TractableDensity):
-        found["nll"] = exact, 1, {}
+        found["nll"] = exact, 1, 1, {}
     if isinstance(model, EvidenceLowerBound):
-        found["neg_elbo"] = lower_bound, 1, {"draws": draws}
+        found["neg_elbo"] = lower_bound, 1, draws, {"draws": draws}
     if isinstance(model, ImportanceWeighted):
-        found["nll"] = importance_weighted, min(k, SAMPLES_PER_CALL), {"k": k}
+        found["nll"] = importance_weighted, min(k, SAMPLES_PER_CALL), k, {"k": k}
     return found

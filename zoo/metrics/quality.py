@@ -129,10 +129,13 @@ def kid(
     """Mean of the kernel distance of features over random subsets, and its standard error.
 
     The subsets overlap: the error is their standard deviation over the root of the number of disjoint ones that the
-    smaller set holds. Sets smaller than `subset_size` are used whole.
+    smaller set holds.
+
+    Raises:
+        DataError: a set is smaller than `subset_size`.
     """
-    smaller = min(len(samples), len(reference))
-    subset_size = min(subset_size, smaller)
+    if (smaller := min(len(samples), len(reference))) < subset_size:
+        raise DataError(f"KID: expected at least {subset_size} images in each set, found {smaller}")
     with _seeded(seed):
         metric = KernelInceptionDistance(_Extracted(samples.shape[1]), subsets=subsets, subset_size=subset_size)
         metric.update(reference.double(), real=True)
@@ -169,20 +172,26 @@ def precision_recall(
     Raises:
         DataError: a set has no k-th neighbour.
     """
+    if (fewest := min(len(samples), len(reference))) <= k:
+        raise DataError(f"precision and recall: expected more than {k} images in each set, found {fewest}")
     samples, reference = samples.double(), reference.double()  # distances of near copies cancel in float32
 
     def radii(points: Tensor) -> Tensor:  # k + 1, because each point is its own nearest neighbour
-        return torch.cat([torch.cdist(rows, points).kthvalue(k + 1).values for rows in points.split(chunk)])
+        nearest = [torch.cdist(rows, points).topk(k + 1, largest=False).values for rows in points.split(chunk)]
+        return torch.cat(nearest)[:, -1]
 
-    def covered(points: Tensor, centres: Tensor) -> tuple[float, float]:
-        radius = radii(centres)
-        inside = torch.cat([(torch.cdist(rows, centres) <= radius).any(1) for rows in points.split(chunk)])
-        share = inside.double().mean().item()
-        return share, math.sqrt(share * (1 - share) / len(points))
+    of_samples, of_reference = radii(samples), radii(reference)
+    precise, recalled = [], torch.zeros(len(reference), dtype=torch.bool)
+    for rows, radius in zip(samples.split(chunk), of_samples.split(chunk), strict=True):
+        distances = torch.cdist(rows, reference)  # [chunk, M]
+        precise.append((distances <= of_reference).any(1))
+        recalled |= (distances <= radius[:, None]).any(0)
 
-    if (fewest := min(len(samples), len(reference))) <= k:
-        raise DataError(f"precision and recall: expected more than {k} images in each set, found {fewest}")
-    return covered(samples, reference), covered(reference, samples)
+    def share(inside: Tensor) -> tuple[float, float]:
+        mean = inside.double().mean().item()
+        return mean, math.sqrt(mean * (1 - mean) / len(inside))
+
+    return share(torch.cat(precise)), share(recalled)
 
 
 def evaluate_quality(
@@ -275,12 +284,12 @@ def _real(data: DataModule, split: Which, extractor: Extractor, num: int, seed: 
 
 
 def _scores(samples: Features, truth: Features, seed: int) -> list[_Score]:
-    size = min(SUBSET_SIZE, len(samples.values), len(truth.values))
+    size = min(SUBSET_SIZE, len(samples.values) // 2, len(truth.values) // 2)  # one subset alone would have no error
     precision, recall = precision_recall(samples.values, truth.values)
     has_fid = min(len(samples.values), len(truth.values)) > samples.values.shape[1]  # else its covariances are singular
     return [
         *([_Score("fid", *fid(samples.values, truth.values), {})] if has_fid else []),
-        _Score("kid", *kid(samples.values, truth.values, seed=seed), {"subsets": SUBSETS, "subset_size": size}),
+        _Score("kid", *kid(samples.values, truth.values, subset_size=size, seed=seed), {"subset_size": size}),
         _Score("inception_score", *inception_score(samples.logits, seed=seed), {"splits": SPLITS}),
         _Score("precision", *precision, {"neighbours": NEIGHBOURS}),
         _Score("recall", *recall, {"neighbours": NEIGHBOURS}),

@@ -1,9 +1,10 @@
-"""What the common Trainer adds to Lightning's own callbacks."""
+"""What the common Trainer does at each step: means logged, weights averaged, samples drawn, the run saved."""
 
 from __future__ import annotations
 
+import math
 import os
-import tempfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,19 @@ import torch
 from lightning import Callback, LightningModule
 from lightning import Trainer as LightningTrainer
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
+from torch.nn import Parameter
 
-from zoo.capabilities import GenerativeModel
-from zoo.errors import ZooError
+from zoo.capabilities import ClosedForm, GenerativeModel
+from zoo.errors import CheckpointError, ZooError
 
 
 class LogMeans(Callback):
-    """Logs what `training_step` and `validation_step` return, as means over steps and over examples.
+    """Logs what `training_step` and `validation_step` return, as means over steps and over examples, of all processes.
 
-    Values are summed without leaving the device, and logged every `log_every_n_steps` steps: one call of `log` a step
-    would cost more than a small model's step. Training stops with a clear message when a logged value is not finite.
+    Values are summed without leaving the device, and logged every `log_every_n_steps` steps and at the end of an epoch:
+    one call of `log` a step would cost more than a small model's step. Training stops when a mean is not finite.
     """
 
     def __init__(self) -> None:
@@ -36,20 +39,25 @@ class LogMeans(Callback):
         if not outputs:
             return
         for name, value in outputs.items():
-            value = value.detach()
+            value = value.detach().float()
             self._train[name] = self._train[name] + value if name in self._train else value
         self._steps += 1
-        if trainer.global_step % trainer.log_every_n_steps:
-            return
-        means = {name: value / self._steps for name, value in self._train.items()}
+        if trainer.log_every_n_steps and trainer.global_step % trainer.log_every_n_steps == 0:
+            self._log_training(trainer, pl_module, on_step=True, on_epoch=False)
+
+    def on_train_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        if self._steps:
+            self._log_training(trainer, pl_module, on_step=False, on_epoch=True)
+
+    def _log_training(self, trainer: LightningTrainer, pl_module: LightningModule, **when: bool) -> None:
+        sums = trainer.strategy.reduce(torch.stack(list(self._train.values())), reduce_op="mean")
+        means = dict(zip(self._train, (sums / self._steps).tolist(), strict=True))
         self._train, self._steps = {}, 0
         for name, value in means.items():
-            if not torch.isfinite(value):
-                raise ZooError(
-                    f"training diverged: {name} is {value.item()} at step {trainer.global_step}; resume from the last "
-                    "checkpoint with a smaller optimization.lr, a warmup or a gradient_clip"
-                )
-        pl_module.log_dict({f"train/{k}": v for k, v in means.items()}, prog_bar=True, on_step=True, on_epoch=False)
+            if not math.isfinite(value):
+                raise _diverged(f"{name} is {value}", trainer)
+        means["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        pl_module.log_dict({f"train/{name}": value for name, value in means.items()}, prog_bar=True, **when)
 
     def on_validation_epoch_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
         self._valid, self._examples = {}, 0
@@ -73,11 +81,84 @@ class LogMeans(Callback):
     def on_validation_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
         if not self._examples:
             return
-        count = torch.tensor(float(self._examples), dtype=torch.float64, device=pl_module.device)
-        count = trainer.strategy.reduce(count, reduce_op="sum")
-        for name, value in self._valid.items():
-            mean = trainer.strategy.reduce(value, reduce_op="sum") / count
-            pl_module.log(f"valid/{name}", mean.float(), prog_bar=True, rank_zero_only=False)
+        sums = torch.stack(list(self._valid.values()))
+        sums = trainer.strategy.reduce(torch.cat([sums, sums.new_tensor([self._examples])]), reduce_op="sum")
+        for name, mean in zip(self._valid, sums[:-1] / sums[-1], strict=True):
+            pl_module.log(f"valid/{name}", mean.float(), prog_bar=True)
+
+
+class WeightAverage(Callback):
+    """Exponential moving average of the parameters, which validation, checkpoints and the trained model have.
+
+        average <- d average + (1 - d) parameters    after step t,    d = min(decay, t / (t + 9))
+
+    The smaller d of the first steps (Abadi et al. 2016, ExponentialMovingAverage in TensorFlow) forgets the initial
+    weights in short runs too. Buffers hold constants and power iterations: they are not averaged. Models fitted in
+    closed form are left alone.
+
+    In the run's checkpoints, `state_dict` holds the averaged weights and `raw_state_dict` those of the last step.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self._step = 0
+        self._loaded: dict[str, Tensor] | None = None
+        self._parameters: dict[str, Parameter] = {}
+        self._average: list[Tensor] = []
+
+    def on_fit_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        self._parameters = {} if isinstance(pl_module, ClosedForm) else dict(pl_module.named_parameters())
+        self._average = [parameter.detach().clone() for parameter in self._parameters.values()]
+        if self._loaded is not None:
+            for name, average in zip(self._parameters, self._average, strict=True):
+                average.copy_(self._loaded[name])
+            self._loaded = None
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: LightningTrainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step == self._step or not self._average:  # gradients are being accumulated
+            return
+        self._step = step
+        weight = 1 - min(self.decay, step / (step + 9))
+        torch._foreach_lerp_(self._average, list(self._parameters.values()), weight)
+
+    def on_validation_epoch_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        self._swap()
+
+    def on_validation_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        self._swap()
+
+    @torch.no_grad()
+    def on_fit_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        # not at the end of training, a hook that is left out when a finished run is resumed
+        for parameter, average in zip(self._parameters.values(), self._average, strict=True):
+            parameter.copy_(average)
+        self._parameters, self._average = {}, []
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for parameter, average in zip(self._parameters.values(), self._average, strict=True):
+            raw = parameter.clone()
+            parameter.copy_(average)
+            average.copy_(raw)
+
+    def on_save_checkpoint(
+        self, trainer: LightningTrainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        raw = checkpoint["state_dict"]
+        checkpoint["raw_state_dict"] = raw
+        checkpoint["state_dict"] = {**raw, **dict(zip(self._parameters, self._average, strict=True))}
+
+    def on_load_checkpoint(
+        self, trainer: LightningTrainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._step = checkpoint["global_step"]
+        if "raw_state_dict" in checkpoint:
+            self._loaded = checkpoint["state_dict"]
+            pl_module.load_state_dict(checkpoint["raw_state_dict"])
 
 
 class SampleGrid(Callback):
@@ -105,19 +186,77 @@ class SampleGrid(Callback):
                 logger.log_image("samples", [picture], step=trainer.global_step)
 
 
+class RunCheckpoint(Checkpoint):
+    """Saves the run every `every` steps in one file, from which it goes on exactly.
+
+    Lightning's `ModelCheckpoint` warns at each save of a model with several optimisers. And Lightning restores the
+    position of a loader only where nothing has asked for the length of training before, as schedules do.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path = path
+        self.every = every
+        self._step = 0
+        self._loader: dict[str, Any] | None = None
+
+    def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        if self._loader is not None:
+            trainer.train_dataloader.load_state_dict(self._loader)
+            self._loader = None
+
+    def on_train_batch_end(
+        self, trainer: LightningTrainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step != self._step and step % self.every == 0:
+            self._step = step
+            trainer.save_checkpoint(self.path, weights_only=False)
+
+    def on_save_checkpoint(
+        self, trainer: LightningTrainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        for name, value in pl_module.named_parameters():
+            if not value.isfinite().all():
+                raise _diverged(f"{name} is not finite", trainer)
+        if hasattr(trainer.train_dataloader, "state_dict"):
+            checkpoint["loader"] = trainer.train_dataloader.state_dict()
+
+    def on_load_checkpoint(
+        self, trainer: LightningTrainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._step = checkpoint["global_step"]
+        self._loader = checkpoint.get("loader")
+
+
+def _diverged(what: str, trainer: LightningTrainer) -> ZooError:
+    return ZooError(
+        f"training diverged: {what} at step {trainer.global_step}; try a smaller optimization.lr, a warmup or a "
+        "gradient_clip"
+    )
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames: a kill or a full disk leaves the previous checkpoint intact."""
+    """Writes beside the target and renames: a kill or a full disk leaves the previous checkpoint as it was.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        partial = path.with_name(f".{path.name}.partial")  # what a kill leaves behind, the next save overwrites
+        content = BytesIO()
+        torch.save(checkpoint, content)
         try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(checkpoint, file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise CheckpointError(
+                f"{path}: cannot be written: {error.strerror or error}; the checkpoint before it is kept: make room, "
+                "then resume"
+            ) from error

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+from zoo.capabilities import Classifier, ZooModule
+from zoo.config import bind
 from zoo.data.base import DataModule
 from zoo.errors import ConfigError, DataError
-from zoo.metrics.evaluate import Evaluation, evaluate
-from zoo.metrics.examples import data_of, read_recipe_of
+from zoo.metrics.evaluate import Evaluation, data_of, evaluate
 from zoo.training.recipe import build_data, make, override
-
-MEASURED = Evaluation(k=100, num=1000)
-"""How the numbers before and after are measured: shortly, since own data are few."""
 
 
 def finetune(
@@ -30,7 +31,7 @@ def finetune(
 ) -> Path:
     """Adapts a checkpoint to own data; the result is a checkpoint folder like any other.
 
-    Prints the model's numbers on the held-out tenth of the data before and after.
+    Prints the model's numbers on the held-out tenth of the data before and after, and records them in the folder.
 
     Args:
         source: what `Zoo.load` takes.
@@ -53,59 +54,81 @@ def finetune(
     from zoo import checkpoint
     from zoo.catalog import Zoo
 
+    folder, path = Path(folder), Path(data).expanduser().resolve()
+    if folder.exists():
+        raise ConfigError(f"{folder}: exists already; choose another folder")
     model = Zoo.load(source)
-    section: dict[str, Any] = {"path": str(Path(data).expanduser().resolve())}
-    if Path(data).expanduser().is_dir():
-        section |= {"class": "ImageFolder"}
-        if resize:
-            channels, height, width = getattr(model, "event_shape", (1, 1, 1))
-            if height != width:
-                raise ConfigError(
-                    f"resize: expected a model of square images, found {height}x{width}; resize them yourself"
-                )
-            section |= {"size": height, "channels": channels}
-        section |= {"skip_corrupt": True} if skip_corrupt else {}
-        section |= {"binarize": True} if binarize else {}
-    else:
-        section |= {"class": "Arrays"}
     recipe = override(
         {
-            "name": Path(folder).name,
+            "name": folder.name,
             "start": source,
             "seed": 0,
-            "data": section,
+            "data": _data(model, path, resize, binarize, skip_corrupt),
             "optimization": {"lr": 2e-4, "schedule": "cosine", "gradient_clip": 100.0},
             "trainer": {"max_epochs": epochs, "ema_decay": 0.99, "checkpoint_every": 100},
-            "evaluation": {"k": MEASURED.k, "num": MEASURED.num},
+            "evaluation": {"k": 100, "num": 1000},  # own data are few
         },
         overrides or {},
     )
-    module = build_data(recipe["data"])
+    module = build_data(recipe["data"], recipe["seed"])
+    settings = Evaluation(**bind(Evaluation, recipe["evaluation"] or {}, "evaluation"))
     _check_fit(source, model, module)
-    before = {m.key: m for m in evaluate(model, module, MEASURED, progress=False)}
     result = make(recipe, folder, resume=resume)
-    after = evaluate(Zoo.load(f"local-dir:{result}"), module, MEASURED, progress=False)
-    for measurement in after:
-        print(f"before: {before[measurement.key]}\nafter:  {measurement}")
-    command = f"zoo evaluate local-dir:{result.name} --k {MEASURED.k} --num {MEASURED.num}"
-    checkpoint.update(result, [{**measurement.to_dict(), "command": command} for measurement in after])
+    if rank_zero_only.rank == 0:  # of several processes, each runs this function
+        before, after = (evaluate(m, module, settings) for m in (model, Zoo.load(f"local-dir:{result}")))
+        rows = []
+        for old, new in zip(before, after, strict=True):
+            print(f"before: {old}\nafter:  {new}")
+            row = replace(new, details=new.details | {"before": old.value})
+            rows.append({**row.to_dict(), "command": f"zoo evaluate local-dir:{result.name}"})
+        checkpoint.update(result, rows)
     return result
 
 
-def _check_fit(source: str, model: Any, data: DataModule) -> None:
-    """Shape and grey levels of the data against those that the model was trained on."""
-    expected, found = tuple(model.event_shape), tuple(data.split("train").x.shape[1:])
+def _data(model: ZooModule, path: Path, resize: bool, binarize: bool, skip_corrupt: bool) -> dict[str, Any]:
+    """The section `data` of the recipe."""
+    options = {"resize": resize, "binarize": binarize, "skip_corrupt": skip_corrupt}
+    if not path.is_dir():
+        if given := [name for name, value in options.items() if value]:
+            raise ConfigError(f"{path}: {given[0]} is for a folder of images, found no folder; prepare arrays yourself")
+        return {"class": "Arrays", "path": str(path)}
+    section: dict[str, Any] = {"class": "ImageFolder", "path": str(path)}
+    if resize:
+        channels, height, width = _event_shape(model)
+        if height != width:
+            raise ConfigError(
+                f"resize: expected a model of square images, found {height}x{width}; resize them yourself"
+            )
+        section |= {"size": height, "channels": channels}
+    return section | {name: True for name in ("binarize", "skip_corrupt") if options[name]}
+
+
+def _check_fit(source: str, model: ZooModule, data: DataModule) -> None:
+    """Shape, grey levels and labels of the data against those that the model was trained on."""
+    expected, found = _event_shape(model), tuple(data.event_shape)
     if found != expected:
         raise DataError(
-            f"{data.name}: expected examples of shape {_shape(expected)} (channels x height x width) for {source}, found "
-            f"{_shape(found)}; pass --resize to bring images to this shape"
+            f"{data.name}: expected examples of shape {_title(expected)} (channels x height x width) for {source}, "
+            f"found {_title(found)}; pass --resize (resize=True) to bring images to this shape"
         )
-    levels = data_of(source, read_recipe_of(source)).levels
+    if isinstance(model, Classifier) and not 0 < (data.num_classes or 0) <= model.num_classes:
+        raise DataError(
+            f"{data.name}: expected labels from 0 to {model.num_classes - 1} for {source}, found "
+            f"{f'{data.num_classes} classes' if data.num_classes else 'no labels'}; put images into folders by label"
+        )
+    try:
+        levels = data_of(source).levels
+    except (ConfigError, DataError):  # no recipe, or own data that stayed on another machine: nothing to compare with
+        return
     if data.levels != levels:
         names = {2: "binary pixels", 256: "8-bit pixels", None: "continuous values"}
         advice = "pass --binarize, or an array of bool" if levels == 2 else "pass images, or an array of uint8"
         raise DataError(f"{data.name}: expected {names[levels]} for {source}, found {names[data.levels]}; {advice}")
 
 
-def _shape(shape: tuple[int, ...]) -> str:
+def _event_shape(model: ZooModule) -> tuple[int, ...]:
+    return tuple(model.event_shape)  # type: ignore[arg-type]
+
+
+def _title(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch.nn import Parameter
 
+from zoo.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Optimization:
@@ -37,6 +39,18 @@ class Optimization:
     warmup: int = 0
     gradient_clip: float | None = None
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError for values out of range."""
+        for name in ("lr", "critic_lr", "gradient_clip"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ConfigError(f"optimization: {name} must be positive, found {value}")
+        for name in ("weight_decay", "warmup"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"optimization: {name} must not be negative, found {getattr(self, name)}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"optimization: {name} must lie in [0, 1), found {getattr(self, name)}")
+
     def build(self, parameters: Iterable[Parameter], lr: float | None = None) -> torch.optim.Optimizer:
         """The optimiser of `parameters`; weight decay spares biases and gains."""
         trained = [p for p in parameters if p.requires_grad]
@@ -50,6 +64,12 @@ class Optimization:
             return torch.optim.SGD(groups, lr=rate, momentum=self.beta1)
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer]
         return kind(groups, lr=rate, betas=(self.beta1, self.beta2), fused=True)
+
+    def clip(self, optimizer: torch.optim.Optimizer) -> None:
+        """Scales the gradients of the optimiser's parameters down to the norm `gradient_clip`."""
+        if self.gradient_clip is not None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
 
     def scale(self, step: int, num_steps: float) -> float:
         """Learning rate at `step` of `num_steps` as a fraction of its peak, in [0, 1]."""

@@ -17,26 +17,39 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from zoo.capabilities import ClosedForm, ZooModule
+from zoo.capabilities import ZooModule
 from zoo.catalog import Zoo
-from zoo.config import bind, load_yaml, near
+from zoo.checkpoint import RECIPE
+from zoo.config import bind, brief, check, load_yaml, near
 from zoo.data.base import DataModule
 from zoo.errors import ConfigError
 from zoo.training.optimization import Optimization
 
-SECTIONS = ("name", "seed", "data", "model", "optimization", "trainer", "evaluation", "dtype", "start")
+SECTIONS: dict[str, Any] = {
+    "name": str,
+    "seed": int,
+    "data": dict,
+    "model": dict,
+    "start": str,
+    "optimization": dict | None,
+    "trainer": dict | None,
+    "evaluation": dict | None,
+    "dtype": Literal["float32", "float16"],
+}
 
 
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Reads a recipe and applies overrides such as {"trainer.devices": 2}.
 
     Raises:
-        ConfigError: unknown sections, or sections of the wrong kind.
+        ConfigError: sections that are unknown, missing or of the wrong kind.
     """
     recipe = override(load_yaml(path), overrides or {})
     for alternatives in (("data",), ("model", "start")):
@@ -47,20 +60,19 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
 
 
 def override(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the recipe with dotted keys set."""
+    """A copy of the recipe with dotted keys set, its sections checked."""
     changed = copy.deepcopy(dict(recipe))
     for key, value in overrides.items():
         *parents, last = key.split(".")
         section = changed
         for parent in parents:
-            section = section.setdefault(parent, {})
+            if section.get(parent) is None:
+                section[parent] = {}
+            section = section[parent]
             if not isinstance(section, dict):
                 raise ConfigError(f"--{key}: {parent!r} is no section of the recipe")
         section[last] = value
-    for section_name in changed:
-        if section_name not in SECTIONS:
-            raise ConfigError(f"recipe: no section {section_name!r}; {near(section_name, SECTIONS)}")
-    return changed
+    return check(changed, SECTIONS, "recipe", optional=SECTIONS)
 
 
 def build_data(section: Mapping[str, Any], seed: int = 0) -> DataModule:
@@ -96,37 +108,61 @@ def fit(recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False) 
     Args:
         recipe: as `load_recipe` gives it.
         folder: of the run; must not exist, unless resumed.
-        resume: go on from the last checkpoint in `folder`.
+        resume: go on from the last checkpoint in `folder`, or from the beginning where there is none.
 
     Returns:
         The trained model with its averaged weights.
 
     Raises:
         ConfigError: the recipe does not fit its classes, or `folder` is in the way.
+        CheckpointError: the run's checkpoint cannot be read or written.
         ZooError: training diverged.
     """
     from zoo.training.trainer import CHECKPOINT, Trainer
 
-    folder = Path(folder)
-    last = folder / CHECKPOINT
-    if folder.exists() and not resume:
-        raise ConfigError(f"{folder}: a run is there already; resume it, or choose another folder")
-    seed = bind(_seed, {"seed": recipe.get("seed", 0)}, "recipe")["seed"]
+    recipe, folder = override(recipe, {}), Path(folder)
+    leads = rank_zero_only.rank == 0  # of several processes, each runs this function
+    if leads and folder.exists():
+        if not resume:
+            raise ConfigError(f"{folder}: a run is there already; resume it, or choose another folder")
+        _check_same(recipe, folder / RECIPE)
+    seed = recipe.get("seed", 0)
     data = build_data(recipe["data"], seed)
     model = Zoo.load(recipe["start"]) if "start" in recipe else build_model(recipe["model"], seed)
+    _check_shape(model, data)
     model.seed = seed
-    settings = bind(Optimization, recipe.get("optimization") or {}, "optimization")
-    model.optimization = Optimization(**settings)
-    options = dict(recipe.get("trainer") or {})
-    if isinstance(model, ClosedForm):
-        options.setdefault("ema_decay", None)
-    trainer = Trainer(**bind(Trainer, {"folder": str(folder), **options}, "trainer"))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(dict(recipe), sort_keys=False))
+    model.optimization = Optimization(**bind(Optimization, recipe.get("optimization") or {}, "optimization"))
+    trainer = Trainer(**bind(Trainer, {"folder": str(folder), **(recipe.get("trainer") or {})}, "trainer"))
+    if leads:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECIPE).write_text(yaml.safe_dump(recipe, sort_keys=False))
     model.to(memory_format=torch.channels_last)  # three times faster convolutions on the CPU
     model.train()
-    trainer.fit(model, data, ckpt_path=last if resume and last.exists() else None)
+    last = folder / CHECKPOINT
+    try:
+        trainer.fit(model, data, ckpt_path=last if resume and last.exists() else None, weights_only=True)
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     return model.eval()
+
+
+def _check_same(recipe: Mapping[str, Any], path: Path) -> None:
+    """A run goes on with the data and the model that it began with; more epochs or devices are its own affair."""
+    began = load_yaml(path) if path.exists() else recipe
+    for section in ("seed", "data", "model", "start"):
+        if began.get(section) != recipe.get(section):
+            raise ConfigError(
+                f"{path}: the run to resume began with another {section}: expected {brief(began.get(section))}, found "
+                f"{brief(recipe.get(section))}; choose another folder"
+            )
+
+
+def _check_shape(model: ZooModule, data: DataModule) -> None:
+    expected, found = tuple(getattr(model, "event_shape", data.event_shape)), tuple(data.event_shape)
+    if expected != found:
+        raise ConfigError(
+            f"model: expected event_shape {list(found)}, the shape of the examples of {data.name}, found {list(expected)}"
+        )
 
 
 def make(recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False) -> Path:
@@ -140,7 +176,3 @@ def make(recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False)
         raise ConfigError(f"{folder}: exists already; choose another folder")
     model = fit(recipe, folder.with_name(f"{folder.name}.run"), resume=resume)
     return Zoo.save(model, folder, recipe=recipe, dtype=recipe.get("dtype", "float32"))
-
-
-def _seed(seed: int) -> None:
-    """The schema of the recipe's seed."""

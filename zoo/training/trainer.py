@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import (
-    Callback,
-    EMAWeightAveraging,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    TQDMProgressBar,
-)
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from zoo.config import near
 from zoo.errors import ConfigError
-from zoo.training.callbacks import AtomicCheckpointIO, LogMeans, SampleGrid
+from zoo.training.callbacks import AtomicCheckpointIO, LogMeans, RunCheckpoint, SampleGrid, WeightAverage
 
 CHECKPOINT = "last.ckpt"
+_OURS = {
+    "gradient_clip_val": "set optimization.gradient_clip, which holds for models with two optimisers too",
+    "gradient_clip_algorithm": "optimization.gradient_clip bounds the norm",
+}
 
 
 def Trainer(  # noqa: N802 - stands for the class that it makes
@@ -48,55 +51,96 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
         options: everything else that `lightning.Trainer` takes: max_epochs, devices, strategy, precision, ...
 
     Raises:
-        ConfigError: the machine does not have the devices asked for, or Lightning refuses an option.
+        ConfigError: an option is unknown or impossible, or the machine does not have the devices asked for.
     """
     known = inspect.signature(lightning.Trainer).parameters
     for name in options:
+        if name in _OURS:
+            raise ConfigError(f"trainer: {name} is not used here: {_OURS[name]}")
         if name not in known:
-            raise ConfigError(f"trainer: no option {name!r}; {near(name, known)}")
+            raise ConfigError(f"trainer: no option {name!r}; {near(name, [*known, *inspect.signature(Trainer).parameters])}")
+    if ema_decay is not None and not 0 <= ema_decay < 1:
+        raise ConfigError(f"trainer: ema_decay must lie in [0, 1), found {ema_decay}")
+    if checkpoint_every < 1:
+        raise ConfigError(f"trainer: checkpoint_every must be at least 1, found {checkpoint_every}")
+    if str(options.get("precision", "")).startswith("16"):
+        raise ConfigError("trainer: precision 16 is not used here, since it scales losses; take bf16-mixed")
+    _quieten()
     folder = Path(folder)
     ours: list[Callback] = [LogMeans()]
     if sample_grids:
         ours.append(SampleGrid(folder / "samples"))  # before the averaging callback: it sees averaged weights
     if ema_decay is not None:
-        # buffers hold constants and power iterations, which must not be averaged
-        ours.append(EMAWeightAveraging(decay=ema_decay, use_buffers=False))
-    ours.append(
-        ModelCheckpoint(
-            dirpath=folder,
-            filename=Path(CHECKPOINT).stem,
-            every_n_train_steps=checkpoint_every,
-            enable_version_counter=False,
-        )
-    )
-    loggers: list[Logger] = [CSVLogger(folder, name="logs")]
-    if wandb is not None:
-        loggers.append(WandbLogger(save_dir=folder, **wandb))
-        ours.append(LearningRateMonitor("step"))
+        ours.append(WeightAverage(ema_decay))
+    ours.append(RunCheckpoint(folder / CHECKPOINT, checkpoint_every))
     if progress:
         ours.append(TQDMProgressBar(refresh_rate=20))
     settings: dict[str, Any] = {
-        "accelerator": "auto",
+        "accelerator": "gpu" if torch.cuda.is_available() else "cpu",
         "devices": 1,
+        "logger": True,
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 50,
         "use_distributed_sampler": False,  # the data layer stripes batches itself, so that n processes equal one
         "enable_model_summary": False,
         "enable_progress_bar": progress,
         "plugins": [AtomicCheckpointIO()],
+        "default_root_dir": folder,
         **options,
     }
-    if settings.get("strategy") == "ddp":
-        # in an adversarial step each of the two backward passes leaves the other network's parameters unused
-        settings["strategy"] = DDPStrategy(find_unused_parameters=True)
-    try:
-        return lightning.Trainer(
-            default_root_dir=folder, logger=loggers, callbacks=[*ours, *(callbacks or [])], **settings
+    num_processes = settings["devices"]
+    if settings["accelerator"] == "cpu" and isinstance(num_processes, int) and num_processes > (os.cpu_count() or 1):
+        raise ConfigError(
+            f"trainer: devices={num_processes} asks for more processes than the {os.cpu_count()} processors of this "
+            "machine; ask for fewer"
         )
-    except (
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # MisconfigurationException is a RuntimeError or an Exception
+    strategy = settings.get("strategy", "auto")
+    if strategy == "ddp" or (strategy == "auto" and num_processes not in (1, "1")):
+        settings["strategy"] = _DDP(find_unused_parameters=True)
+    try:
+        if settings["logger"] is True:
+            settings["logger"] = _loggers(folder, wandb)
+        return lightning.Trainer(callbacks=[*ours, *(callbacks or [])], **settings)
+    except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"trainer: {reason}") from error
+
+
+class _DDP(DDPStrategy):
+    """Averages gradients over processes; models without any, which are fitted in closed form, add up statistics.
+
+    Looks for unused parameters: each of the two backward passes of an adversarial step leaves some.
+    """
+
+    def configure_ddp(self) -> None:
+        if self.model is not None and any(parameter.requires_grad for parameter in self.model.parameters()):
+            super().configure_ddp()
+
+
+def _loggers(folder: Path, wandb: dict[str, Any] | None) -> list[Logger]:
+    loggers: list[Logger] = [CSVLogger(folder, name="logs")]
+    if wandb is not None:
+        loggers.append(WandbLogger(**{"save_dir": folder, **wandb}))
+    return loggers
+
+
+_WARNINGS = (
+    r".*LeafSpec.*is deprecated",  # of torch, to Lightning
+    r".*does not have many workers",  # the data layer needs none
+    r".*is smaller than the logging interval",  # means are logged at the end of an epoch too
+    r".*when logging on epoch level in distributed setting",  # they are means over processes already
+    r".*find_unused_parameters=True was specified.*did not find any unused",  # of models with one optimiser
+)
+_LINES = ("GPU available", "TPU available", "💡 Tip", "Loading `train_dataloader`", "You are using the plain")
+
+
+def _quieten() -> None:
+    """Leaves out what Lightning prints that is wrong or of no use here; everything else stays."""
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(_is_useful)
+
+
+def _is_useful(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_LINES)

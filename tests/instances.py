@@ -1,0 +1,102 @@
+"""The tiny instances that the mathematics is tested on: one line per model."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from zoo.autoregressive.made import MADE
+from zoo.capabilities import ClosedForm, ZooModule
+from zoo.classifier.lenet import LeNet
+from zoo.density.gaussian import Gaussian
+from zoo.gan.gan import GAN
+from zoo.vae.vae import VAE
+
+LOGISTIC = "discretized-logistic"
+Logits = Callable[[Any, Tensor], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A model small enough to enumerate, integrate and differentiate by brute force.
+
+    Attributes:
+        cls: the class.
+        arguments: of its constructor.
+        levels: its data are {0, ..., levels - 1}/(levels - 1), or real numbers where None.
+        logits: of an autoregressive model, (model, x [B, *event_shape]) -> [B, D]: what it says of each pixel given the
+            earlier ones, for each component of a mixture.
+    """
+
+    cls: type[ZooModule]
+    arguments: dict[str, Any]
+    levels: int | None
+    logits: Logits | None = None
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return tuple(self.arguments["event_shape"])
+
+    def build(self, seed: int = 0) -> Any:
+        """The model in evaluation mode, with every parameter away from where it starts."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = self.cls(**self.arguments)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(0.3 * torch.randn_like(parameter))
+                if isinstance(model, ClosedForm):
+                    model.statistics = model.gather(self.data(100, seed))
+                    model.finish()
+        return model.eval()
+
+    def data(self, num: int, seed: int = 0) -> Tensor:
+        """[num, *event_shape]; correlated, so that there is something to model."""
+        generator = torch.Generator().manual_seed(seed)
+        size = math.prod(self.event_shape)
+        x = torch.randn(num, size, generator=generator) @ torch.randn(size, size, generator=generator) / size**0.5
+        if self.levels is not None:
+            x = (x.sigmoid() * self.levels).floor().clamp(max=self.levels - 1) / (self.levels - 1)
+        return x.view(num, *self.event_shape)
+
+    def states(self) -> Tensor:
+        """Everything that there is: [levels^D, *event_shape]."""
+        assert self.levels is not None
+        values = torch.arange(self.levels) / (self.levels - 1)
+        return torch.cartesian_prod(*[values] * math.prod(self.event_shape)).view(-1, *self.event_shape)
+
+
+def _each_mask(model: MADE, x: Tensor) -> list[Tensor]:
+    return [model._logits(x.flatten(1), k) for k in range(model.num_masks)]
+
+
+INSTANCES = [
+    Instance(MADE, {"event_shape": [1, 2, 4], "hidden": 16, "num_masks": 3}, 2, _each_mask),
+    Instance(MADE, {"event_shape": [2, 1, 2], "hidden": 5, "num_masks": 1, "mask_seed": 4}, 2, _each_mask),
+    Instance(Gaussian, {"event_shape": [2]}, None),
+    Instance(Gaussian, {"event_shape": [1, 2, 3], "levels": 256, "logit": 1e-4, "jitter": 0.1}, 256),
+    Instance(VAE, {"event_shape": [1, 4, 4], "latent_dim": 1, "channels": 4, "hidden": 8}, 2),
+    Instance(VAE, {"event_shape": [2, 4, 8], "latent_dim": 2, "channels": 4, "hidden": 8, "likelihood": LOGISTIC}, 256),
+    Instance(GAN, {"event_shape": [1, 8, 12], "latent_dim": 3, "channels": 8, "penalty": 0.7}, 256),
+    Instance(LeNet, {"event_shape": [1, 16, 20], "num_classes": 4, "channels": 2, "num_features": 8}, 256),
+]
+
+
+def having(*capabilities: type, where: Callable[[Instance], bool] = lambda instance: True) -> pytest.MarkDecorator:
+    """Runs a test on every instance that has these capabilities."""
+    found = [i for i in INSTANCES if all(issubclass(i.cls, c) for c in capabilities) and where(i)]
+    names = [f"{i.cls.__name__}-{i.levels or 'real'}" for i in found]
+    return pytest.mark.parametrize("instance", [pytest.param(i, id=n) for i, n in zip(found, names, strict=True)])
+
+
+def concrete(cls: type) -> set[type]:
+    """All subclasses that can be built and belong to the zoo."""
+    below = {cls}.union(*(concrete(child) for child in cls.__subclasses__()))
+    return {c for c in below if c.__module__.startswith("zoo.") and not inspect.isabstract(c)}

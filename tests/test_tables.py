@@ -1,0 +1,214 @@
+"""Numbers of checkpoint folders, and the tables that put them beside published ones."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from zoo import Zoo, registry
+from zoo.autoregressive.made import MADE
+from zoo.capabilities import ZooModule
+from zoo.checkpoint import update
+from zoo.classifier.lenet import LeNet
+from zoo.data.base import DataModule, Split
+from zoo.density.gaussian import Gaussian
+from zoo.errors import ConfigError
+from zoo.gan.gan import GAN
+from zoo.metrics import Measurement, Table, compare, evaluate_checkpoint, load_extractor, reproduce
+from zoo.metrics.tables import classify
+from zoo.vae.vae import VAE
+
+SETTINGS = {"k": 60, "draws": 2, "num": 120}
+
+
+class Digits(DataModule):
+    """Blobs of 28x28 pixels under the name of a published data set."""
+
+    event_shape = (1, 28, 28)
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self.levels = name, 2 if name == "binarized-mnist" else 256
+
+    def load(self, which: str) -> Split:
+        generator = torch.Generator().manual_seed(len(which))
+        centre = torch.rand(200, 2, 1, generator=generator) * 14 + 7
+        offset: Tensor = (torch.arange(28) - centre).square()  # [200, 2, 28]
+        grey = torch.exp(-(offset[:, 0, :, None] + offset[:, 1, None, :]) / 20)[:, None]
+        x = grey > 0.5 if self.levels == 2 else grey * 255
+        return Split(x.to(torch.uint8), torch.arange(200) % 10)
+
+
+def models() -> dict[str, tuple[ZooModule, str]]:
+    torch.manual_seed(0)
+    return {
+        "lenet-mnist": (LeNet(channels=4, num_features=16), "MNIST"),
+        "made-binarized-mnist": (MADE(hidden=16, num_masks=2), "BinarizedMNIST"),
+        "vae-binarized-mnist": (VAE(latent_dim=3, channels=8, hidden=16), "BinarizedMNIST"),
+        "vae-mnist": (
+            VAE(latent_dim=3, channels=8, hidden=16, likelihood="discretized-logistic"),
+            "MNIST",
+        ),
+        "gan-mnist": (GAN(latent_dim=4, channels=8), "MNIST"),
+    }
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A zoo of five small models, measured as real ones are: saved, then measured from the folder, then registered."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    names = {"MNIST": "mnist", "BinarizedMNIST": "binarized-mnist"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "SHIPPED", folder)
+        patch.setattr(registry, "REGISTRY", folder / "registry.json")
+        patch.setattr("zoo.training.recipe.build_data", lambda section, seed: Digits(names[section["class"]]))
+        patch.setattr("zoo.metrics.evaluate.SAMPLE_SLICE", 60)
+        for name, (model, data) in models().items():
+            recipe = {"name": name, "data": {"class": data}, "evaluation": SETTINGS}
+            Zoo.save(model, folder / name, recipe=recipe)
+            update(folder / name, evaluate_checkpoint(f"local-dir:{folder / name}", progress=False))
+            (folder / "registry.json").write_text(registry.render_registry())
+        yield folder
+
+
+def recorded(name: str) -> list[Measurement]:
+    return [Measurement.from_dict(number) for number in Zoo.info(name).numbers]
+
+
+QUALITY = ["fid", "kid", "inception_score", "precision", "recall"]
+
+
+def test_each_checkpoint_has_the_numbers_of_its_kind(shipped: Path) -> None:
+    assert {name: [(m.name, m.unit) for m in recorded(name)] for name in models()} == {
+        "lenet-mnist": [("accuracy", "%"), *((f"{name}_floor", "") for name in QUALITY)],
+        "made-binarized-mnist": [("nll", "nats")],
+        "vae-binarized-mnist": [("neg_elbo", "nats"), ("nll", "nats")],
+        "vae-mnist": [
+            *((name, unit) for name in ("neg_elbo", "nll") for unit in ("nats", "bits/dim")),
+            *((name, "") for name in QUALITY),
+        ],
+        "gan-mnist": [(name, "") for name in QUALITY],
+    }
+    kinds = {name: {m.kind for m in recorded(name)} for name in models()}
+    assert kinds["made-binarized-mnist"] == {"exact"} and kinds["vae-binarized-mnist"] == {"bound"}
+    fid = next(m for m in recorded("gan-mnist") if m.name == "fid")
+    floor = next(m for m in recorded("lenet-mnist") if m.name == "fid_floor")
+    assert fid.details["floor"] == pytest.approx(floor.value)
+    assert fid.details["extractor"] == floor.details["extractor"] == "lenet-mnist"
+    weights = registry.registry()["lenet-mnist"].weights_sha256
+    assert fid.details["extractor_sha256"] == floor.details["extractor_sha256"] == weights
+
+
+@pytest.mark.parametrize("name", list(models()))
+def test_numbers_are_found_again_whole_and_on_the_slice(shipped: Path, name: str) -> None:
+    whole = evaluate_checkpoint(name, progress=False)
+    part = evaluate_checkpoint(name, on_slice=True, progress=False)
+    assert len(whole) == len(part) == len(recorded(name))
+    assert compare(recorded(name), whole) == [] and compare(recorded(name), part) == []
+    piece = {m.name: m.details["slice"]["n"] for m in recorded(name) if "slice" in m.details}
+    assert all(m.n == piece.get(m.name, 200) for m in part)
+
+
+def test_other_weights_give_other_numbers(shipped: Path, tmp_path: Path) -> None:
+    for name in ("vae-mnist", "lenet-mnist"):
+        model = Zoo.load(name)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter *= 1.1
+        Zoo.save(model, tmp_path / name, recipe=Zoo.info(name).recipe)
+        found = evaluate_checkpoint(f"local-dir:{tmp_path / name}", on_slice=True, progress=False)
+        differing = {d.found.name for d in compare(recorded(name), found)}
+        assert differing >= ({"neg_elbo", "nll", "fid"} if name == "vae-mnist" else {"fid_floor"})
+
+
+def test_settings_come_from_the_recipe_unless_given(shipped: Path) -> None:
+    found = evaluate_checkpoint("vae-binarized-mnist", k=7, only=["likelihood"], progress=False)
+    assert [m.details.get("k", m.details.get("draws")) for m in found] == [2, 7]
+    (fid, *_) = evaluate_checkpoint("gan-mnist", num=80, seed=3, split="valid", progress=False)
+    assert (fid.n, fid.seed, fid.split, fid.details["num_reference"]) == (80, 3, "valid", 80)
+    given = evaluate_checkpoint("made-binarized-mnist", data=Digits("binarized-mnist"), progress=False)
+    assert given == recorded("made-binarized-mnist")
+
+
+def test_recipes_that_say_too_little_or_too_much_are_refused(shipped: Path, tmp_path: Path) -> None:
+    model, _ = models()["made-binarized-mnist"]
+    Zoo.save(model, tmp_path / "without")
+    with pytest.raises(ConfigError, match="no recipe says which data"):
+        evaluate_checkpoint(f"local-dir:{tmp_path / 'without'}", progress=False)
+    recipe = {"data": {"class": "BinarizedMNIST"}, "evaluation": {"drawz": 3}}
+    Zoo.save(model, tmp_path / "with", recipe=recipe)
+    with pytest.raises(ConfigError, match=r"evaluation: .*'drawz'.*'draws'"):
+        evaluate_checkpoint(f"local-dir:{tmp_path / 'with'}", progress=False)
+    with pytest.raises(ConfigError, match="expected a classifier as extractor, found GAN"):
+        load_extractor("gan-mnist")
+
+
+def test_nll_table_holds_the_published_numbers_and_ours(shipped: Path) -> None:
+    table = reproduce("mnist-nll", progress=False)
+    published = [86.64, 88.33, 85.10, 84.68, 86.60, 85.51, 84.13, 80.97, 81.30, 80.54, 80.75, 79.20, 84.62, 84.55]
+    ours = {row["model"]: row for row in table.rows if "this zoo" in row["source"]}
+    assert sorted(row["nats"] for row in table.rows if row["model"] not in ours) == sorted(published)
+    assert ours.keys() == {"made-binarized-mnist", "vae-binarized-mnist"}
+    for name, row in ours.items():
+        (number,) = (m for m in recorded(name) if m.name == "nll")
+        assert row["nats"] == pytest.approx(number.value) and row["error"] == pytest.approx(number.error)
+        assert row["kind"] == number.kind
+    assert [row["nats"] for row in table.rows] == sorted((row["nats"] for row in table.rows), reverse=True)
+    text = str(table)
+    assert "EoNADE, 2 hidden layers, 128 orderings" in text and " 85.10 " in text and "k = 60" in text
+    assert json.loads(table.to_json())["rows"] == table.rows
+    assert reproduce("mnist-nll", recompute=False).rows == pytest.approx(table.rows)
+
+
+def test_fid_table_ranks_ours_above_the_floor_of_the_same_features(shipped: Path) -> None:
+    table = reproduce("mnist-fid", progress=False)
+    models = [row["model"] for row in table.rows if row["features"] == "lenet-mnist"]
+    assert models[0] == "(training images: the floor)" and set(models[1:]) == {"gan-mnist", "vae-mnist"}
+    floor, first, second = (row["fid"] for row in table.rows if row["features"] == "lenet-mnist")
+    assert floor < first < second
+    assert all(math.isfinite(row[name]) for row in table.rows[-3:] for name in QUALITY)
+    assert ("GAN, non-saturating", 6.8, 0.5) in [(row["model"], row["fid"], row.get("error")) for row in table.rows]
+
+
+def test_taxonomy_follows_from_the_types(shipped: Path) -> None:
+    rows = {row["model"]: row for row in reproduce("taxonomy").rows}
+    assert rows.keys() == models().keys() - {"lenet-mnist"}  # a classifier draws nothing
+    columns = ("density", "latents", "completes", "trained by")
+    assert [
+        tuple(rows[name][column] for column in columns) for name in ("made-binarized-mnist", "vae-mnist", "gan-mnist")
+    ] == [
+        ("exact", "no", "yes", "likelihood"),
+        ("lower bound, tightens with samples", "encoder and decoder", "no", "evidence lower bound"),
+        ("no", "decoder", "no", "two players"),
+    ]
+    gaussian = classify(Gaussian)
+    assert gaussian is not None
+    assert (gaussian["density"], gaussian["trained by"]) == ("exact, of dequantised data", "closed form")
+    assert classify(LeNet) is None
+
+
+def test_tables_have_names() -> None:
+    with pytest.raises(ConfigError, match=r"'mnist-nil'; did you mean 'mnist-nll'"):
+        reproduce("mnist-nil")
+
+
+def test_tables_align_and_leave_out_what_is_not_known() -> None:
+    table = Table(
+        "x", "Title", {"model": "", "nats": ".2f"}, [{"model": "a", "nats": 9.5}, {"model": "long", "nats": None}]
+    )
+    assert str(table).splitlines() == ["Title", "", "model  nats", "-----  ----", "a      9.50", "long"]
+
+
+@pytest.mark.parametrize("name", registry.shipped_names())
+def test_shipped_checkpoints_reproduce_their_numbers(real_data: str, name: str) -> None:
+    known = [Measurement.from_dict(number) for number in Zoo.info(name).numbers]
+    found = evaluate_checkpoint(name, on_slice=True, progress=False)
+    slices = {(m.key, m.details.get("slice", {}).get("n")) for m in known}
+    assert found and all((m.key, m.n) in slices for m in found)  # each is compared below
+    assert compare(known, found) == []

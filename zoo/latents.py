@@ -1,0 +1,192 @@
+"""What codes and conditionals are for: interpolate, reconstruct, traverse, edit and complete, by what a model can do.
+
+Images and codes may lie on any device, and results lie on the model's. A code is the mean of q(z given x); numbers of
+its dimensions count through it flattened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.distributions import Independent, MultivariateNormal, Normal
+
+from zoo.capabilities import Completable, Decoder, Encoder, GenerativeModel
+from zoo.errors import ConfigError, DataError
+from zoo.registry import registry
+
+
+@torch.no_grad()
+def interpolate(model: GenerativeModel, a: Tensor, b: Tensor, steps: int, *, spherical: bool | None = None) -> Tensor:
+    """Walks from `a` to `b` through the space of codes, both ends included.
+
+    Args:
+        model: a Decoder; between images an Encoder too.
+        a, b: images [*event_shape] or codes [*latent_shape], one of each or [B, ...] of each; where the two shapes are
+            equal, images.
+        steps: images in a walk, at least 2.
+        spherical: along great circles, where the codes of a Gaussian lie in high dimension (White 2016,
+            https://arxiv.org/abs/1609.04468), instead of straight lines; by default so if the prior is Gaussian.
+
+    Returns:
+        [steps, *event_shape] or [B, steps, *event_shape].
+
+    Raises:
+        ConfigError: the model has not what it takes, or fewer than 2 steps.
+        DataError: `a` and `b` have shapes that do not fit the model or each other.
+    """
+    decoder = _decoder(model, "interpolate")
+    if steps < 2:
+        raise ConfigError(f"interpolate: expected at least 2 steps, the two ends, found {steps}")
+    if a.shape != b.shape:
+        raise DataError(f"interpolate: expected ends of equal shape, found {list(a.shape)} and {list(b.shape)}")
+    event_shape, latent_shape = model.event_shape, decoder.latent_shape
+    if _is_one_or_more(a, event_shape):
+        is_one = a.dim() == len(event_shape)
+        ends = [_encode(model, x[None] if is_one else x, "interpolate") for x in (a, b)]
+    elif _is_one_or_more(a, latent_shape):
+        is_one = a.dim() == len(latent_shape)
+        ends = [(z[None] if is_one else z).to(model.device) for z in (a, b)]
+    else:
+        expected = f"images {list(event_shape)} or codes {list(latent_shape)}, one or a batch"
+        raise DataError(f"interpolate: expected {expected}, found {list(a.shape)}")
+    if spherical is None:
+        prior = decoder.prior()
+        while isinstance(prior, Independent):
+            prior = prior.base_dist
+        spherical = isinstance(prior, Normal | MultivariateNormal)
+    t = torch.linspace(0, 1, steps, device=model.device)[:, None]
+    start, end = (z.flatten(1)[:, None] for z in ends)  # [B, 1, dimensions]
+    z = _slerp(start, end, t) if spherical else (1 - t) * start + t * end  # [B, steps, dimensions]
+    walks = decoder.decode(z.reshape(-1, *latent_shape)).view(-1, steps, *event_shape)
+    return walks[0] if is_one else walks
+
+
+@torch.no_grad()
+def reconstruct(model: GenerativeModel, x: Tensor) -> Tensor:
+    """What an Encoder and Decoder keep of images: E[x given z] at their codes, [B, *event_shape] -> the same."""
+    decoder = _decoder(model, "reconstruct")
+    return decoder.decode(_encode(model, x, "reconstruct"))
+
+
+@torch.no_grad()
+def traverse(model: GenerativeModel, z: Tensor, dimensions: Sequence[int], values: Sequence[float] | Tensor) -> Tensor:
+    """What a Decoder makes of a code when one dimension at a time takes other values.
+
+    Args:
+        z: one code, [*latent_shape].
+        dimensions: the rows of the result.
+        values: its columns.
+
+    Returns:
+        [len(dimensions), len(values), *event_shape].
+
+    Raises:
+        ConfigError: the model is no Decoder, or its codes do not have such a dimension.
+        DataError: `z` is not one code.
+    """
+    decoder = _decoder(model, "traverse")
+    if tuple(z.shape) != decoder.latent_shape:
+        raise DataError(f"traverse: expected one code of shape {list(decoder.latent_shape)}, found {list(z.shape)}")
+    _check_dimensions(dimensions, z.numel(), "traverse")
+    columns = torch.as_tensor(values, dtype=z.dtype, device=model.device)
+    codes = z.to(model.device).flatten().repeat(len(dimensions), len(columns), 1)
+    for row, dimension in enumerate(dimensions):
+        codes[row, :, dimension] = columns
+    images = decoder.decode(codes.view(-1, *decoder.latent_shape))
+    return images.view(len(dimensions), len(columns), *images.shape[1:])
+
+
+@torch.no_grad()
+def edit(model: GenerativeModel, x: Tensor, changes: Mapping[int, float], *, relative: bool = False) -> Tensor:
+    """Images after some dimensions of their codes have changed.
+
+    Args:
+        model: an Encoder and Decoder.
+        x: [B, *event_shape].
+        changes: new values by dimension of the code.
+        relative: they are added to the old values.
+
+    Returns:
+        [B, *event_shape]; without changes, the reconstructions.
+
+    Raises:
+        ConfigError: the model has not what it takes, or its codes do not have such a dimension.
+        DataError: images of another shape.
+    """
+    decoder = _decoder(model, "edit")
+    z = _encode(model, x, "edit")
+    codes = z.flatten(1)
+    _check_dimensions(list(changes), codes.shape[1], "edit")
+    for dimension, value in changes.items():
+        codes[:, dimension] = codes[:, dimension] + value if relative else value
+    return decoder.decode(codes.view_as(z))
+
+
+def complete(model: GenerativeModel, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """Images whose unknown pixels a Completable draws given the known ones, where `mask` is True.
+
+    Args:
+        x: [B, *event_shape].
+        mask: bool, [*event_shape] or [B, *event_shape].
+        generator: source of the draws.
+
+    Returns:
+        [B, *event_shape].
+
+    Raises:
+        ConfigError: the model is not Completable, or cannot condition on the pixels of this mask.
+        DataError: images of another shape.
+    """
+    if not isinstance(model, Completable):
+        raise _lacking(model, Completable, "complete")
+    _check_images(model, x, "complete")
+    return model.complete(x, mask, generator=generator)
+
+
+def _slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """sin((1 - t) w)/sin(w) a + sin(t w)/sin(w) b at the angle w of a and b; a straight line where they are (anti)parallel."""
+    cosine = torch.nn.functional.cosine_similarity(a, b, dim=-1)[..., None]
+    angle = cosine.clamp(-1, 1).acos()
+    sine = angle.sin()
+    weights = ((1 - t) * angle).sin() / sine, (t * angle).sin() / sine
+    is_line = sine < 1e-3
+    return torch.where(is_line, 1 - t, weights[0]) * a + torch.where(is_line, t, weights[1]) * b
+
+
+def _decoder(model: GenerativeModel, name: str) -> Decoder:
+    if not isinstance(model, Decoder):
+        raise _lacking(model, Decoder, name)
+    return model
+
+
+def _encode(model: GenerativeModel, x: Tensor, name: str) -> Tensor:
+    """Codes of images, a tensor of its own: [B, *latent_shape]."""
+    if not isinstance(model, Encoder):
+        raise _lacking(model, Encoder, name)
+    _check_images(model, x, name)
+    return model.encode(x.to(model.device)).mean.clone()
+
+
+def _lacking(model: GenerativeModel, capability: type, name: str) -> ConfigError:
+    have = sorted(source for source, entry in registry().items() if capability.__name__ in entry.capabilities)
+    hint = f"choose one that is, such as {', '.join(have[:5])}" if have else "choose a model that is"
+    article = "an" if capability.__name__[0] in "AEIOU" else "a"
+    needed = f"{article} {capability.__name__}"
+    return ConfigError(f"{name}: expected {needed} (zoo.capabilities), found {type(model).__name__}, which is none; {hint}")
+
+
+def _is_one_or_more(x: Tensor, shape: tuple[int, ...]) -> bool:
+    return tuple(x.shape) == shape or tuple(x.shape[1:]) == shape
+
+
+def _check_images(model: GenerativeModel, x: Tensor, name: str) -> None:
+    if tuple(x.shape[1:]) != model.event_shape:
+        expected = ", ".join(map(str, ("B", *model.event_shape)))
+        raise DataError(f"{name}: expected images of shape [{expected}], found {list(x.shape)}")
+
+
+def _check_dimensions(dimensions: Sequence[int], size: int, name: str) -> None:
+    if unknown := [dimension for dimension in dimensions if not 0 <= dimension < size]:
+        raise ConfigError(f"{name}: expected dimensions of the code from 0 to {size - 1}, found {unknown[0]}")

@@ -1,0 +1,106 @@
+"""A file of weights in the safetensors format, checked from its header before a tensor is read."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+
+from zoo.config import brief, parse_json
+from zoo.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_WEIGHTS = 2**30
+"""Size above which a file of weights is refused unread, in bytes."""
+
+MAX_HEADER, MAX_TENSORS, MAX_DIMENSIONS = 2**20, 10_000, 16
+
+Layout: TypeAlias = dict[str, tuple[str, tuple[int, ...]]]
+"""Types and shapes of tensors by name."""
+
+_ITEM = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_DTYPE = {"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "F64": "float64"}
+_FLOATS = ("F32", "F16", "BF16")  # interchangeable: half-precision files load as float32
+
+
+def read_header(file: BinaryIO, where: str) -> Layout:
+    """Types and shapes of the tensors in a safetensors file, which is checked to hold them and nothing else.
+
+    Raises:
+        CheckpointError: not such a file, truncated, or larger than a model of the zoo.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if size > MAX_WEIGHTS:
+        raise CheckpointError(f"{where}: expected at most {MAX_WEIGHTS} bytes, found {size}")
+    length = int.from_bytes(start, "little") if len(start := file.read(8)) == 8 else 0
+    if not 2 <= length <= min(MAX_HEADER, size - 8):
+        expected = f"a safetensors header of at most {MAX_HEADER} bytes"
+        raise CheckpointError(f"{where}: expected {expected}, found a length of {length} in a file of {size} bytes")
+    try:
+        entries = parse_json(file.read(length), f"{where}: header")
+    except ConfigError as exc:
+        raise CheckpointError(f"{exc}; the file is damaged or no safetensors file, fetch it again") from None
+    entries.pop("__metadata__", None)
+    if len(entries) > MAX_TENSORS:
+        raise CheckpointError(f"{where}: expected at most {MAX_TENSORS} tensors, found {len(entries)}")
+    tensors, spans = {}, []
+    for name, entry in entries.items():
+        match entry:
+            case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)], **rest} if not rest:
+                is_sound = (
+                    len(shape) <= MAX_DIMENSIONS
+                    and all(type(size) is int and size >= 0 for size in shape)
+                    and dtype in _ITEM
+                )
+            case _:
+                is_sound = False
+        if not is_sound or math.prod(shape) * _ITEM[dtype] != end - begin:
+            raise CheckpointError(
+                f"{where}: header: expected type, shape and position of {brief(name)} to agree, found {brief(entry)}"
+            )
+        tensors[name] = (dtype, tuple(shape))
+        spans.append((begin, end))
+    position = 0
+    for begin, end in sorted(spans):
+        if begin != position:
+            raise CheckpointError(f"{where}: header: expected a tensor from byte {position}, found {begin}")
+        position = end
+    if 8 + length + position != size:
+        raise CheckpointError(
+            f"{where}: expected {8 + length + position} bytes, found {size}; it is truncated or damaged, fetch it again"
+        )
+    return tensors
+
+
+def compare(where: str, header: Layout, model: Layout) -> None:
+    """Checks that a file holds the tensors that a model has, whose types are called as in torch.
+
+    Raises:
+        CheckpointError: one is missing, superfluous, or of another type or shape.
+    """
+    for kind, names in ("no tensor", model.keys() - header.keys()), ("no use for tensor", header.keys() - model.keys()):
+        if names:
+            first, more = brief(min(names)), f" and {len(names) - 1} more" if len(names) > 1 else ""
+            owner = "the file has" if kind == "no tensor" else "the model has"
+            raise CheckpointError(f"{where}: {owner} {kind} {first}{more}; the two do not belong together")
+    for name, (dtype, shape) in header.items():
+        expected_dtype, expected_shape = model[name]
+        is_same = dtype in _FLOATS if expected_dtype == "float32" else _DTYPE.get(dtype) == expected_dtype
+        if shape != expected_shape or not is_same:
+            expected = f"{expected_dtype} {list(expected_shape)}"
+            raise CheckpointError(f"{where}: {name} must be {expected}, found {dtype} {brief(list(shape))}")
+
+
+def exported(name: str, tensor: Tensor, dtype: str) -> Tensor:
+    """A copy on the CPU that owns its memory, floating-point numbers as `dtype`."""
+    import torch
+
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point() and tensor.dtype != torch.float64:
+        copy = tensor.to(getattr(torch, dtype), copy=True).contiguous()
+        if not torch.equal(copy.isfinite(), tensor.isfinite()):
+            raise CheckpointError(f"save: {name} has values that {dtype} cannot hold; save it as float32")
+        return copy
+    return tensor.contiguous().clone()
