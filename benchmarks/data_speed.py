@@ -9,8 +9,7 @@ from itertools import islice
 from report import in_turn, options, report
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision import transforms
-from torchvision.datasets import MNIST as TorchvisionMNIST
+from torchvision import datasets, transforms
 
 from zoo.data import MNIST
 from zoo.data.files import data_root
@@ -33,7 +32,7 @@ def main() -> None:
     data = MNIST(batch_size=BATCH_SIZE)
     data.prepare_data()
     theirs = DataLoader(
-        TorchvisionMNIST(str(data_root()), train=True, transform=transforms.ToTensor()),
+        datasets.MNIST(str(data_root()), train=True, transform=transforms.ToTensor()),
         batch_size=BATCH_SIZE,
         shuffle=True,
         num_workers=2,
@@ -47,8 +46,9 @@ def main() -> None:
     )
     ratio = found["zoo"] / found["torchvision"]
     report(
-        f"The data layer yields {found['zoo']:,.0f} images a second, {ratio:.0f} times the {found['torchvision']:,.0f} of "
-        f"torchvision's MNIST with ToTensor and two workers (required: at least {REQUIRED}).",
+        f"The data layer yields {found['zoo']:,.0f} images a second, {ratio:.0f} times the "
+        f"{found['torchvision']:,.0f} of torchvision's MNIST with ToTensor and two workers "
+        f"(required: at least {REQUIRED}).",
         arguments.json,
         benchmark="data_speed",
         ratio=ratio,

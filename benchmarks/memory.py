@@ -5,11 +5,9 @@ This process imports nothing large: the peak that the system reports for a child
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 from report import ROOT, options, report
 

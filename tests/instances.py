@@ -97,6 +97,6 @@ def having(*capabilities: type, where: Callable[[Instance], bool] = lambda insta
 
 
 def concrete(cls: type) -> set[type]:
-    """All subclasses that can be built and belong to the zoo."""
-    below = {cls}.union(*(concrete(child) for child in cls.__subclasses__()))
+    """All classes below one of the zoo's that can be built and belong to the zoo."""
+    below = set().union(*({child} | concrete(child) for child in cls.__subclasses__()))
     return {c for c in below if c.__module__.startswith("zoo.") and not inspect.isabstract(c)}

@@ -139,7 +139,7 @@ def test_settings_come_from_the_recipe_unless_given(shipped: Path) -> None:
 def test_recipes_that_say_too_little_or_too_much_are_refused(shipped: Path, tmp_path: Path) -> None:
     model, _ = models()["made-binarized-mnist"]
     Zoo.save(model, tmp_path / "without")
-    with pytest.raises(ConfigError, match="no recipe says which data"):
+    with pytest.raises(ConfigError, match="expected a recipe that says which data"):
         evaluate_checkpoint(f"local-dir:{tmp_path / 'without'}", progress=False)
     recipe = {"data": {"class": "BinarizedMNIST"}, "evaluation": {"drawz": 3}}
     Zoo.save(model, tmp_path / "with", recipe=recipe)
@@ -163,7 +163,8 @@ def test_nll_table_holds_the_published_numbers_and_ours(shipped: Path) -> None:
     text = str(table)
     assert "EoNADE, 2 hidden layers, 128 orderings" in text and " 85.10 " in text and "k = 60" in text
     assert json.loads(table.to_json())["rows"] == table.rows
-    assert reproduce("mnist-nll", recompute=False).rows == pytest.approx(table.rows)
+    read = reproduce("mnist-nll", recompute=False)
+    assert [row["nats"] for row in read.rows] == pytest.approx([row["nats"] for row in table.rows])
 
 
 def test_fid_table_ranks_ours_above_the_floor_of_the_same_features(shipped: Path) -> None:
@@ -180,9 +181,8 @@ def test_taxonomy_follows_from_the_types(shipped: Path) -> None:
     rows = {row["model"]: row for row in reproduce("taxonomy").rows}
     assert rows.keys() == models().keys() - {"lenet-mnist"}  # a classifier draws nothing
     columns = ("density", "latents", "completes", "trained by")
-    assert [
-        tuple(rows[name][column] for column in columns) for name in ("made-binarized-mnist", "vae-mnist", "gan-mnist")
-    ] == [
+    names = ("made-binarized-mnist", "vae-mnist", "gan-mnist")
+    assert [tuple(rows[name][column] for column in columns) for name in names] == [
         ("exact", "no", "yes", "likelihood"),
         ("lower bound, tightens with samples", "encoder and decoder", "no", "evidence lower bound"),
         ("no", "decoder", "no", "two players"),
@@ -199,9 +199,8 @@ def test_tables_have_names() -> None:
 
 
 def test_tables_align_and_leave_out_what_is_not_known() -> None:
-    table = Table(
-        "x", "Title", {"model": "", "nats": ".2f"}, [{"model": "a", "nats": 9.5}, {"model": "long", "nats": None}]
-    )
+    rows = [{"model": "a", "nats": 9.5}, {"model": "long", "nats": None}]
+    table = Table("x", "Title", {"model": "", "nats": ".2f"}, rows)
     assert str(table).splitlines() == ["Title", "", "model  nats", "-----  ----", "a      9.50", "long"]
 
 

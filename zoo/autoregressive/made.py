@@ -82,7 +82,8 @@ class MADE(TractableDensity, Completable):
     def draw(self, streams: Streams) -> Tensor:
         mask = (rand((len(streams), 1), streams, self.device)[:, 0] * self.num_masks).long()
         uniforms = rand((len(streams), self.size), streams, self.device)
-        return self._scan(uniforms, mask).view(-1, *self.event_shape)
+        with torch.autocast(self.device.type, enabled=False):
+            return self._scan(uniforms, mask).view(-1, *self.event_shape)
 
     @torch.no_grad()
     def complete(self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -110,7 +111,8 @@ class MADE(TractableDensity, Completable):
         cumulative = torch.stack(log_likelihoods, -1).softmax(-1).cumsum(-1)
         choice = (rand((len(x), 1), streams, self.device) >= cumulative).sum(-1).clamp_(max=self.num_masks - 1)
         # a uniform of -1 draws 1, a uniform of 1 draws 0
-        drawn = self._scan(torch.where(known, 1 - 2 * values, uniforms), choice)
+        with torch.autocast(self.device.type, enabled=False):
+            drawn = self._scan(torch.where(known, 1 - 2 * values, uniforms), choice)
         return torch.where(known, values, drawn).view_as(x)
 
     def _scan(self, uniforms: Tensor, masks: Tensor) -> Tensor:

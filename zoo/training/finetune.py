@@ -74,7 +74,7 @@ def finetune(
     settings = Evaluation(**bind(Evaluation, recipe["evaluation"] or {}, "evaluation"))
     _check_fit(source, model, module)
     result = make(recipe, folder, resume=resume)
-    if rank_zero_only.rank == 0:  # of several processes, each runs this function
+    if getattr(rank_zero_only, "rank", 0) == 0:  # of several processes, each runs this function
         before, after = (evaluate(m, module, settings) for m in (model, Zoo.load(f"local-dir:{result}")))
         rows = []
         for old, new in zip(before, after, strict=True):

@@ -1,0 +1,740 @@
+"""The mathematics of every model: suites run over the list in `instances.py` by capability, then what one model alone has."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import math
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from instances import INSTANCES, Instance, concrete, having
+from scipy import integrate, stats
+from torch import Tensor
+from torch.distributions import MultivariateNormal, kl_divergence
+from torch.nn import functional as F
+
+import zoo
+from zoo import checkpoint
+from zoo.autoregressive.made import MADE
+from zoo.capabilities import (
+    Adversarial,
+    Batch,
+    Classifier,
+    ClosedForm,
+    Completable,
+    Decoder,
+    Dequantized,
+    Encoder,
+    EvidenceLowerBound,
+    GenerativeModel,
+    ImportanceWeighted,
+    TractableDensity,
+    ZooModule,
+)
+from zoo.density.gaussian import Gaussian
+from zoo.errors import ConfigError
+from zoo.gan.gan import GAN
+from zoo.nn.discretized_logistic import DiscretizedLogistic
+from zoo.random import Streams, rand
+
+STEPS = range(4)  # training steps at which a model that changes with them is looked at
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def is_binary(instance: Instance) -> bool:
+    return instance.levels == 2
+
+
+def is_real(instance: Instance) -> bool:
+    return instance.levels is None
+
+
+def is_autoregressive(instance: Instance) -> bool:
+    return instance.logits is not None
+
+
+def batch_of(instance: Instance, num: int = 6) -> Batch:
+    return Batch(instance.data(num), torch.arange(num) % instance.arguments.get("num_classes", 1), torch.arange(num))
+
+
+def follows(counts: Tensor, log_probs: Tensor) -> None:
+    """Chi-square: draws counted by state follow the probabilities; rare states are taken together."""
+    expected = log_probs.double().exp() * counts.sum()
+    is_rare = expected < 5
+    observed, expected = (torch.cat([x[~is_rare].double(), x[is_rare].sum()[None].double()]) for x in (counts, expected))
+    possible = expected > 0
+    assert observed[~possible].sum() == 0
+    if possible.sum() > 1:
+        expected = expected[possible] * (observed.sum() / expected.sum())
+        assert stats.chisquare(observed[possible].numpy(), expected.numpy()).pvalue > 1e-3
+
+
+def state_numbers(x: Tensor) -> Tensor:
+    """Positions of binary x [B, ...] in `Instance.states`."""
+    x = x.flatten(1).long()
+    return (x << torch.arange(x.shape[1]).flip(0)).sum(1)
+
+
+# --------------------------------------------------------------------------------------------------------- every model
+
+
+def test_every_model_is_in_the_list() -> None:
+    for module in pkgutil.walk_packages(zoo.__path__, "zoo."):
+        importlib.import_module(module.name)
+    assert concrete(ZooModule) == {instance.cls for instance in INSTANCES}
+
+
+@having(ZooModule)
+def test_arguments_are_plain_and_rebuild_the_model(instance: Instance) -> None:
+    model = instance.build()
+    arguments = dict(model.hparams)
+    assert arguments.keys() == inspect.signature(instance.cls).parameters.keys()
+    assert json.loads(json.dumps(arguments, allow_nan=False)) == arguments
+    twin = instance.cls(**arguments)
+    assert {k: (v.shape, v.dtype) for k, v in twin.state_dict().items()} == {
+        k: (v.shape, v.dtype) for k, v in model.state_dict().items()
+    }
+    twin.load_state_dict(model.state_dict())
+    outputs = []
+    for m in (model, twin.eval()):
+        with torch.no_grad():
+            outputs.append(m(instance.data(3)) if isinstance(m, Classifier) else m.sample(3, generator=seeded()))
+    assert torch.equal(*outputs)
+
+
+@having(ZooModule)
+def test_half_precision_files(instance: Instance, tmp_path: Path) -> None:
+    model = instance.build()
+    checkpoint.save(model, tmp_path / "model", dtype="float16")
+    loaded = checkpoint.load(tmp_path / "model")
+    for name, value in model.state_dict().items():
+        expected = value.half().float() if value.is_floating_point() else value
+        assert torch.equal(loaded.state_dict()[name], expected), name
+    if isinstance(model, TractableDensity):
+        x = instance.data(20)
+        torch.testing.assert_close(loaded.log_prob(x), model.log_prob(x), atol=0.05, rtol=0.01)
+
+
+@having(ZooModule)
+def test_the_objective_reaches_every_parameter(instance: Instance) -> None:
+    model, batch = instance.build().train(), batch_of(instance)
+    if isinstance(model, ClosedForm):
+        assert not list(model.parameters()), "what is fitted from statistics is a buffer"
+        return
+    if isinstance(model, Adversarial):
+        fake = model.draw(model.streams(batch))
+        model.generator_loss(fake).backward()
+        model.critic.zero_grad()
+        model.critic_loss(batch.x, fake.detach())["loss"].backward()
+    else:
+        model.training_step(batch, 0)["loss"].backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any() or not p.grad.isfinite().all()]
+    assert not without
+
+
+# ---------------------------------------------------------------------------------------------------- what draws: sample
+
+
+@having(GenerativeModel)
+def test_samples(instance: Instance) -> None:
+    model = instance.build()
+    x = model.sample(9, generator=seeded())
+    assert x.shape == (9, *instance.event_shape) and x.dtype == torch.float32 and not x.requires_grad
+    assert x.isfinite().all() and len(x.unique(dim=0)) > 1
+    if instance.levels is not None:
+        assert x.min() >= 0 and x.max() <= 1
+    if instance.levels == 2:
+        assert ((x == 0) | (x == 1)).all()
+    assert model.sample(0).shape == (0, *instance.event_shape)
+    with pytest.raises(ValueError, match="must not be negative"):
+        model.sample(-1)
+
+
+@having(GenerativeModel)
+def test_samples_depend_on_the_generator_alone(instance: Instance) -> None:
+    model = instance.build()
+    before = torch.get_rng_state()
+    x = model.sample(7, generator=seeded())
+    assert torch.equal(model.sample(7, generator=seeded()), x)
+    for batch_size in (1, 3):
+        torch.testing.assert_close(model.sample(7, generator=seeded(), batch_size=batch_size), x)
+    torch.testing.assert_close(model.sample(3, generator=seeded()), x[:3])
+    assert torch.equal(torch.get_rng_state(), before)
+    generator = seeded()
+    first, second = (model.sample(7, generator=generator) for _ in range(2))
+    assert torch.equal(first, x) and not torch.equal(second, x)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        first, second = model.sample(7), model.sample(7)
+        torch.manual_seed(3)
+        assert torch.equal(model.sample(7), first) and not torch.equal(first, second)
+
+
+@having(GenerativeModel)
+def test_samples_come_one_batch_at_a_time(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def draw(self: Any, streams: Streams) -> Tensor:
+        sizes.append(len(streams))
+        return original(self, streams)
+
+    original = instance.cls.draw
+    monkeypatch.setattr(instance.cls, "draw", draw)
+    batches = instance.build().iter_samples(10, batch_size=4)
+    for expected in ([4], [4, 4], [4, 4, 2]):
+        assert next(batches).shape[0] == expected[-1] and sizes == expected
+    assert next(batches, None) is None
+
+
+@having(GenerativeModel)
+def test_samples_under_autocast(instance: Instance) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        x = instance.build().sample(4, generator=seeded())
+    assert x.shape == (4, *instance.event_shape) and x.isfinite().all()
+
+
+# -------------------------------------------------------------------------------------------------- exact, over pixels
+
+
+@having(TractableDensity, where=is_binary)
+def test_probabilities_sum_to_one(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, states = instance.build(), instance.states()
+    log_probs = model.log_prob(states)
+    assert log_probs.shape == (len(states),)
+    assert log_probs.double().logsumexp(0).abs() < 1e-5
+    model.train()  # what a step of training sees is a distribution too
+    components = []
+    for step in STEPS:
+        monkeypatch.setattr(instance.cls, "global_step", step)
+        components.append(model.log_prob(states))
+        assert components[-1].double().logsumexp(0).abs() < 1e-5
+
+
+@having(TractableDensity, where=is_binary)
+def test_samples_follow_the_probabilities(instance: Instance) -> None:
+    model, states = instance.build(), instance.states()
+    x = model.sample(20_000, generator=seeded(), batch_size=5000)
+    with torch.no_grad():
+        follows(torch.bincount(state_numbers(x), minlength=len(states)), model.log_prob(states))
+
+
+@having(TractableDensity)
+def test_densities_keep_to_their_own_example(instance: Instance) -> None:
+    for model in (instance.build(), instance.build().train()):
+        x = instance.data(4)
+        together = model.log_prob(x)
+        torch.testing.assert_close(together, torch.cat([model.log_prob(row[None]) for row in x]), atol=1e-4, rtol=1e-5)
+        (gradient,) = torch.autograd.grad(model.log_prob(x.requires_grad_())[1], x)
+        assert gradient[1].any() and not gradient[[0, 2, 3]].any()
+
+
+@having(TractableDensity, where=is_autoregressive)
+def test_a_pixel_depends_on_earlier_ones_of_its_image_alone(instance: Instance) -> None:
+    assert instance.logits is not None
+    for model in (instance.build(), instance.build().train()):
+        x = instance.data(3)
+        size = x[0].numel()
+        later = torch.ones(size, size, dtype=torch.bool).triu()  # [i, j]: pixel j is not before pixel i
+        reached = torch.zeros(size, size, dtype=torch.bool)
+        for k in range(len(instance.logits(model, x))):
+            jacobian = torch.autograd.functional.jacobian(lambda x, k=k: instance.logits(model, x)[k], x)
+            jacobian = jacobian.view(3, size, 3, size).transpose(1, 2)  # [image, other image, pixel, other pixel]
+            assert not jacobian[~torch.eye(3, dtype=torch.bool)].any()
+            assert not jacobian[..., later].any()
+            reached |= jacobian.any(0).any(0)
+            changed = x.flatten(1).clone()
+            changed[0, 2:] = 1 - changed[0, 2:]  # not by derivatives alone: through comparisons too
+            outputs = [instance.logits(model, y)[k] for y in (x, changed.view_as(x))]
+            assert torch.equal(outputs[0][0, :3], outputs[1][0, :3]) and torch.equal(outputs[0][1:], outputs[1][1:])
+        assert (reached | later).all(), "a pixel does not see all the earlier ones"
+
+
+@having(TractableDensity, where=is_autoregressive)
+def test_the_density_is_the_mixture_of_products_of_conditionals(instance: Instance) -> None:
+    assert instance.logits is not None
+    model, x = instance.build(), instance.data(10)
+    products = [torch.distributions.Bernoulli(logits=o).log_prob(x.flatten(1)).sum(1) for o in instance.logits(model, x)]
+    mixture = torch.stack(products).double().exp().mean(0).log()
+    torch.testing.assert_close(model.log_prob(x).double(), mixture, atol=1e-5, rtol=1e-5)
+
+
+@having(Completable, where=is_binary)
+def test_completions_follow_the_exact_conditional(instance: Instance) -> None:
+    model, states = instance.build(), instance.states()
+    size = states[0].numel()
+    for num_known, template in ((0, states[0]), (1, states[-1]), (size // 2, states[len(states) // 3]), (size, states[1])):
+        mask = (torch.arange(size) < num_known).view(instance.event_shape)
+        x = torch.where(mask, template, math.nan).expand(6000, *instance.event_shape)
+        completed = model.complete(x, mask, generator=seeded())
+        assert ((completed == template) | ~mask).all() and ((completed == 0) | (completed == 1)).all()
+        fits = ((states == template) | ~mask).flatten(1).all(1)
+        with torch.no_grad():
+            log_probs = model.log_prob(states).where(fits, -math.inf).log_softmax(0)
+        follows(torch.bincount(state_numbers(completed), minlength=len(states)), log_probs)
+
+
+@having(Completable)
+def test_completions_depend_on_the_generator_alone_and_each_image_has_its_mask(instance: Instance) -> None:
+    model, x = instance.build(), instance.data(4)
+    size = x[0].numel()
+    masks = (torch.arange(size) < torch.tensor([0, 1, 3, size])[:, None]).view_as(x)
+    first, again, other = (model.complete(x, masks, generator=seeded(s)) for s in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(first[masks], x[masks]) and torch.equal(first[3], x[3])
+
+
+# ------------------------------------------------------------------------------------------------------ exact, over reals
+
+
+@having(TractableDensity, where=is_real)
+def test_the_density_integrates_to_one(instance: Instance) -> None:
+    model = instance.build()
+    x = model.sample(2000, generator=seeded())
+    low, high = x.amin(0), x.amax(0)
+    axes = [torch.linspace(float(a - (b - a)), float(b + (b - a)), 400) for a, b in zip(low, high, strict=True)]
+    cell = math.prod(float(axis[1] - axis[0]) for axis in axes)
+    with torch.no_grad():
+        assert (model.log_prob(torch.cartesian_prod(*axes)).double().exp().sum() * cell - 1).abs() < 1e-3
+
+
+@having(TractableDensity, where=is_real)
+def test_samples_follow_the_density(instance: Instance) -> None:
+    """Stein's identity: E[score] = 0 and E[x score^T] = -I if x follows the density, whatever it is."""
+    model = instance.build()
+    x = model.sample(50_000, generator=seeded(), batch_size=50_000).flatten(1)
+    x.requires_grad_()
+    (score,) = torch.autograd.grad(model.log_prob(x.view(-1, *instance.event_shape)).sum(), x)
+    x = x.detach()
+    for terms in (score, x[:, :, None] * score[:, None] + torch.eye(x.shape[1])):
+        z = terms.mean(0) / (terms.std(0) / math.sqrt(len(x)))
+        assert z.abs().max() < 4.5
+
+
+@having(Dequantized, where=lambda instance: instance.levels is not None)
+def test_dequantisation_fills_the_cell_of_a_level(instance: Instance) -> None:
+    model, x, levels = instance.build(), instance.data(200), instance.levels
+    y = model.dequantize(x, generator=seeded())
+    assert y.min() >= 0 and y.max() < 1
+    assert torch.equal((y * levels).floor(), (x * (levels - 1)).round())
+    assert stats.kstest((y * levels % 1).flatten().numpy(), "uniform").pvalue > 1e-3
+    assert torch.equal(y, model.dequantize(x, generator=seeded()))
+
+
+@having(Dequantized, where=is_real)
+def test_real_data_are_not_dequantised(instance: Instance) -> None:
+    x = instance.data(3)
+    assert instance.build().dequantize(x) is x
+
+
+# ---------------------------------------------------------------------------------------------------------------- bounds
+
+
+def log_evidence(model: Any, x: Tensor) -> Tensor:
+    """log p(x) by quadrature over the code, whose dimension is 1 or 2: [B]."""
+    axis = torch.linspace(-7, 7, 2001 if model.latent_shape == (1,) else 141)
+    z = torch.cartesian_prod(*[axis] * model.latent_shape[0]).view(-1, *model.latent_shape)
+    log_cell = model.latent_shape[0] * math.log(axis[1] - axis[0])
+    prior = model.prior().log_prob(z).double()
+    with torch.no_grad():
+        rows = [model.likelihood(z).log_prob(row.expand(len(z), *row.shape)).double() + prior for row in x]
+    return torch.stack(rows).logsumexp(1) + log_cell
+
+
+@having(ImportanceWeighted)
+def test_bounds_are_bounds_and_tighten(instance: Instance) -> None:
+    model, x, repeats = instance.build(), instance.data(3), 1000
+    exact = log_evidence(model, x)
+
+    def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
+        values = values.view(repeats, 3).double()
+        return values.mean(0), values.std(0) / math.sqrt(repeats)
+
+    repeated = x.repeat(repeats, *[1] * (x.dim() - 1))
+    with torch.no_grad():
+        elbo, elbo_error = mean_and_error(model.elbo(repeated, generator=seeded()))
+        means, errors = [elbo], [elbo_error]
+        for k in (1, 4, 16):
+            log_weights = model.log_weights(repeated, k, generator=seeded(k))
+            assert log_weights.shape == (k, 3 * repeats)
+            mean, error = mean_and_error(log_weights.logsumexp(0) - math.log(k))
+            means.append(mean)
+            errors.append(error)
+        ratios = (model.log_weights(x, 5000, generator=seeded()) - exact).double().exp()
+    # the analytic divergence in the elbo and the sampled one in the weights agree
+    assert ((means[1] - elbo).abs() < 4.5 * torch.hypot(elbo_error, errors[1])).all()
+    for (low, low_error), (high, high_error) in zip(
+        zip(means[1:], errors[1:], strict=True), zip(means[2:], errors[2:], strict=False), strict=False
+    ):
+        assert (low - high < 4.5 * torch.hypot(low_error, high_error)).all()
+    assert (means[3] > elbo + 0.05).all(), "the posterior is too good to tell the bounds apart"
+    assert all((mean < exact + 4.5 * error).all() for mean, error in zip(means, errors, strict=True))
+    # the weights themselves are unbiased, so that the bounds tend to log p(x)
+    mean, error = ratios.mean(0), ratios.std(0) / math.sqrt(len(ratios))
+    assert ((mean - 1).abs() < 4.5 * error).all() and (error < 0.1).all()
+
+
+@having(EvidenceLowerBound)
+def test_the_noise_of_a_bound_belongs_to_its_example(instance: Instance) -> None:
+    model, x = instance.build(), instance.data(5)
+    noise = [Streams(1, range(5)), Streams(1, range(5)), Streams(1, [3]), Streams(2, range(5))]
+    with torch.no_grad():
+        first, again, alone, other = (
+            model.elbo(x if len(s) == 5 else x[3:4], generator=s) for s in noise
+        )
+    assert first.shape == (5,) and torch.equal(first, again) and not torch.equal(first, other)
+    torch.testing.assert_close(alone[0], first[3])
+
+
+# --------------------------------------------------------------------------------------------- encoders and decoders
+
+
+@having(Encoder)
+def test_encoders(instance: Instance) -> None:
+    model, x = instance.build(), instance.data(4)
+    posterior = model.encode(x)
+    assert posterior.batch_shape == (4,) and posterior.event_shape == model.latent_shape
+    assert len(posterior.mean.unique(dim=0)) == 4
+    torch.testing.assert_close(model.encode(x[1:2]).mean[0], posterior.mean[1])
+
+
+@having(Decoder)
+def test_samples_are_decoded_from_the_prior(instance: Instance) -> None:
+    """E[x] of samples is E[decode(z)] of codes from the prior."""
+    model, num = instance.build(), 4000
+    assert model.prior().batch_shape == () and model.prior().event_shape == model.latent_shape
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        decoded = model.decode(model.prior().sample((num,)))
+    assert decoded.shape == (num, *instance.event_shape)
+    if instance.levels is not None:
+        assert decoded.min() >= 0 and decoded.max() <= 1
+    drawn = model.sample(num, generator=seeded(), batch_size=num)
+    z = (drawn.mean(0) - decoded.mean(0)) / ((drawn.var(0) + decoded.var(0)) / num).sqrt()
+    assert z.abs().max() < 4.5
+    assert (decoded.std(0) > 0.02).any(), "the code changes nothing"
+
+
+@having(ImportanceWeighted, Decoder, where=is_binary)
+def test_pairs_of_pixels_of_samples_follow_the_likelihood(instance: Instance) -> None:
+    model, num = instance.build(), 20_000
+    axis = torch.linspace(-7, 7, 2001)[:, None]
+    with torch.no_grad():
+        weights, p = model.prior().log_prob(axis).softmax(0), model.decode(axis).flatten(1)
+    x = model.sample(num, generator=seeded(), batch_size=num).flatten(1)
+    expected, found = (weights[:, None] * p).T @ p, x.T @ x / num
+    z = (found - expected) / (expected * (1 - expected) / num).sqrt()
+    assert z[~torch.eye(len(z), dtype=torch.bool)].abs().max() < 4.5
+
+
+# --------------------------------------------------------------------------------------------- adversaries, classifiers
+
+
+@having(Adversarial)
+def test_a_generator_step_leaves_the_critic_alone_and_the_other_way_round(instance: Instance) -> None:
+    model, batch = instance.build(), batch_of(instance)
+    fake = model.draw(model.streams(batch))
+    assert fake.requires_grad
+    model.critic_loss(batch.x, fake.detach())["loss"].backward()
+    assert all(parameter.grad is None for parameter in model.generator.parameters())
+    owned = {id(p) for part in (model.generator, model.critic) for p in part.parameters()}
+    assert owned == {id(p) for p in model.parameters()}
+
+
+@having(Classifier)
+def test_classifiers(instance: Instance) -> None:
+    model, batch = instance.build(), batch_of(instance)
+    features, logits = model.features(batch.x), model(batch.x)
+    assert features.shape == (6, model.num_features) and logits.shape == (6, model.num_classes)
+    torch.testing.assert_close(model(batch.x[2:3])[0], logits[2])
+    expected = -logits.log_softmax(1)[torch.arange(6), batch.labels].mean()
+    torch.testing.assert_close(model.training_step(batch, 0)["loss"], expected)
+
+
+# -------------------------------------------------------------------------------------------------------------- Gaussian
+
+
+def gaussian(instance_data: Tensor, **arguments: Any) -> Gaussian:
+    model = Gaussian(event_shape=list(instance_data.shape[1:]), **arguments)
+    model.statistics = model.gather(instance_data, generator=seeded())
+    model.finish()
+    return model.eval()
+
+
+def correlated(num: int, size: int) -> Tensor:
+    generator = seeded(7)
+    mixing = torch.randn(size, size, generator=generator)
+    return torch.randn(num, size, generator=generator) @ mixing + torch.randn(size, generator=generator)
+
+
+def test_gaussian_fit_is_the_mean_and_covariance_of_numpy() -> None:
+    x = correlated(500, 4) * 0.1 + 1000  # far from zero, where sums of squares cancel
+    model = Gaussian(event_shape=[4], jitter=0.25)
+    parts = [model.gather(part) for part in x.split(120)]
+    model.statistics = {name: sum(part[name] for part in parts) for name in parts[0]}
+    model.finish()
+    factor = model._cholesky().double()
+    data = x.double().numpy()
+    np.testing.assert_allclose(model.loc.numpy(), data.mean(0), rtol=1e-6)
+    expected = np.cov(data, rowvar=False, bias=True) + 0.25 * np.eye(4)
+    np.testing.assert_allclose((factor @ factor.T).numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gaussian_density_is_that_of_torch_and_scipy() -> None:
+    x = correlated(300, 5)
+    model = gaussian(x)
+    torch.testing.assert_close(model.log_prob(x), MultivariateNormal(model.loc, scale_tril=model._cholesky()).log_prob(x))
+    factor = model._cholesky().double().numpy()
+    expected = stats.multivariate_normal(model.loc.double().numpy(), factor @ factor.T).logpdf(x.double().numpy())
+    np.testing.assert_allclose(model.log_prob(x).numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_gaussian_change_of_variables_is_that_of_autograd() -> None:
+    instance = Instance(Gaussian, {"event_shape": [1, 2, 2], "levels": 256, "logit": 1e-3, "jitter": 0.1}, 256)
+    model, x = instance.build(), instance.data(20).double()
+    y = model.double().dequantize(x, generator=seeded())
+    base = MultivariateNormal(model.loc, scale_tril=model._cholesky())
+    for row in y:
+        jacobian = torch.autograd.functional.jacobian(lambda v: model._transform(v[None])[0][0], row.flatten())
+        expected = base.log_prob(model._transform(row[None])[0][0]) + torch.linalg.slogdet(jacobian).logabsdet
+        torch.testing.assert_close(model.log_prob(row[None])[0], expected)
+    transformed = torch.logit(1e-3 + (1 - 2e-3) * y.flatten(1))
+    torch.testing.assert_close(model._transform(y)[0], transformed)
+
+
+def test_gaussian_logit_keeps_its_digits_at_black_and_white() -> None:
+    """Float32 against float64 where the logit is steepest."""
+    model = Gaussian(event_shape=[3], levels=256, logit=1e-6)
+    x = torch.tensor([[0.0, 1.0, 0.5], [2.0**-30, 1 - 2.0**-24, 1e-3], [1e-5, 1 - 2.0**-18, 0.9]])
+    for single, double in zip(model._transform(x), model._transform(x.double()), strict=True):
+        torch.testing.assert_close(single.double(), double, atol=2e-5, rtol=1e-6)
+
+
+def test_dequantisation_bounds_the_probability_of_the_pixels() -> None:
+    """One pixel of 8 levels under a narrow Gaussian, where the probability of a level is a difference of erf."""
+    levels = 8
+    model = Gaussian(event_shape=[1], levels=levels)
+    model.loc.fill_(0.4)
+    model.scale_tril.fill_(0.15)
+    edges = stats.norm(0.4, 0.15).cdf(np.arange(levels + 1) / levels)
+    exact = np.log(np.diff(edges))
+    x = (torch.arange(levels) / (levels - 1))[:, None]
+    y = model.dequantize(x.expand(4000, levels, 1), generator=seeded())
+    draws = model.log_prob(y.reshape(-1, 1)).view(4000, levels) - math.log(levels)
+    bound, error = draws.mean(0).numpy(), (draws.std(0) / math.sqrt(len(draws))).numpy()
+    assert (bound < exact + 4 * error).all()
+    gap = [
+        exact[k] - integrate.quad(lambda y: stats.norm(0.4, 0.15).logpdf(y), k / levels, (k + 1) / levels)[0] * levels
+        for k in range(levels)
+    ] + np.log(levels)
+    np.testing.assert_array_less(np.abs(exact - gap - bound), 4.5 * error)
+    assert gap.max() > 0.1
+
+
+@pytest.mark.parametrize("logit", [None, 1e-3])
+def test_gaussian_samples_have_the_probabilities_of_their_levels(logit: float | None) -> None:
+    levels = 8
+    model = Gaussian(event_shape=[1], levels=levels, logit=logit)
+    model.loc.fill_(0.4 if logit is None else -0.5)
+    model.scale_tril.fill_(0.3 if logit is None else 1.5)
+    edges = np.arange(1, levels) / levels
+    y = edges if logit is None else np.log((s := logit + (1 - 2 * logit) * edges) / (1 - s))
+    inner = stats.norm(float(model.loc), float(model.scale_tril)).cdf(y)
+    x = model.sample(20_000, generator=seeded(), batch_size=20_000)
+    counts = torch.bincount((x * (levels - 1)).round().long().flatten(), minlength=levels)
+    follows(counts, torch.tensor(np.diff([0, *inner, 1])).log())
+
+
+# -------------------------------------------------------------------------------------------- the discretised logistic
+
+LEVELS = torch.arange(256) / 255
+LOCS = [-100.0, -0.3, 0.0, 0.2, 0.501, 1.0, 1.7, 100.0]
+SCALES = [1e-4, 9e-4, 0.01, 0.2, 20.0, 1e4]
+
+
+def logistics() -> Iterator[tuple[float, float, DiscretizedLogistic]]:
+    for loc in LOCS:
+        for scale in SCALES:
+            yield loc, scale, DiscretizedLogistic(torch.tensor(loc), torch.tensor(scale))
+
+
+def logistic_log_probs(loc: float, scale: float) -> np.ndarray:
+    """By scipy, in float64; through the upper tail above the centre, where differences of the other cancel."""
+    cut = (np.arange(257) - 0.5) / 255
+    cut[[0, -1]] = -np.inf, np.inf
+    lower, upper = stats.logistic.cdf(cut, loc, scale), stats.logistic.sf(cut, loc, scale)
+    probs = np.where(cut[:-1] > loc, upper[:-1] - upper[1:], lower[1:] - lower[:-1])
+    with np.errstate(divide="ignore"):
+        return np.log(probs)
+
+
+def test_discretised_logistic_sums_to_one_at_extremes_too() -> None:
+    for loc, scale, distribution in logistics():
+        log_probs = distribution.log_prob(LEVELS)
+        assert log_probs.dtype == torch.float32 and log_probs.isfinite().all(), (loc, scale)
+        assert log_probs.double().logsumexp(0).abs() < 2e-4, (loc, scale)
+
+
+def test_discretised_logistic_is_a_difference_of_the_distribution_functions_of_scipy() -> None:
+    for loc, scale, distribution in logistics():
+        expected = logistic_log_probs(loc, scale)
+        is_sure = expected > -600  # beyond it scipy's differences underflow
+        found = distribution.log_prob(LEVELS).double().numpy()
+        np.testing.assert_allclose(found[is_sure], expected[is_sure], rtol=1e-4, atol=1e-3, err_msg=f"{loc}, {scale}")
+
+
+def test_discretised_logistic_gradients_are_finite_at_extremes() -> None:
+    for loc, scale, _ in logistics():
+        parameters = torch.tensor([loc, scale], requires_grad=True)
+        DiscretizedLogistic(parameters[0], parameters[1]).log_prob(LEVELS).sum().backward()
+        assert parameters.grad is not None and parameters.grad.isfinite().all(), (loc, scale)
+
+
+def test_discretised_logistic_mean_is_the_enumerated_one() -> None:
+    for loc, scale, distribution in logistics():
+        expected = float((distribution.log_prob(LEVELS).double().exp() * LEVELS.double()).sum())
+        assert math.isclose(float(distribution.mean), expected, abs_tol=1e-4), (loc, scale)
+
+
+def test_discretised_logistic_draws_by_its_probabilities() -> None:
+    uniforms = rand((1, 40_000), Streams(0, [0]))[0]
+    for loc, scale, distribution in logistics():
+        x = distribution.icdf(uniforms)
+        numbers = (x * 255).round()
+        assert torch.equal(numbers / 255, x) and (x.sort().values == x[uniforms.argsort()]).all(), (loc, scale)
+        follows(torch.bincount(numbers.long(), minlength=256), torch.tensor(logistic_log_probs(loc, scale)))
+
+
+def test_discretised_logistic_draws_at_the_ends_of_the_unit_interval() -> None:
+    x = DiscretizedLogistic(torch.tensor(0.5), torch.tensor(0.2)).icdf(torch.tensor([0.0, 1 - 2.0**-24, 1.0]))
+    assert x.tolist() == [0, 1, 1]
+
+
+# ------------------------------------------------------------------------------------------------------------------- VAE
+
+
+@having(ImportanceWeighted, Encoder, Decoder)
+def test_the_analytic_divergence_is_the_sampled_one(instance: Instance) -> None:
+    model, x = instance.build(), instance.data(3)
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        posterior, prior = model.encode(x), model.prior()
+        z = posterior.sample((20_000,))
+        terms = posterior.log_prob(z) - prior.log_prob(z)
+        error = terms.std(0) / math.sqrt(len(z))
+        assert ((terms.mean(0) - kl_divergence(posterior, prior)).abs() < 4.5 * error).all()
+        # and it is the one in the elbo: with the same noise, elbo + kl is the likelihood at one code
+        noise = Streams(0, range(3))
+        elbo, weights = (f(x, *a, generator=Streams(0, range(3))) for f, a in ((model.elbo, ()), (model.log_weights, (1,))))
+        z = posterior.base_dist.loc + posterior.base_dist.scale * torch.special.ndtri(rand((3, *model.latent_shape), noise))
+        sampled = posterior.log_prob(z) - prior.log_prob(z)
+        torch.testing.assert_close(elbo + kl_divergence(posterior, prior), weights[0] + sampled, atol=1e-3, rtol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------------------- GAN
+
+
+def test_the_losses_of_the_gan_are_those_of_its_paper() -> None:
+    instance = Instance(GAN, {"event_shape": [1, 4, 4], "latent_dim": 2, "channels": 8, "penalty": 0.0}, 256)
+    model, real, fake = instance.build(), instance.data(5), instance.data(7, seed=1)
+    probability = model.critic(real).sigmoid().mean(1), model.critic(fake).sigmoid().mean(1)  # D of the paper
+    expected = -probability[0].log().mean() - (1 - probability[1]).log().mean()
+    torch.testing.assert_close(model.critic_loss(real, fake)["loss"], expected)
+    torch.testing.assert_close(model.generator_loss(fake), -probability[1].log().mean())
+    accuracy = ((probability[0] > 0.5).float().mean() + (probability[1] < 0.5).float().mean()) / 2
+    torch.testing.assert_close(model.critic_loss(real, fake)["critic_accuracy"], accuracy)
+
+
+def test_the_penalty_of_the_gan_is_that_of_finite_differences() -> None:
+    arguments = {"event_shape": [1, 4, 4], "latent_dim": 2, "channels": 8}
+    plain, penalised = (Instance(GAN, {**arguments, "penalty": p}, 256).build().double() for p in (0.0, 3.0))
+    real, fake = (Instance(GAN, arguments, 256).data(num).double() for num in (5, 7))
+
+    def penalty() -> Tensor:
+        return penalised.critic_loss(real, fake)["loss"] - plain.critic_loss(real, fake)["loss"]
+
+    step, squares = 1e-6, torch.zeros(5, dtype=torch.float64)
+    with torch.no_grad():
+        for direction in torch.eye(16, dtype=torch.float64).view(16, 1, 4, 4):
+            ends = [plain.critic(real + sign * step * direction)[:, 0] for sign in (1, -1)]
+            squares += ((ends[0] - ends[1]) / (2 * step)) ** 2
+    torch.testing.assert_close(penalty(), 3.0 / 2 * squares.mean(), atol=1e-7, rtol=1e-5)
+    # it reaches the weights: its derivative along one of them
+    weight = penalised.critic[1].weight
+    (gradient,) = torch.autograd.grad(penalised.critic_loss(real, fake)["loss"], weight)
+    losses = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            weight[0, 0, 1, 1] += sign * step
+        losses.append(penalised.critic_loss(real, fake)["loss"].detach())
+        with torch.no_grad():
+            weight[0, 0, 1, 1] -= sign * step
+    torch.testing.assert_close(gradient[0, 0, 1, 1], (losses[0] - losses[1]) / (2 * step), atol=1e-6, rtol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------------------ MADE
+
+
+def naive_sample(model: MADE, streams: Streams) -> Tensor:
+    """One full pass per pixel, from the uniforms that `draw` takes."""
+    masks = (rand((len(streams), 1), streams)[:, 0] * model.num_masks).long()
+    uniforms = rand((len(streams), model.size), streams)
+    x = torch.zeros(len(streams), model.size)
+    for d in range(model.size):
+        for k in range(model.num_masks):
+            x[:, d] = torch.where(masks == k, (uniforms[:, d] < model._logits(x, k)[:, d].sigmoid()).float(), x[:, d])
+    return x.view(-1, *model.event_shape)
+
+
+@pytest.mark.parametrize("hidden", [3, 40, 150])
+@pytest.mark.parametrize("event_shape", [[1, 1, 1], [1, 4, 5], [2, 6, 6]])  # 72 pixels are three blocks
+def test_made_draws_the_bits_of_one_pass_per_pixel(event_shape: list[int], hidden: int) -> None:
+    model = Instance(MADE, {"event_shape": event_shape, "hidden": hidden, "num_masks": 3}, 2).build()
+    with torch.no_grad():
+        for num in (1, 200):
+            assert torch.equal(model.draw(Streams(0, range(num))), naive_sample(model, Streams(0, range(num))))
+
+
+def test_made_degrees_obey_the_paper() -> None:
+    model = MADE(event_shape=[1, 6, 6], hidden=400, num_masks=2)
+    first, second = model.degrees.long().unbind(1)
+    assert first.min() == 1 and first.max() == 35 and second.max() == 35
+    assert (second.amin(1) >= first.amin(1)).all() and not torch.equal(first[0], first[1])
+    assert torch.equal(model.degrees, MADE(event_shape=[1, 6, 6], hidden=400, num_masks=2).degrees)
+    assert not torch.equal(model.degrees, MADE(event_shape=[1, 6, 6], hidden=400, num_masks=2, mask_seed=1).degrees)
+
+
+def test_made_trains_its_masks_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    instance = next(i for i in INSTANCES if i.cls is MADE and i.arguments["num_masks"] == 3)
+    model, x = instance.build(), instance.data(5)
+    mixture = model.log_prob(x)
+    model.train()
+    components = []
+    for step in range(6):
+        monkeypatch.setattr(MADE, "global_step", step)
+        components.append(model.log_prob(x))
+    assert torch.equal(torch.stack(components[:3]), torch.stack(components[3:]))
+    assert not torch.allclose(components[0], components[1])
+    torch.testing.assert_close(torch.stack(components[:3]).logsumexp(0) - math.log(3), mixture)
+
+
+def test_made_refuses_masks_that_it_cannot_condition_on() -> None:
+    model, x = MADE(event_shape=[1, 3, 3], hidden=4, num_masks=2), torch.zeros(2, 1, 3, 3)
+    hole = torch.ones(1, 3, 3, dtype=torch.bool)
+    hole[0, 1, 1] = False
+    right_half = torch.tensor([False, True, True]).expand(1, 3, 3)
+    for mask in (hole, right_half, torch.stack([torch.ones_like(hole), hole])):
+        with pytest.raises(ConfigError, match="raster order"):
+            model.complete(x, mask)
+    for mask in (hole.float(), hole[:, :2], hole.expand(3, 1, 3, 3)):
+        with pytest.raises(ConfigError, match="expected a bool mask"):
+            model.complete(x, mask)
