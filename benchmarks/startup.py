@@ -29,7 +29,8 @@ def main() -> None:
     ratio = found["ours"] / found["alone"]
     report(
         f"Loading {arguments.name} and drawing 64 images in a fresh process takes {found['ours']:.2f} s, "
-        f"{ratio:.2f} times the {found['alone']:.2f} s of importing torch and lightning alone (required: at most {REQUIRED}).",
+        f"{ratio:.2f} times the {found['alone']:.2f} s of importing torch and lightning alone "
+        f"(required: at most {REQUIRED}).",
         arguments.json,
         benchmark="startup",
         ratio=ratio,

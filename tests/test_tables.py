@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -59,22 +58,33 @@ def models() -> dict[str, tuple[ZooModule, str]]:
     }
 
 
-@pytest.fixture(scope="module")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A zoo of five small models, measured as real ones are: saved, then measured from the folder, then registered."""
-    folder = tmp_path_factory.mktemp("checkpoints")
+def ship(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Makes `folder` the place of the shipped checkpoints, and blobs their data."""
     names = {"MNIST": "mnist", "BinarizedMNIST": "binarized-mnist"}
+    patch.setattr(registry, "SHIPPED", folder)
+    patch.setattr(registry, "REGISTRY", folder / "registry.json")
+    patch.setattr("zoo.training.recipe.build_data", lambda section, seed: Digits(names[section["class"]]))
+    patch.setattr("zoo.metrics.evaluate.SAMPLE_SLICE", 60)
+
+
+@pytest.fixture(scope="module")
+def small_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five small models, measured as real ones are: saved, then measured from the folder, then registered."""
+    folder = tmp_path_factory.mktemp("checkpoints")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "SHIPPED", folder)
-        patch.setattr(registry, "REGISTRY", folder / "registry.json")
-        patch.setattr("zoo.training.recipe.build_data", lambda section, seed: Digits(names[section["class"]]))
-        patch.setattr("zoo.metrics.evaluate.SAMPLE_SLICE", 60)
+        ship(folder, patch)
         for name, (model, data) in models().items():
             recipe = {"name": name, "data": {"class": data}, "evaluation": SETTINGS}
             Zoo.save(model, folder / name, recipe=recipe)
             update(folder / name, evaluate_checkpoint(f"local-dir:{folder / name}", progress=False))
             (folder / "registry.json").write_text(registry.render_registry())
-        yield folder
+    return folder
+
+
+@pytest.fixture
+def shipped(small_zoo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    ship(small_zoo, monkeypatch)
+    return small_zoo
 
 
 def recorded(name: str) -> list[Measurement]:

@@ -1,0 +1,395 @@
+"""The `zoo` command, end to end: every command on small stand-ins, and the pictures of every shipped checkpoint."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import zoo
+from zoo import Zoo, checkpoint
+from zoo.autoregressive.made import MADE
+from zoo.capabilities import GenerativeModel
+from zoo.cli import main
+from zoo.training.callbacks import LogMeans
+
+DATA = {"class": "Digits", "batch_size": 256}
+VAE_RECIPE = {
+    "name": "vae",
+    "seed": 3,
+    "data": DATA,
+    "model": {
+        "class": "zoo.vae.vae.VAE",
+        "event_shape": [1, 8, 8],
+        "latent_dim": 3,
+        "channels": 8,
+        "hidden": 8,
+        "likelihood": "discretized-logistic",
+    },
+    "optimization": {"lr": 1e-3},
+    "trainer": {"max_epochs": 5, "progress": False, "accelerator": "cpu"},
+    "evaluation": {"k": 6, "draws": 2},
+}
+QUIET = ["--trainer.progress=false", "--trainer.accelerator", "cpu"]
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `zoo WORDS`, which must end well, and gives what it prints."""
+
+    def call(*words: object) -> str:
+        capsys.readouterr()
+        status = main([str(word) for word in words])
+        output = capsys.readouterr()
+        assert status == 0, output.err
+        return output.out
+
+    return call
+
+
+@pytest.fixture
+def fail(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `zoo WORDS`, which must end badly, and gives the one line that it says."""
+
+    def call(*words: object) -> str:
+        capsys.readouterr()
+        status = main([str(word) for word in words])
+        output = capsys.readouterr()
+        assert status == 1 and output.err.count("\n") == 1 and output.err.startswith("zoo: "), output
+        return output.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe, the checkpoint `vae` that it makes in one epoch, and the untrained checkpoint `made`."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "vae.yaml").write_text(yaml.safe_dump(VAE_RECIPE))
+    assert main(["fit", str(folder / "vae.yaml"), "--trainer.max_epochs", "1", "--out", str(folder / "vae")]) == 0
+    torch.manual_seed(0)
+    made = MADE(event_shape=[1, 8, 8], hidden=16, num_masks=2)
+    Zoo.save(made, folder / "made", recipe={"name": "made", "data": DATA})
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of PNG files, 12 x 10 pixels, in nested folders that are their labels."""
+    generator = np.random.default_rng(0)
+    for i in range(40):
+        path = tmp_path / "images" / ("even", "odd")[i % 2] / f"part{i % 4}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (12, 10), np.uint8)).save(path)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> Path:
+    x = np.random.default_rng(0).integers(0, 256, (60, 1, 8, 8), np.uint8)
+    np.savez(tmp_path / "arrays.npz", x=x)
+    return tmp_path / "arrays.npz"
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / checkpoint.WEIGHTS).read_bytes()
+
+
+def size(path: Path) -> tuple[int, int]:
+    """Columns and rows of a grid of 8x8 images."""
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        width, height = picture.size
+    return (width // 2 - 2) // 10, (height // 2 - 2) // 10
+
+
+# ------------------------------------------------------------------------------------------------------ looking around
+
+
+def test_looking_around_imports_neither_torch_nor_lightning() -> None:
+    code = """
+import sys
+import zoo
+from zoo.cli import main
+zoo.Zoo.list()
+for words in (["list"], ["list", "--json"], ["list", "gaussian-*"], ["info", "gaussian-mnist"], ["info", "x"], ["--help"]):
+    try:
+        main(words)
+    except SystemExit as exit:
+        assert exit.code == 0
+print("loaded", *sorted({"torch", "lightning", "torchvision", "torchmetrics", "numpy"} & sys.modules.keys()))
+"""
+    root = Path(zoo.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=True
+    )
+    assert "gaussian-mnist" in done.stdout and done.stdout.splitlines()[-1] == "loaded", done.stdout
+    assert done.stderr.count("\n") == 1 and "no checkpoint is called 'x'" in done.stderr
+
+
+def test_a_failure_is_the_status_of_the_process() -> None:
+    root = Path(zoo.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-m", "zoo.cli", "info", "gaussian-mnis"], cwd=root, capture_output=True)
+    assert done.returncode == 1 and done.stdout == b""
+    assert done.stderr.count(b"\n") == 1 and b"did you mean 'gaussian-mnist'?" in done.stderr
+
+
+def test_list(run: Run, fail: Run) -> None:
+    assert [line.split()[0] for line in run("list").splitlines()] == Zoo.list()
+    assert [entry["source"] for entry in json.loads(run("list", "--json"))] == Zoo.list()
+    assert run("list", "gaussian-*").startswith("gaussian-mnist")
+    assert json.loads(run("list", "--capability", "Classifier", "--json"))[0]["source"] == "lenet-mnist"
+    assert run("list", "--family", "classifier", "--capability", "TractableDensity") == ""
+    assert "did you mean 'ClosedForm'?" in fail("list", "--capability", "closedform")
+
+
+def test_info(run: Run, home: Path) -> None:
+    assert json.loads(run("info", "lenet-mnist", "--json"))["capabilities"] == ["Classifier"]
+    text = run("info", f"local-dir:{home / 'vae'}")
+    assert "zoo.vae.vae.VAE" in text and "ImportanceWeighted" in text and "max_epochs: 1" in text
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "options", "shape"),
+    [
+        ("sample", "vae", ["-n", 6], (3, 2)),
+        ("sample", "vae", ["-n", 4, "--expected"], (2, 2)),
+        ("sample", "made", ["--num", 4], (2, 2)),
+        ("interpolate", "vae", ["-n", 2, "--steps", 5], (5, 2)),
+        ("traverse", "vae", ["--steps", 4], (4, 3)),
+        ("reconstruct", "vae", ["-n", 3], (3, 2)),
+        ("complete", "made", ["-n", 3, "--known", 0.5, "--draws", 2], (3, 4)),
+    ],
+)
+def test_pictures(
+    command: str, name: str, options: list[object], shape: tuple[int, int], home: Path, tmp_path: Path, run: Run
+) -> None:
+    first, again, other = (tmp_path / f"{i}.png" for i in range(3))
+    source = f"local-dir:{home / name}"
+    assert run(command, source, *options, "--out", first).strip() == str(first)
+    assert size(first) == shape
+    run(command, source, *options, "--out", again)
+    run(command, source, *options, "--out", other, "--seed", 1)
+    assert first.read_bytes() == again.read_bytes() != other.read_bytes()
+
+
+def test_complete_keeps_what_is_known(home: Path, tmp_path: Path, run: Run) -> None:
+    run("complete", f"local-dir:{home / 'made'}", "-n", 2, "--known", 0.5, "--draws", 1, "--out", tmp_path / "c.png")
+    pixels = np.asarray(Image.open(tmp_path / "c.png").convert("L"))[::2, ::2]
+    original, erased, completed = (pixels[2 + 10 * row : 10 + 10 * row, 2:10] for row in range(3))
+    assert (original[:4] == erased[:4]).all() and (original[:4] == completed[:4]).all()
+    assert (erased[4:] == 128).all() and set(np.unique(completed[4:])) <= {0, 255}
+
+
+@pytest.mark.parametrize("name", Zoo.list())
+def test_pictures_of_shipped_checkpoints(name: str, tmp_path: Path, run: Run, fail: Run) -> None:
+    has = Zoo.info(name).capabilities
+    path = tmp_path / "picture.png"
+    if "GenerativeModel" not in has:
+        assert "expected a model of images" in fail("sample", name, "--out", path)
+        return
+    commands: list[list[object]] = [["sample", "-n", 2]]
+    if "Decoder" in has:
+        commands += [["sample", "-n", 2, "--expected"], ["interpolate", "-n", 1, "--steps", 3], ["traverse", "-n", 1]]
+    for command, *options in commands:
+        run(command, name, *options, "--out", path)
+        with Image.open(path) as picture:
+            assert len(np.unique(np.asarray(picture))) > 2  # more than a background
+        path.unlink()
+
+
+@pytest.mark.parametrize("name", Zoo.list())
+def test_pictures_of_the_data_of_shipped_checkpoints(name: str, tmp_path: Path, run: Run, real_data: str) -> None:
+    has, path = Zoo.info(name).capabilities, tmp_path / "picture.png"
+    commands = [word for word, needed in (("reconstruct", "Encoder"), ("complete", "Completable")) if needed in has]
+    for command in commands:
+        run(command, name, "-n", 2, "--out", path)
+        assert len(np.unique(np.asarray(Image.open(path)))) > 2
+    assert path.exists() == bool(commands)
+
+
+# ------------------------------------------------------------------------------------------------ training and numbers
+
+
+def test_fit(home: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "vae"
+    assert f"zoo evaluate local-dir:{out} --write" in run(
+        "fit", home / "vae.yaml", "--out", out, "--seed", 4, "--model.latent_dim=2", "--optimization.lr", "1e-2"
+    )
+    recipe = yaml.safe_load((out / "recipe.yaml").read_text())
+    assert (recipe["seed"], recipe["model"]["latent_dim"], recipe["optimization"]["lr"]) == (4, 2, 0.01)
+    assert Zoo.load(f"local-dir:{out}").hparams["latent_dim"] == 2
+    run_folder = tmp_path / "vae.run"
+    assert (run_folder / "last.ckpt").exists() and (run_folder / "recipe.yaml").exists()
+    assert sorted(path.name for path in (run_folder / "samples").iterdir()) == [f"epoch_{i:04d}.png" for i in range(5)]
+
+
+def test_evaluate(home: Path, tmp_path: Path, run: Run, fail: Run) -> None:
+    folder = Zoo.save(Zoo.load(f"local-dir:{home / 'vae'}"), tmp_path / "vae", recipe=VAE_RECIPE)
+    source = f"local-dir:{folder}"
+    assert "4 are not in it" in run("evaluate", source)
+    assert "neg_elbo" in run("evaluate", source, "--write")
+    assert Image.open(folder / "samples.png").size == (164, 164) and "neg_elbo" in (folder / "README.md").read_text()
+    rows = json.loads((folder / "metrics.json").read_text())["measurements"]
+    assert [row["name"] for row in rows] == ["neg_elbo", "neg_elbo", "nll", "nll"]
+    assert {row["command"] for row in rows} == {"zoo evaluate local-dir:vae"}
+    assert run("evaluate", source).splitlines()[-1] == "no number differs from those recorded with the same settings"
+    found = json.loads(run("evaluate", source, "--slice", "--json"))
+    assert found["differences"] == [] and {row["n"] for row in found["measurements"]} == {25}
+
+    rows[0]["value"] += 1.0
+    rows[0]["details"]["slice"]["value"] += 1.0
+    checkpoint.update(folder, rows)
+    assert "1 of 4 numbers differ from its record: neg_elbo: recorded" in fail("evaluate", source)
+    assert "1 of 4 numbers differ" in fail("evaluate", source, "--slice")
+    run("evaluate", source, "--k", 7, "--only", "likelihood", "--write")  # puts the numbers right
+    rows = json.loads((folder / "metrics.json").read_text())["measurements"]
+    assert [row["details"].get("k") for row in rows] == [None, None, 7, 7]
+    assert {row["command"] for row in rows} == {"zoo evaluate local-dir:vae --k 7"}
+    run("evaluate", source)
+
+
+def test_reproduce(run: Run, fail: Run) -> None:
+    rows = {row["model"]: row for row in json.loads(run("reproduce", "taxonomy", "--json"))["rows"]}
+    assert rows.keys() == {name for name in Zoo.list() if "GenerativeModel" in Zoo.info(name).capabilities}
+    assert rows["gaussian-mnist"]["density"].startswith("exact") and rows["gaussian-mnist"]["latents"] == "no"
+    assert "gaussian-mnist" in run("reproduce", "taxonomy")
+    assert "80.97" in run("reproduce", "mnist-nll", "--recorded")
+    assert "did you mean 'mnist-nll'?" in fail("reproduce", "mnist-nl")
+
+
+def test_finetune_on_a_folder_of_images(home: Path, images: Path, tmp_path: Path, run: Run, fail: Run) -> None:
+    source, out = f"local-dir:{home / 'vae'}", tmp_path / "mine"
+    (images / "odd" / "broken.png").write_bytes(b"no picture")
+    printed = run(
+        "finetune", source, "--data", images, "--out", out, "--epochs", 2, "--resize", "--skip-corrupt",
+        "--evaluation.k", 5, "--data.batch_size", 8, *QUIET,
+    )  # fmt: skip
+    lines = printed.splitlines()
+    assert [line.split()[0] for line in lines[:-1]] == ["before:", "after:"] * 4 and lines[-1] == str(out)
+    rows = json.loads((out / "metrics.json").read_text())["measurements"]
+    assert [row["name"] for row in rows] == ["neg_elbo", "neg_elbo", "nll", "nll"]
+    assert all(row["details"]["before"] != row["value"] and row["data"] == "images" for row in rows)
+    assert weights(out) != weights(home / "vae")
+
+    mine = f"local-dir:{out}"
+    assert "no number differs" in run("evaluate", mine)
+    run("sample", mine, "-n", 4, "--out", tmp_path / "samples.png")
+    run("reconstruct", mine, "-n", 4, "--out", tmp_path / "reconstructed.png")
+    run(
+        "finetune",
+        mine,
+        "--data",
+        images,
+        "--out",
+        tmp_path / "more",
+        "--epochs",
+        1,
+        "--resize",
+        "--skip-corrupt",
+        *QUIET,
+    )
+    images.rename(tmp_path / "elsewhere")
+    assert f"{images}: expected a folder of images" in fail("evaluate", mine)
+    run("finetune", mine, "--data", tmp_path / "elsewhere", "--out", tmp_path / "again", "--epochs", 1, "--resize",
+        "--skip-corrupt", *QUIET)  # fmt: skip
+
+
+def test_finetune_on_arrays(home: Path, arrays: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "mine"
+    run("finetune", f"local-dir:{home / 'vae'}", "--data", arrays, "--out", out, "--epochs", 1, "--seed", 5, *QUIET)
+    assert yaml.safe_load((out / "recipe.yaml").read_text())["data"] == {"class": "Arrays", "path": str(arrays)}
+    assert "no number differs" in run("evaluate", f"local-dir:{out}")
+
+
+def test_finetune_in_python(home: Path, arrays: Path, tmp_path: Path) -> None:
+    from zoo.training.finetune import finetune
+
+    quiet = {"trainer.progress": False, "trainer.accelerator": "cpu"}
+    out = finetune(f"local-dir:{home / 'vae'}", arrays, tmp_path / "mine", epochs=1, overrides=quiet)
+    model = Zoo.load(f"local-dir:{out}")
+    assert isinstance(model, GenerativeModel) and model.sample(2).shape == (2, 1, 8, 8)
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[BaseException], None]]:
+    """Raises what it is given after the third step of training."""
+    handler = signal.getsignal(signal.SIGINT)  # Lightning puts it out of action when it is interrupted
+
+    def arm(error: BaseException) -> None:
+        def on_train_batch_end(self: LogMeans, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 3:
+                raise error
+
+        monkeypatch.setattr(LogMeans, "on_train_batch_end", on_train_batch_end)
+
+    yield arm
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.parametrize("every", [2, 100])  # with a checkpoint of the run before the interruption, and without one
+def test_an_interrupted_run_goes_on(
+    every: int,
+    home: Path,
+    arrays: Path,
+    tmp_path: Path,
+    interrupt: Callable[[BaseException], None],
+    monkeypatch: pytest.MonkeyPatch,
+    run: Run,
+    fail: Run,
+) -> None:
+    def words(out: str) -> list[object]:
+        return ["finetune", f"local-dir:{home / 'vae'}", "--data", arrays, "--out", tmp_path / out, "--epochs", 3,
+                "--data.batch_size", 16, "--trainer.checkpoint_every", every, *QUIET]  # fmt: skip
+
+    run(*words("whole"))
+    with monkeypatch.context():
+        interrupt(KeyboardInterrupt())
+        assert "give the same command with --resume" in fail(*words("mine"))
+        monkeypatch.undo()
+    assert not (tmp_path / "mine").exists()
+    assert "a run is there already; resume it" in fail(*words("mine"))
+    run(*words("mine"), "--resume")
+    assert weights(tmp_path / "mine") == weights(tmp_path / "whole")
+
+
+def test_a_full_disk_at_the_end_loses_nothing(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, fail: Run
+) -> None:
+    words = ["fit", home / "vae.yaml", "--out", tmp_path / "vae", "--trainer.max_epochs", 1]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write", full_disk)
+        assert "No space left on device" in fail(*words)
+    assert [path.name for path in tmp_path.iterdir()] == ["vae.run"]
+    run(*words, "--resume")
+    assert weights(tmp_path / "vae") == weights(home / "vae")
+
+
+def test_a_full_disk_in_training_loses_nothing(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, fail: Run
+) -> None:
+    words = ["fit", home / "vae.yaml", "--out", tmp_path / "vae", "--trainer.max_epochs", 1,
+             "--trainer.checkpoint_every", 2]  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full_disk)
+        assert "No space left on device" in fail(*words)
+    run(*words, "--resume")
+    assert weights(tmp_path / "vae") == weights(home / "vae")
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
