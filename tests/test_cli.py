@@ -123,17 +123,15 @@ import sys
 import zoo
 from zoo.cli import main
 zoo.Zoo.list()
-for words in (["list"], ["list", "--json"], ["list", "gaussian-*"], ["info", "gaussian-mnist"], ["info", "x"], ["--help"]):
+for words in ("list", "list --json", "list gaussian-*", "info gaussian-mnist", "info x", "--help"):
     try:
-        main(words)
+        main(words.split())
     except SystemExit as exit:
         assert exit.code == 0
 print("loaded", *sorted({"torch", "lightning", "torchvision", "torchmetrics", "numpy"} & sys.modules.keys()))
 """
     root = Path(zoo.__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert "gaussian-mnist" in done.stdout and done.stdout.splitlines()[-1] == "loaded", done.stdout
     assert done.stderr.count("\n") == 1 and "no checkpoint is called 'x'" in done.stderr
 
@@ -142,7 +140,7 @@ def test_a_failure_is_the_status_of_the_process() -> None:
     root = Path(zoo.__file__).parents[1]
     done = subprocess.run([sys.executable, "-m", "zoo.cli", "info", "gaussian-mnis"], cwd=root, capture_output=True)
     assert done.returncode == 1 and done.stdout == b""
-    assert done.stderr.count(b"\n") == 1 and b"did you mean 'gaussian-mnist'?" in done.stderr
+    assert done.stderr.count(b"\n") == 1 and b"did you mean 'gaussian-mnist'" in done.stderr
 
 
 def test_list(run: Run, fail: Run) -> None:
@@ -228,7 +226,17 @@ def test_pictures_of_the_data_of_shipped_checkpoints(name: str, tmp_path: Path, 
 def test_fit(home: Path, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "vae"
     assert f"zoo evaluate local-dir:{out} --write" in run(
-        "fit", home / "vae.yaml", "--out", out, "--seed", 4, "--model.latent_dim=2", "--optimization.lr", "1e-2"
+        "fit",
+        home / "vae.yaml",
+        "--out",
+        out,
+        "--seed",
+        4,
+        "--model.latent_dim=2",
+        "--optimization.lr",
+        "1e-2",
+        "--trainer.checkpoint_every",
+        10,
     )
     recipe = yaml.safe_load((out / "recipe.yaml").read_text())
     assert (recipe["seed"], recipe["model"]["latent_dim"], recipe["optimization"]["lr"]) == (4, 2, 0.01)
@@ -249,7 +257,7 @@ def test_evaluate(home: Path, tmp_path: Path, run: Run, fail: Run) -> None:
     assert {row["command"] for row in rows} == {"zoo evaluate local-dir:vae"}
     assert run("evaluate", source).splitlines()[-1] == "no number differs from those recorded with the same settings"
     found = json.loads(run("evaluate", source, "--slice", "--json"))
-    assert found["differences"] == [] and {row["n"] for row in found["measurements"]} == {25}
+    assert found["differences"] == [] and all(row["n"] < 300 for row in found["measurements"])
 
     rows[0]["value"] += 1.0
     rows[0]["details"]["slice"]["value"] += 1.0
@@ -269,7 +277,7 @@ def test_reproduce(run: Run, fail: Run) -> None:
     assert rows["gaussian-mnist"]["density"].startswith("exact") and rows["gaussian-mnist"]["latents"] == "no"
     assert "gaussian-mnist" in run("reproduce", "taxonomy")
     assert "80.97" in run("reproduce", "mnist-nll", "--recorded")
-    assert "did you mean 'mnist-nll'?" in fail("reproduce", "mnist-nl")
+    assert "did you mean 'mnist-nll'" in fail("reproduce", "mnist-nl")
 
 
 def test_finetune_on_a_folder_of_images(home: Path, images: Path, tmp_path: Path, run: Run, fail: Run) -> None:
@@ -367,26 +375,17 @@ def test_an_interrupted_run_goes_on(
     assert weights(tmp_path / "mine") == weights(tmp_path / "whole")
 
 
-def test_a_full_disk_at_the_end_loses_nothing(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, fail: Run
-) -> None:
-    words = ["fit", home / "vae.yaml", "--out", tmp_path / "vae", "--trainer.max_epochs", 1]
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_write", full_disk)
-        assert "No space left on device" in fail(*words)
-    assert [path.name for path in tmp_path.iterdir()] == ["vae.run"]
-    run(*words, "--resume")
-    assert weights(tmp_path / "vae") == weights(home / "vae")
-
-
-def test_a_full_disk_in_training_loses_nothing(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, fail: Run
+@pytest.mark.parametrize("where", [(checkpoint, "_write"), (torch, "save")])  # at the end, and in training
+def test_a_full_disk_loses_nothing(
+    where: tuple[Any, str], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, fail: Run
 ) -> None:
     words = ["fit", home / "vae.yaml", "--out", tmp_path / "vae", "--trainer.max_epochs", 1,
-             "--trainer.checkpoint_every", 2]  # fmt: skip
+             "--trainer.checkpoint_every", 5]  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", full_disk)
+        patch.setattr(*where, full_disk)
         assert "No space left on device" in fail(*words)
+    assert [path.name for path in tmp_path.iterdir()] == ["vae.run"]
+    assert (tmp_path / "vae.run" / "last.ckpt").exists() == (where[0] is checkpoint)
     run(*words, "--resume")
     assert weights(tmp_path / "vae") == weights(home / "vae")
 

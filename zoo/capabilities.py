@@ -255,7 +255,7 @@ class Adversarial(GenerativeModel):
         generator.step()
         self.critic.requires_grad_(True)
 
-        for schedule in self.lr_schedulers():
+        for schedule in self.lr_schedulers() or ():
             schedule.step()
         renamed = {"critic_loss" if name == "loss" else name: value for name, value in losses.items()}
         return {"generator_loss": loss.detach(), **renamed}

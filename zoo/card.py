@@ -122,7 +122,7 @@ def _body(folder: Path, name: str, source: str | None, level: int = 1, prefix: s
     if (folder / SAMPLES).exists():
         lines += [f"![Samples of {name}]({prefix}{SAMPLES})", ""]
         if {"EvidenceLowerBound", "Decoder"} <= set(entry.capabilities):
-            lines += ["Upper half: draws, pixel noise included. Lower half: the expected image of each code.", ""]
+            lines += ["Upper half: the expected image of each code. Lower half: draws, pixel noise included.", ""]
     lines += ["```python", *_snippet(source, entry.capabilities), "```", "", f"{heading}# Numbers", ""]
     lines += [
         *_table(_numbers(folder)),

@@ -429,7 +429,7 @@ def _record(options: argparse.Namespace, folder: Path, old: list[dict[str, Any]]
 
 
 def _portrait(model: GenerativeModel) -> Tensor:
-    """The 64 images of the card: draws, and, where draws carry pixel noise, expected images of codes for their half."""
+    """The 64 images of the card: draws; where these carry pixel noise, expected images of codes in place of half of them."""
     import torch
 
     from zoo.capabilities import Decoder, EvidenceLowerBound
@@ -438,7 +438,7 @@ def _portrait(model: GenerativeModel) -> Tensor:
     if not (isinstance(model, Decoder) and isinstance(model, EvidenceLowerBound)):
         return draws
     with torch.no_grad():
-        return torch.cat([draws[:32], model.decode(_codes(model, 32, seed=0))])
+        return torch.cat([model.decode(_codes(model, 32, seed=0)), draws[:32]])
 
 
 def _reproduce(options: argparse.Namespace) -> None:

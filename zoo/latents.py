@@ -174,7 +174,9 @@ def _lacking(model: GenerativeModel, capability: type, name: str) -> ConfigError
     hint = f"choose one that is, such as {', '.join(have[:5])}" if have else "choose a model that is"
     article = "an" if capability.__name__[0] in "AEIOU" else "a"
     needed = f"{article} {capability.__name__}"
-    return ConfigError(f"{name}: expected {needed} (zoo.capabilities), found {type(model).__name__}, which is none; {hint}")
+    return ConfigError(
+        f"{name}: expected {needed} (zoo.capabilities), found {type(model).__name__}, which is none; {hint}"
+    )
 
 
 def _is_one_or_more(x: Tensor, shape: tuple[int, ...]) -> bool:

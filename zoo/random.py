@@ -16,22 +16,32 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-_GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # int64 arithmetic wraps modulo 2^64, as the hash wants it
-_FIRST = 0xBF58476D1CE4E5B9 - 2**64
-_SECOND = 0x94D049BB133111EB - 2**64
+_GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
-def _shift(z: Tensor, bits: int) -> Tensor:
-    """Logical (zero-filling) right shift of int64."""
-    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+def _signed(value: int) -> int:
+    """The int64 that stands for `value` modulo 2^64; tensor arithmetic wraps as the hash wants it."""
+    return (value + 2**63) % 2**64 - 2**63
 
 
-def _mix(state: Tensor, value: Tensor | int) -> Tensor:
-    """Absorb `value` into 64-bit hash states, broadcasting."""
-    z = state + value + _GOLDEN
-    z = z.bitwise_xor_(_shift(z, 30)).mul_(_FIRST)
-    z = z.bitwise_xor_(_shift(z, 27)).mul_(_SECOND)
-    return z.bitwise_xor_(_shift(z, 31))
+def _mix(state: int, value: int) -> int:
+    """Absorb `value` into a 64-bit hash state."""
+    z = (state + value + _GOLDEN) % 2**64
+    z = (z ^ (z >> 30)) * _FIRST % 2**64
+    z = (z ^ (z >> 27)) * _SECOND % 2**64
+    return z ^ (z >> 31)
+
+
+def _mix_(z: Tensor) -> Tensor:
+    """The same in place for int64 tensors, given state + value."""
+    z.add_(_signed(_GOLDEN))
+    shifted = torch.empty_like(z)  # one buffer for all steps: fresh memory costs more than arithmetic
+    for bits, factor in ((30, _FIRST), (27, _SECOND), (31, 1)):
+        torch.bitwise_right_shift(z, bits, out=shifted)
+        z.bitwise_xor_(shifted.bitwise_and_(2 ** (64 - bits) - 1))  # the shift copied the sign
+        if factor != 1:
+            z.mul_(_signed(factor))
+    return z
 
 
 class Streams:
@@ -42,8 +52,7 @@ class Streams:
 
     def __init__(self, seed: int, index: Sequence[int] | Tensor, step: int = 0) -> None:
         keys = torch.as_tensor(index, dtype=torch.int64)
-        wrapped = (seed + 2**63) % 2**64 - 2**63
-        self._state = _mix(_mix(torch.full_like(keys, wrapped), step), keys)  # [B]
+        self._state = _mix_(keys + _signed(_mix(seed, step)))  # [B]
         self._calls = 0
 
     def __len__(self) -> int:
@@ -52,10 +61,10 @@ class Streams:
     def _uniform(self, size: tuple[int, ...], device: torch.device | str) -> Tensor:
         if size[0] != len(self):
             raise ValueError(f"asked for {size[0]} rows of noise from {len(self)} streams; the first size must match")
-        state = _mix(self._state.to(device), self._calls)[:, None]  # [B, 1]
+        state = _mix_(self._state + self._calls).to(device)[:, None]  # [B, 1]
         self._calls += 1
-        columns = math.prod(size[1:])
-        bits = _shift(_mix(state, torch.arange(columns, device=device)), 40)  # 24 bits: what float32 holds
+        z = _mix_(state + torch.arange(math.prod(size[1:]), device=device))
+        bits = z.bitwise_right_shift_(40).bitwise_and_(2**24 - 1)  # 24 bits: what float32 holds
         return bits.to(torch.float32).mul_(2.0**-24).view(size)
 
 
@@ -74,8 +83,8 @@ def rand(size: tuple[int, ...], source: Source = None, device: torch.device | st
 def randn(size: tuple[int, ...], source: Source = None, device: torch.device | str = "cpu") -> Tensor:
     """Standard normal draws of shape `size`; a CPU source gives the same draws on every device."""
     if isinstance(source, Streams):
-        # by the inverse of the distribution function, at the middle of each cell; the last would round to 1, so to infinity
-        return torch.special.ndtri((source._uniform(size, device) + 2.0**-25).clamp_(max=1 - 2.0**-24))
+        # by the inverse of the distribution function, at the middle of each of the 2^24 cells: exact and never infinite
+        return source._uniform(size, device).mul_(2).sub_(1 - 2.0**-24).erfinv_().mul_(math.sqrt(2))
     where = source.device if source is not None else "cpu"
     return torch.randn(size, generator=source, device=where).to(device)
 

@@ -2,7 +2,7 @@
 
     log p(x) = sum_d log p(x_d given x_<d),    p(x_d = 1 given x_<d) = sigmoid(o_d)                          (eq. 3)
     h1 = relu(b1 + (W1 * M1) x),  h2 = relu(b2 + (W2 * M2) h1),  o = c + (V * MV) h2 + (A * MA) x            (eq. 10)
-    M1[k, d] = 1 if m1(k) >= d,  M2[k, j] = 1 if m2(k) >= m1(j),  MV[d, k] = 1 if d > m2(k)                  (eqs. 12, 13)
+    M1[k, d] = 1 if m1(k) >= d,  M2[k, j] = 1 if m2(k) >= m1(j),  MV[d, k] = 1 if d > m2(k)           (eqs. 12, 13)
 
 with the degrees m(k) drawn at random, and drawn anew for each of `num_masks` masks that share the weights
 (connectivity-agnostic training). The model is the mixture of the masks' distributions, which averages probabilities.
@@ -24,7 +24,9 @@ from zoo.capabilities import Completable, TractableDensity
 from zoo.errors import ConfigError
 from zoo.random import Streams, rand, seed_from
 
-BLOCK = 28  # pixels whose units sampling follows one by one; any size gives the same samples, and this is about the fastest
+BLOCK = (
+    28  # pixels whose units sampling follows one by one; any size gives the same samples, and this is about the fastest
+)
 
 
 class MADE(TractableDensity, Completable):
@@ -118,8 +120,8 @@ class MADE(TractableDensity, Completable):
     def _scan(self, uniforms: Tensor, masks: Tensor) -> Tensor:
         """Pixels from uniforms [B, D] in order, under the masks of number [B]; each hidden unit is computed once.
 
-        A unit of degree m is complete after pixel m. Block by block, what pixels and units get from complete blocks comes
-        in one matrix product a layer; only the few units that complete inside the block are followed pixel by pixel.
+        A unit of degree m is complete after pixel m. What pixels and units of a block get from earlier blocks comes in
+        one matrix product a layer; only the few units that complete inside the block are followed pixel by pixel.
         """
         used, group = masks.unique(return_inverse=True)  # images with equal masks make a group
         place = F.one_hot(group, len(used)).cumsum(0)[torch.arange(len(group)), group] - 1
@@ -139,7 +141,7 @@ class MADE(TractableDensity, Completable):
             weight = torch.cat([direct, self.first.weight[new1, :stop]], 1) * (degrees[..., None] >= pixel[:stop])
             bias = torch.cat([self.output.bias[start:stop].expand(len(used), -1), self.first.bias[new1]], 1)
             sums = torch.baddbmm(bias[..., None], weight[..., :start], pixels[:, :start])
-            sums[:, :n] += self.output.weight[start:stop] @ h2
+            sums[:, :n].baddbmm_(self.output.weight[start:stop].expand(len(used), -1, -1), h2)
             inputs2 = torch.baddbmm(self.second.bias[new2][..., None], self.second.weight[new2], h1)
             # and what comes from inside the block
             weight = weight[..., start:]

@@ -63,9 +63,9 @@ class Gaussian(ClosedForm, Dequantized):
         x = x.flatten(1)
         if self.logit is None:
             return x, x.new_zeros(len(x))
-        shrunk = self.logit + (1 - 2 * self.logit) * x
-        y = shrunk.log() - (-shrunk).log1p()
-        return y, (math.log(1 - 2 * self.logit) - shrunk.log() - (-shrunk).log1p()).sum(1)
+        # a and 1 - a, each by itself: a difference from 1 would keep few digits near white
+        log_a, log_b = ((self.logit + (1 - 2 * self.logit) * part).log() for part in (x, 1 - x))
+        return log_a - log_b, (math.log(1 - 2 * self.logit) - log_a - log_b).sum(1)
 
     def log_prob(self, x: Tensor) -> Tensor:
         y, ladj = self._transform(x)

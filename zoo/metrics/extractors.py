@@ -77,7 +77,7 @@ class ClassifierFeatures(Extractor):
     def __init__(self, classifier: Classifier, name: str, sha256: str | None = None) -> None:
         super().__init__()
         self.name = name
-        self.classifier = classifier
+        self.classifier = classifier.to(memory_format=torch.channels_last)  # twice as fast on the CPU
         self.num_features = classifier.num_features
         self.sha256 = sha256 or _digest(classifier)
         self.requires_grad_(False)

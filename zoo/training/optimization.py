@@ -81,6 +81,8 @@ class Optimization:
         return 1 - progress if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
 
     def scheduled(self, optimizer: torch.optim.Optimizer, num_steps: float) -> dict[str, Any]:
-        """The optimiser with its schedule, as Lightning's `configure_optimizers` returns it."""
+        """The optimiser with its schedule, if it has any, as Lightning's `configure_optimizers` returns it."""
+        if self.schedule == "constant" and not self.warmup:
+            return {"optimizer": optimizer}
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.scale(step, num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
