@@ -93,9 +93,9 @@ def main() -> None:
     ratio = found["passes"] / found["ours"]
     report(
         f"MADE with 2 x {arguments.hidden} hidden units and {arguments.masks} masks draws {arguments.images} images of "
-        f"28x28 in {found['ours']:.2f} s, {ratio:.0f} times as fast as one full pass per pixel ({found['passes']:.1f} s, "
-        f"scaled up from {len(pixels)} evenly spread pixels of {model.size}) on {torch.get_num_threads()} threads; "
-        f"{same:.4%} of the pixels are the same (required: {REQUIRED} times, all pixels).",
+        f"28x28 in {found['ours']:.2f} s, {ratio:.0f} times as fast as one full pass per pixel, which takes "
+        f"{found['passes']:.1f} s (scaled up from {len(pixels)} of {model.size} pixels, evenly spread), on "
+        f"{torch.get_num_threads()} threads; {same:.4%} of the pixels are the same (required: {REQUIRED} times, all).",
         arguments.json,
         benchmark="sampling_speed",
         ratio=ratio,

@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from zoo import Zoo, checkpoint
@@ -40,7 +42,7 @@ class World:
         self.weights = self.folder / "model.safetensors"
         self.config = self.folder / "config.json"
         self.model = VAE(event_shape=[1, 8, 8], latent_dim=3, channels=8, hidden=8)
-        Zoo.save(self.model, self.folder)
+        Zoo.save(self.model, self.folder, recipe={"data": {"class": "Digits"}})
         monkeypatch.setattr(records, "SHIPPED", self.shipped)
         monkeypatch.setattr(records, "REGISTRY", root / "registry.json")
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(root / "cache"))
@@ -612,22 +614,209 @@ def test_the_checkpoint_of_the_table_is_sound(world: World) -> None:
     assert world.save()() == world.root / "new"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["info", "vae-digit"], "did you mean 'vae-digits'?"),
-        (["sample", "vae-digit"], "did you mean 'vae-digits'?"),
-        (["list", "--family", "vea"], "did you mean 'vae'?"),
-        (["sample", "local-dir:nowhere"], "does not exist"),
-        (["pull", "hf-hub:user"], "hf-hub:user/repository@revision"),
-    ],
-)
-def test_the_command_line_says_it_in_one_line(
-    arguments: list[str], words: str, world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+# ----------------------------------------------------------------------------------------------------- the command line
+
+
+class Saying(NamedTuple):
+    case: Callable[[World], list[str]]
+    words: tuple[str, ...]
+
+
+SAYINGS: list[Saying] = []
+Words = Callable[[World], list[str]]
+
+
+def says(*words: str) -> Callable[[Words], Words]:
+    """A row of the table below: a function that prepares something bad and returns the words after `zoo`."""
+
+    def add(case: Words) -> Words:
+        SAYINGS.append(Saying(case, words))
+        return case
+
+    return add
+
+
+for text, *sentence in (
+    ("info vae-digit", "did you mean 'vae-digits'?"),
+    ("sample vae-digit", "did you mean 'vae-digits'?"),
+    ("list --family vea", "did you mean 'vae'?"),
+    ("sample local-dir:nowhere", "does not exist"),
+    ("pull hf-hub:user", "hf-hub:user/repository@revision"),
+    ("reproduce mnist-nil", "did you mean 'mnist-nll'"),
+    ("evaluate vae-digits --only likelyhood", "did you mean 'likelihood'?"),
+    ("evaluate vae-digits --k 0", "k: expected at least 1, found 0"),
+    ("evaluate vae-digits --write --slice", "--write: a slice is a check"),
+    ("complete vae-digits", "expected a Completable", "found VAE"),
+    ("complete vae-digits --known 2", "--known: expected a part of the rows, between 0 and 1, found 2.0"),
+    ("sample vae-digits --num 0", "--num: expected at least 1, found 0"),
+    ("traverse vae-digits --steps 0", "--steps: expected at least 1, found 0"),
+    ("reconstruct vae-digits --num 301", "expected a subset of 0 to 300 examples of test, found 301"),
+    ("sample vae-digits --num many", "invalid int value: 'many'", "zoo sample --help"),
+    ("sample vae-digits --device gpux", "expected one of this machine, such as 'cpu', found 'gpux'"),
+    ("sample vae-digits --out picture.xyz", "picture.xyz: cannot write a picture there"),
+    ("sample vae-digits --out checkpoints", "checkpoints: cannot write a picture there"),
+    ("sample vae-digits --trainer.devices 2", "`zoo sample` takes no keys of a recipe"),
+    ("sample", "arguments are required: name"),
+    ("", "arguments are required: COMMAND"),
+    ("smaple vae-digits", "invalid choice: 'smaple'"),
+    ("list --pattern vae", "unrecognized arguments: --pattern"),
+    ("fit nowhere.yaml --out new", "nowhere.yaml: no such file"),
+    ("fit registry.json --out new", "recipe: unknown key 'format_version'"),
+    ("fit checkpoints/vae-digits/recipe.yaml --out new", "expected one section 'model' or 'start'"),
+    ("fit checkpoints/vae-digits/recipe.yaml --out new --start vae-digit", "unrecognized arguments: --start"),
+):
+
+    @says(*sentence)
+    def words_that_mean_nothing(world: World, text: str = text) -> list[str]:
+        return text.split()
+
+
+def finetune(world: World, *more: str, x: np.ndarray | None = None) -> list[str]:
+    """`zoo finetune` on an array, by default a good one."""
+    path = world.root / "data.npz"
+    np.savez(path, x=np.random.default_rng(0).integers(0, 256, (30, 1, 8, 8), np.uint8) if x is None else x)
+    return ["finetune", "vae-digits", "--data", str(path), "--out", str(world.root / "new"), *more]
+
+
+def finetune_on_images(world: World, *sizes: tuple[int, ...]) -> list[str]:
+    """`zoo finetune` on a folder of grey (width, height) and coloured (width, height, 3) images."""
+    folder = world.root / "images"
+    folder.mkdir()
+    for i, size in enumerate(sizes):
+        Image.fromarray(np.full(size, 40 * i, np.uint8)).save(folder / f"{i}.png")
+    return ["finetune", "vae-digits", "--data", str(folder), "--out", str(world.root / "new")]
+
+
+@says("images: expected examples of shape 1x8x8", "for vae-digits, found 1x12x12", "pass --resize")
+def images_of_another_size(world: World) -> list[str]:
+    return finetune_on_images(world, *[(12, 12)] * 4)
+
+
+@says("images: expected examples of shape 1x8x8", "found 3x8x8", "pass --resize")
+def images_of_other_channels(world: World) -> list[str]:
+    return finetune_on_images(world, *[(8, 8, 3)] * 4)
+
+
+@says("3.png: expected 8x8 pixels in 1 channel as in 0.png, found 8x9 pixels in 1 channel", "--resize")
+def images_of_several_sizes(world: World) -> list[str]:
+    return finetune_on_images(world, (8, 8), (8, 8), (8, 8), (8, 9))
+
+
+@says("2.png: cannot be decoded", "--skip-corrupt")
+def image_that_is_truncated(world: World) -> list[str]:
+    words = finetune_on_images(world, *[(8, 8)] * 4)
+    path = world.root / "images" / "2.png"
+    path.write_bytes(path.read_bytes()[:50])
+    return words
+
+
+@says("images: expected images", "found 4 files, none of which can be decoded")
+def images_none_of_which_can_be_decoded(world: World) -> list[str]:
+    words = finetune_on_images(world, *[(8, 8)] * 4)
+    for path in (world.root / "images").iterdir():
+        path.write_bytes(b"")
+    return [*words, "--skip-corrupt"]
+
+
+@says("images: expected images", "found none; check the path")
+def empty_folder_of_images(world: World) -> list[str]:
+    return finetune_on_images(world)
+
+
+@says("images: expected at least 3 examples", "found 2")
+def too_few_images(world: World) -> list[str]:
+    return finetune_on_images(world, *[(8, 8)] * 2)
+
+
+@says("data.npz: expected a .npy or .npz file, found nothing")
+def data_that_are_not_there(world: World) -> list[str]:
+    words = finetune(world)
+    (world.root / "data.npz").unlink()
+    return words
+
+
+@says("data.npz", "cannot be read")
+def arrays_that_are_truncated(world: World) -> list[str]:
+    words = finetune(world)
+    (world.root / "data.npz").write_bytes((world.root / "data.npz").read_bytes()[:900])
+    return words
+
+
+@says("data.npz: x: expected finite numbers, found NaN or infinity in 1 of 30 examples, the first at 7")
+def arrays_with_a_nan(world: World) -> list[str]:
+    x = np.zeros((30, 1, 8, 8), np.float32)
+    x[7, 0, 3, 3] = np.nan
+    return finetune(world, x=x)
+
+
+@says("data: expected 8-bit pixels for vae-digits, found continuous values", "uint8")
+def arrays_of_another_kind(world: World) -> list[str]:
+    return finetune(world, x=np.zeros((30, 1, 8, 8), np.float32))
+
+
+@says("data.npz: resize is for a folder of images")
+def arrays_to_resize(world: World) -> list[str]:
+    return finetune(world, "--resize")
+
+
+@says("new: exists already; choose another folder")
+def output_folder_that_exists(world: World) -> list[str]:
+    (world.root / "new").mkdir()
+    (world.root / "new" / "diary.txt").write_text("dear diary")
+    return finetune(world)
+
+
+@says("new: exists already; choose another folder")
+def output_folder_that_exists_though_resumed(world: World) -> list[str]:
+    Zoo.save(world.model, world.root / "new")
+    return finetune(world, "--resume")
+
+
+@says("new.run: a run is there already; resume it")
+def run_that_is_there(world: World) -> list[str]:
+    (world.root / "new.run").mkdir()
+    (world.root / "new.run" / "last.ckpt").write_text("hours of work")
+    return finetune(world)
+
+
+@says("trainer: devices=4 asks for more processes than the 2 processors of this machine")
+def more_processes_than_processors(world: World) -> list[str]:
+    world.patch.setattr(os, "cpu_count", lambda: 2)
+    return finetune(world, "--trainer.accelerator", "cpu", "--trainer.devices", "4")
+
+
+@says("trainer: ", "gpu")
+def more_gpus_than_there_are(world: World) -> list[str]:
+    return finetune(world, "--trainer.accelerator", "gpu", "--trainer.devices", "4096")
+
+
+for options, *sentence in (
+    (["--epochs", "0"], "epochs: expected at least 1, found 0"),
+    (["--seed", "x"], "invalid int value: 'x'"),
+    (["--optimization.lrr", "1"], "optimization: unknown key 'lrr'; did you mean 'lr'?"),
+    (["--optimization.lr", "fast"], "optimization: lr must be float, found 'fast'"),
+    (["--optimization.lr", "[1"], "--optimization.lr: expected plain YAML"),
+    (["--optimisation.lr", "1"], "recipe: unknown key 'optimisation'; did you mean 'optimization'?"),
+    (["--trainer.max_epoch", "1"], "trainer: no option 'max_epoch'; did you mean 'max_epochs'"),
+    (["--trainer.max_epochs"], "--trainer.max_epochs: expected a value after it, found none"),
+    (["--trainer.max_epochs", "--resume"], "--trainer.max_epochs: expected a value after it, found --resume"),
+    (["--evaluation.number", "1"], "evaluation: unknown key 'number'; did you mean 'num'?"),
+    (["--data.batch_size", "0"], "batch_size: expected at least 1, found 0"),
+):
+
+    @says(*sentence)
+    def impossible_setting(world: World, options: list[str] = options) -> list[str]:
+        return finetune(world, *options)
+
+
+@pytest.mark.parametrize("saying", SAYINGS, ids=lambda saying: saying.case.__name__)
+def test_the_command_line_says_it_in_one_line(saying: Saying, world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.patch.chdir(world.root)
+    arguments = saying.case(world)
     before = tree(world.root)
+    capsys.readouterr()
     assert main(arguments) == 1
     output = capsys.readouterr()
-    assert output.out == "" and output.err.count("\n") == 1 and words in output.err
+    assert output.out == "" and output.err.startswith("zoo: ") and output.err.count("\n") == 1, output
+    assert all(word in output.err for word in saying.words), output.err
     assert tree(world.root) == before

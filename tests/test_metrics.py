@@ -253,6 +253,20 @@ def test_measuring_leaves_the_mode_and_the_generator_alone() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_measuring_is_done_in_full_precision() -> None:
+    class Watched(LinearGaussianVAE):
+        def elbo(self, x: Tensor, *, generator: Source = None) -> Tensor:
+            assert not self.training and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+            assert not torch.backends.cudnn.allow_tf32 and torch.backends.cudnn.enabled
+            return super().elbo(x, generator=generator)
+
+    model = Watched().train()
+    data = gaussian_data(model, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = nll(model, data, k=1, progress=False)
+    assert found == nll(model, data, k=1, progress=False)
+
+
 # ------------------------------------------------------------------------------------------------------------- quality
 
 
@@ -346,7 +360,7 @@ def test_precision_and_recall_against_brute_force() -> None:
                     break
         return inside / len(points)
 
-    (precision, error), (recall, _) = precision_recall(samples, reference, chunk=17)
+    (precision, error), (recall, _) = precision_recall(samples, reference, distances=17 * 90)
     assert precision == pytest.approx(share(samples, reference), abs=1e-12)
     assert recall == pytest.approx(share(reference, samples), abs=1e-12)
     assert 0 < recall < precision < 1

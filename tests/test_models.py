@@ -1,4 +1,4 @@
-"""The mathematics of every model: suites run over the list in `instances.py` by capability, then what one model alone has."""
+"""The mathematics of every model: suites over the list of instances by capability, then what one model alone has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from instances import INSTANCES, Instance, concrete, having
 from scipy import integrate, stats
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
-from torch.nn import functional as F
 
 import zoo
 from zoo import checkpoint
@@ -88,7 +87,7 @@ def state_numbers(x: Tensor) -> Tensor:
     return (x << torch.arange(x.shape[1]).flip(0)).sum(1)
 
 
-# --------------------------------------------------------------------------------------------------------- every model
+# ---------------------------------------------------------------------------------------------------------- every model
 
 
 def test_every_model_is_in_the_list() -> None:
@@ -147,7 +146,7 @@ def test_the_objective_reaches_every_parameter(instance: Instance) -> None:
     assert not without
 
 
-# ---------------------------------------------------------------------------------------------------- what draws: sample
+# --------------------------------------------------------------------------------------------------- what draws: sample
 
 
 @having(GenerativeModel)
@@ -208,7 +207,7 @@ def test_samples_under_autocast(instance: Instance) -> None:
     assert x.shape == (4, *instance.event_shape) and x.isfinite().all()
 
 
-# -------------------------------------------------------------------------------------------------- exact, over pixels
+# --------------------------------------------------------------------------------------------------- exact, over pixels
 
 
 @having(TractableDensity, where=is_binary)
@@ -246,22 +245,22 @@ def test_densities_keep_to_their_own_example(instance: Instance) -> None:
 @having(TractableDensity, where=is_autoregressive)
 def test_a_pixel_depends_on_earlier_ones_of_its_image_alone(instance: Instance) -> None:
     assert instance.logits is not None
+    x = instance.data(3)
+    size = x[0].numel()
+    later = torch.ones(size, size, dtype=torch.bool).triu()  # [i, j]: pixel j is not before pixel i
+    others = ~torch.eye(3, dtype=torch.bool)
+    changed = x.flatten(1).clone()
+    changed[0, 2:] = 1 - changed[0, 2:]
     for model in (instance.build(), instance.build().train()):
-        x = instance.data(3)
-        size = x[0].numel()
-        later = torch.ones(size, size, dtype=torch.bool).triu()  # [i, j]: pixel j is not before pixel i
         reached = torch.zeros(size, size, dtype=torch.bool)
-        for k in range(len(instance.logits(model, x))):
-            jacobian = torch.autograd.functional.jacobian(lambda x, k=k: instance.logits(model, x)[k], x)
+        for jacobian in torch.autograd.functional.jacobian(lambda x, m=model: tuple(instance.logits(m, x)), x):
             jacobian = jacobian.view(3, size, 3, size).transpose(1, 2)  # [image, other image, pixel, other pixel]
-            assert not jacobian[~torch.eye(3, dtype=torch.bool)].any()
-            assert not jacobian[..., later].any()
+            assert not jacobian[others].any() and not jacobian[..., later].any()
             reached |= jacobian.any(0).any(0)
-            changed = x.flatten(1).clone()
-            changed[0, 2:] = 1 - changed[0, 2:]  # not by derivatives alone: through comparisons too
-            outputs = [instance.logits(model, y)[k] for y in (x, changed.view_as(x))]
-            assert torch.equal(outputs[0][0, :3], outputs[1][0, :3]) and torch.equal(outputs[0][1:], outputs[1][1:])
         assert (reached | later).all(), "a pixel does not see all the earlier ones"
+        # and not by derivatives alone: there may be comparisons
+        for before, after in zip(instance.logits(model, x), instance.logits(model, changed.view_as(x)), strict=True):
+            assert torch.equal(before[0, :3], after[0, :3]) and torch.equal(before[1:], after[1:])
 
 
 @having(TractableDensity, where=is_autoregressive)
@@ -305,7 +304,7 @@ def test_completions_depend_on_the_generator_alone_and_each_image_has_its_mask(i
     assert torch.equal(first[masks], x[masks]) and torch.equal(first[3], x[3])
 
 
-# ------------------------------------------------------------------------------------------------------ exact, over reals
+# ---------------------------------------------------------------------------------------------------- exact, over reals
 
 
 @having(TractableDensity, where=is_real)
@@ -342,13 +341,19 @@ def test_dequantisation_fills_the_cell_of_a_level(instance: Instance) -> None:
     assert torch.equal(y, model.dequantize(x, generator=seeded()))
 
 
+@having(Dequantized, where=lambda instance: instance.levels is not None)
+def test_dequantisation_stays_below_one(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.capabilities.rand", lambda size, *_: torch.full(size, 1 - 2.0**-24))
+    assert instance.build().dequantize(torch.ones(2, *instance.event_shape)).max() < 1
+
+
 @having(Dequantized, where=is_real)
 def test_real_data_are_not_dequantised(instance: Instance) -> None:
     x = instance.data(3)
     assert instance.build().dequantize(x) is x
 
 
-# ---------------------------------------------------------------------------------------------------------------- bounds
+# --------------------------------------------------------------------------------------------------------------- bounds
 
 
 def log_evidence(model: Any, x: Tensor) -> Tensor:
@@ -403,7 +408,7 @@ def test_the_noise_of_a_bound_belongs_to_its_example(instance: Instance) -> None
     torch.testing.assert_close(alone[0], first[3])
 
 
-# --------------------------------------------------------------------------------------------- encoders and decoders
+# ------------------------------------------------------------------------------------------------ encoders and decoders
 
 
 @having(Encoder)
@@ -468,7 +473,7 @@ def test_classifiers(instance: Instance) -> None:
     torch.testing.assert_close(model.training_step(batch, 0)["loss"], expected)
 
 
-# -------------------------------------------------------------------------------------------------------------- Gaussian
+# ------------------------------------------------------------------------------------------------------------- Gaussian
 
 
 def gaussian(instance_data: Tensor, **arguments: Any) -> Gaussian:
@@ -564,7 +569,7 @@ def test_gaussian_samples_have_the_probabilities_of_their_levels(logit: float | 
     follows(counts, torch.tensor(np.diff([0, *inner, 1])).log())
 
 
-# -------------------------------------------------------------------------------------------- the discretised logistic
+# --------------------------------------------------------------------------------------------- the discretised logistic
 
 LEVELS = torch.arange(256) / 255
 LOCS = [-100.0, -0.3, 0.0, 0.2, 0.501, 1.0, 1.7, 100.0]
@@ -629,7 +634,7 @@ def test_discretised_logistic_draws_at_the_ends_of_the_unit_interval() -> None:
     assert x.tolist() == [0, 1, 1]
 
 
-# ------------------------------------------------------------------------------------------------------------------- VAE
+# ------------------------------------------------------------------------------------------------------------------ VAE
 
 
 @having(ImportanceWeighted, Encoder, Decoder)
@@ -654,7 +659,7 @@ def test_the_analytic_divergence_is_the_sampled_one(instance: Instance) -> None:
         torch.testing.assert_close(elbo + kl_divergence(posterior, prior), weights[0] + sampled, atol=1e-3, rtol=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------------------------- GAN
+# ------------------------------------------------------------------------------------------------------------------ GAN
 
 
 def test_the_losses_of_the_gan_are_those_of_its_paper() -> None:
@@ -695,7 +700,7 @@ def test_the_penalty_of_the_gan_is_that_of_finite_differences() -> None:
     torch.testing.assert_close(gradient[0, 0, 1, 1], (losses[0] - losses[1]) / (2 * step), atol=1e-6, rtol=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------------------------ MADE
+# ----------------------------------------------------------------------------------------------------------------- MADE
 
 
 def naive_sample(model: MADE, streams: Streams) -> Tensor:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -28,7 +29,7 @@ class Batch(NamedTuple):
 
     x: Tensor  # [B, *event_shape], float
     labels: Tensor | None  # [B], int64
-    index: Tensor  # [B], int64
+    index: Tensor  # type: ignore[assignment]  # [B], int64; a tuple's own `index` is not missed
 
 
 class ZooModule(LightningModule, ABC):
@@ -109,8 +110,9 @@ class TractableDensity(GenerativeModel):
 class Dequantized(TractableDensity):
     """An exact density of continuous data, to which 8-bit images come by uniform dequantisation.
 
-    `log_prob` takes any real x. For x in {0, ..., 255}/255, E_u[log_prob((255 x + u)/256)] - D log 256 with u uniform on
-    [0, 1)^D is a lower bound of the log-probability of the 8-bit image (Theis et al. 2016, https://arxiv.org/abs/1511.01844).
+    `log_prob` takes any real x. For x in {0, ..., 255}/255, E_u[log_prob((255 x + u)/256)] - D log 256 with u uniform
+    on [0, 1)^D is a lower bound of the log-probability of the 8-bit image (Theis et al. 2016,
+    https://arxiv.org/abs/1511.01844, section 3.1).
 
     Attributes:
         levels: number of grey levels to dequantise, or None where data are continuous already.
@@ -119,10 +121,11 @@ class Dequantized(TractableDensity):
     levels: int | None = None
 
     def dequantize(self, x: Tensor, *, generator: Source = None) -> Tensor:
-        """x in {0, ..., levels - 1}/(levels - 1) -> (x (levels - 1) + u)/levels in [0, 1); x itself where levels is None."""
+        """x in {0, ..., L - 1}/(L - 1) -> (x (L - 1) + u)/L in [0, 1), with L levels; x itself where levels is None."""
         if self.levels is None:
             return x
-        return (x * (self.levels - 1) + rand(tuple(x.shape), generator, x.device)) / self.levels
+        y = (x * (self.levels - 1) + rand(tuple(x.shape), generator, x.device)) / self.levels
+        return y.clamp(max=1 - 2.0**-24)  # the sum can round up to the next level
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         return super().training_step(
@@ -169,9 +172,9 @@ class ClosedForm(GenerativeModel):
 
     statistics: dict[str, Tensor]
 
-    @property
-    def automatic_optimization(self) -> bool:
-        return False
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
 
     @abstractmethod
     def gather(self, x: Tensor, *, generator: Source = None) -> dict[str, Tensor]:
@@ -188,11 +191,12 @@ class ClosedForm(GenerativeModel):
         if self.global_step == 0:
             self.statistics = {}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         for name, value in self.gather(batch.x, generator=self.streams(batch)).items():
             total = self.trainer.strategy.reduce(value, reduce_op="sum")
             self.statistics[name] = self.statistics[name] + total if name in self.statistics else total
-        self.optimizers().step()
+        cast(LightningOptimizer, self.optimizers()).step()
+        return {}
 
     def on_train_epoch_end(self) -> None:
         self.finish()
@@ -219,9 +223,9 @@ class Adversarial(GenerativeModel):
     generator: torch.nn.Module
     critic: torch.nn.Module
 
-    @property
-    def automatic_optimization(self) -> bool:
-        return False
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
 
     @abstractmethod
     def critic_loss(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -238,7 +242,7 @@ class Adversarial(GenerativeModel):
         return settings.scheduled(generator, num_steps), settings.scheduled(critic, num_steps)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        settings, (generator, critic) = self.optimization, self.optimizers()
+        settings, (generator, critic) = self.optimization, cast(list[Any], self.optimizers())
         fake = self.draw(self.streams(batch))
 
         losses = self.critic_loss(batch.x, fake.detach())
@@ -255,7 +259,7 @@ class Adversarial(GenerativeModel):
         generator.step()
         self.critic.requires_grad_(True)
 
-        for schedule in self.lr_schedulers() or ():
+        for schedule in cast(list[Any], self.lr_schedulers() or []):
             schedule.step()
         renamed = {"critic_loss" if name == "loss" else name: value for name, value in losses.items()}
         return {"generator_loss": loss.detach(), **renamed}
@@ -283,6 +287,7 @@ class Classifier(ZooModule):
         """Logits: [B, *event_shape] in [0, 1] -> [B, num_classes]."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        assert batch.labels is not None, "a classifier needs labelled data"
         return {"loss": torch.nn.functional.cross_entropy(self(batch.x), batch.labels)}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

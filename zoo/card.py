@@ -80,8 +80,8 @@ def write_model_cards() -> None:
     for name in shipped_names():
         (root / name / CARD).write_text(render_card(root / name))
     (root.parent / "MODEL_CARDS.md").write_text(render_model_cards())
-    readme = root.parent / "README.md"
-    readme.write_text(render_readme(readme.read_text()))
+    if (readme := root.parent / "README.md").exists():
+        readme.write_text(render_readme(readme.read_text()))
 
 
 def render_readme(text: str) -> str:

@@ -146,7 +146,7 @@ def complete(model: GenerativeModel, x: Tensor, mask: Tensor, *, generator: torc
 
 
 def _slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """sin((1 - t) w)/sin(w) a + sin(t w)/sin(w) b at the angle w of a and b; a straight line where they are (anti)parallel."""
+    """sin((1 - t) w)/sin(w) a + sin(t w)/sin(w) b at the angle w of a and b, or a straight line where sin(w) is 0."""
     cosine = torch.nn.functional.cosine_similarity(a, b, dim=-1)[..., None]
     angle = cosine.clamp(-1, 1).acos()
     sine = angle.sin()

@@ -139,7 +139,7 @@ class ImageFolder(_Own):
             if image.shape != x.shape[1:]:
                 raise DataError(
                     f"{self.path / path}: expected {_describe(x.shape[1:])} as in {used[0]}, found "
-                    f"{_describe(image.shape)}; pass size= and channels= to convert them all"
+                    f"{_describe(image.shape)}; pass size= and channels= (--resize) to convert them all"
                 )
             x[len(used)] = image >= 128 if self.binarize else image
             used.append(path)
@@ -170,7 +170,7 @@ class ImageFolder(_Own):
                 self.skipped.append(self.path / path)
                 continue
             yield path, pixels
-        if self.skipped:
+        if 0 < len(self.skipped) < len(self._images):
             warnings.warn(
                 f"{self.path}: left out {len(self.skipped)} of {len(self._images)} images that cannot be decoded, "
                 f"the first is {self.skipped[0].name}",

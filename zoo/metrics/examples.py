@@ -20,12 +20,13 @@ Index: TypeAlias = Tensor | Literal["slice"] | None
 
 @contextmanager
 def measuring(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, and full float32: neither autocast nor TF32."""
+    """Evaluation mode, no gradients, and float32: neither autocast nor TF32, which convolutions use by default."""
     was_training = model.training
     device = next(iter(model.parameters()), torch.empty(0)).device.type
+    full = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
     model.eval()
     try:
-        with torch.no_grad(), torch.autocast(device, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.no_grad(), torch.autocast(device, enabled=False), full:
             yield
     finally:
         model.train(was_training)

@@ -163,11 +163,13 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def precision_recall(
-    samples: Tensor, reference: Tensor, *, k: int = NEIGHBOURS, chunk: int = 500
+    samples: Tensor, reference: Tensor, *, k: int = NEIGHBOURS, distances: int = 5_000_000
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Precision and recall of features [N, F] and [M, F], each with its binomial error.
 
-    Distances are computed for `chunk` rows at a time: memory grows with max(N, M), not with N M.
+    Args:
+        k: a ball reaches to the k-th nearest neighbour of its centre.
+        distances: how many are held at once (8 bytes each), of the N M + N N + M M; at least one row.
 
     Raises:
         DataError: a set has no k-th neighbour.
@@ -175,6 +177,7 @@ def precision_recall(
     if (fewest := min(len(samples), len(reference))) <= k:
         raise DataError(f"precision and recall: expected more than {k} images in each set, found {fewest}")
     samples, reference = samples.double(), reference.double()  # distances of near copies cancel in float32
+    chunk = max(1, distances // max(len(samples), len(reference)))
 
     def radii(points: Tensor) -> Tensor:  # k + 1, because each point is its own nearest neighbour
         nearest = [torch.cdist(rows, points).topk(k + 1, largest=False).values for rows in points.split(chunk)]
@@ -183,9 +186,9 @@ def precision_recall(
     of_samples, of_reference = radii(samples), radii(reference)
     precise, recalled = [], torch.zeros(len(reference), dtype=torch.bool)
     for rows, radius in zip(samples.split(chunk), of_samples.split(chunk), strict=True):
-        distances = torch.cdist(rows, reference)  # [chunk, M]
-        precise.append((distances <= of_reference).any(1))
-        recalled |= (distances <= radius[:, None]).any(0)
+        apart = torch.cdist(rows, reference)  # [chunk, M]
+        precise.append((apart <= of_reference).any(1))
+        recalled |= (apart <= radius[:, None]).any(0)
 
     def share(inside: Tensor) -> tuple[float, float]:
         mean = inside.double().mean().item()

@@ -57,6 +57,8 @@ def finetune(
     folder, path = Path(folder), Path(data).expanduser().resolve()
     if folder.exists():
         raise ConfigError(f"{folder}: exists already; choose another folder")
+    if epochs < 1:
+        raise ConfigError(f"epochs: expected at least 1, found {epochs}")
     model = Zoo.load(source)
     recipe = override(
         {

@@ -88,42 +88,44 @@ class VAE(ImportanceWeighted, Encoder, Decoder):
 
     def prior(self) -> Distribution:
         loc = torch.zeros(self.latent_shape, device=self.device)
-        return Independent(Normal(loc, torch.ones_like(loc), validate_args=False), 1, validate_args=False)
+        return Independent(Normal(loc, torch.ones_like(loc)), 1)
+
+    def _posterior(self, x: Tensor) -> Normal:
+        loc, log_scale = self.encoder(x).float().chunk(2, -1)
+        return Normal(loc, log_scale.clamp(-7, 3).exp(), validate_args=False)
+
+    def _pixels(self, z: Tensor) -> Bernoulli | DiscretizedLogistic:
+        parameters = self.decoder(z).float()
+        if self.likelihood_name == "bernoulli":
+            return Bernoulli(logits=parameters, validate_args=False)
+        loc, scale = parameters.chunk(2, 1)
+        return DiscretizedLogistic(loc + 0.5, self.min_scale + nn.functional.softplus(scale - 2))
 
     def encode(self, x: Tensor) -> Distribution:
-        loc, log_scale = self.encoder(x).float().chunk(2, -1)
-        scale = log_scale.clamp(-7, 3).exp()
-        return Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
+        return Independent(self._posterior(x), 1)
 
     def likelihood(self, z: Tensor) -> Distribution:
         """p(x given z): batch shape [B], event shape `event_shape`."""
-        parameters = self.decoder(z).float()
-        pixels: Distribution
-        if self.likelihood_name == "bernoulli":
-            pixels = Bernoulli(logits=parameters, validate_args=False)
-        else:
-            loc, scale = parameters.chunk(2, 1)
-            pixels = DiscretizedLogistic(loc + 0.5, self.min_scale + nn.functional.softplus(scale - 2))
-        return Independent(pixels, 3, validate_args=False)
+        return Independent(self._pixels(z), 3)
 
     def decode(self, z: Tensor) -> Tensor:
-        return self.likelihood(z).mean
+        return self._pixels(z).mean
 
     def elbo(self, x: Tensor, *, generator: Source = None) -> Tensor:
-        posterior = self.encode(x)
-        epsilon = randn((len(x), *self.latent_shape), generator, x.device)
-        z = posterior.base_dist.loc + posterior.base_dist.scale * epsilon
-        return self.likelihood(z).log_prob(x) - kl_divergence(posterior, self.prior())
+        posterior = self._posterior(x)
+        z = posterior.loc + posterior.scale * randn((len(x), *self.latent_shape), generator, x.device)
+        kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(-1)
+        return self._pixels(z).log_prob(x).flatten(1).sum(-1) - kl
 
     def log_weights(self, x: Tensor, num_samples: int, *, generator: Source = None) -> Tensor:
-        posterior = self.encode(x)
+        posterior = self._posterior(x)
         epsilon = randn((len(x), num_samples, *self.latent_shape), generator, x.device).transpose(0, 1)
-        z = posterior.base_dist.loc + posterior.base_dist.scale * epsilon  # [K, B, latent]
+        z = posterior.loc + posterior.scale * epsilon  # [K, B, latent]
         repeated = x.expand(num_samples, *x.shape).flatten(0, 1)
-        log_likelihood = self.likelihood(z.flatten(0, 1)).log_prob(repeated).view(num_samples, len(x))
-        return log_likelihood + self.prior().log_prob(z) - posterior.log_prob(z)
+        log_likelihood = self._pixels(z.flatten(0, 1)).log_prob(repeated).flatten(1).sum(-1).view(num_samples, len(x))
+        return log_likelihood + (Normal(0.0, 1.0).log_prob(z) - posterior.log_prob(z)).sum(-1)
 
     def draw(self, streams: Streams) -> Tensor:
-        pixels = self.likelihood(randn((len(streams), *self.latent_shape), streams, self.device)).base_dist
+        pixels = self._pixels(randn((len(streams), *self.latent_shape), streams, self.device))
         uniforms = rand((len(streams), *self.event_shape), streams, self.device)
         return (uniforms < pixels.probs).float() if isinstance(pixels, Bernoulli) else pixels.icdf(uniforms)

@@ -1,0 +1,149 @@
+"""Tiny training runs of each kind of objective, and what the tests do to them in processes of their own.
+
+    python tests/tiny_runs.py killed FOLDER        runs killed at many moments and resumed, beside ones left alone
+    python tests/tiny_runs.py distributed FOLDER   runs on two processes
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.random import Streams
+from zoo.training import callbacks
+from zoo.training.recipe import fit
+
+SHAPE = {"event_shape": [1, 8, 8]}
+MODELS: dict[str, dict[str, Any]] = {
+    "likelihood": {
+        "class": "zoo.vae.vae.VAE",
+        "latent_dim": 2,
+        "channels": 4,
+        "hidden": 8,
+        "likelihood": "discretized-logistic",
+    },
+    "adversarial": {"class": "zoo.gan.gan.GAN", "latent_dim": 4, "channels": 8},
+    "closed-form": {"class": "zoo.density.gaussian.Gaussian", "levels": 256, "jitter": 1e-4},
+}
+STEPS = 36
+"""Of three epochs of 12 batches of 100."""
+
+
+def recipe(kind: str, **trainer: Any) -> dict[str, Any]:
+    """A recipe of 36 steps that takes a fraction of a second."""
+    return {
+        "seed": 3,
+        "data": {"class": "Digits", "batch_size": 100},
+        "model": {**MODELS[kind], **SHAPE},
+        "optimization": {"lr": 3e-3, "schedule": "cosine", "warmup": 5, "gradient_clip": 10.0},
+        "trainer": {
+            "max_epochs": 3,
+            "accelerator": "cpu",
+            "checkpoint_every": 4,
+            "log_every_n_steps": 5,
+            "progress": False,
+            "sample_grids": False,
+            **trainer,
+        },
+    }
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at_call(owner: Any, name: str, count: int, before: Callable[..., Any] = lambda *_: None) -> None:
+    """From its `count`-th call on, a function kills the process."""
+    original, calls = getattr(owner, name), [0]
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == count:
+            before(*args)
+            die()
+        return original(*args, **kwargs)
+
+    setattr(owner, name, counting)
+
+
+def in_training(count: int) -> None:
+    """At the `count`-th draw of noise: inside a step of training or validation."""
+    die_at_call(Streams, "__init__", count)
+
+
+def in_writing(count: int) -> None:
+    """With half of the `count`-th checkpoint on the disk."""
+    die_at_call(callbacks.os, "fsync", count, lambda file: os.ftruncate(file, os.fstat(file).st_size // 2))
+
+
+def before_renaming(count: int) -> None:
+    die_at_call(callbacks.os, "replace", count)
+
+
+def after_renaming(count: int) -> None:
+    die_at_call(callbacks.os, "replace", count, os.rename)
+
+
+CHAINS: list[list[tuple[Callable[[int], None], int]]] = [
+    [(in_training, 3), (in_writing, 1), (in_training, 12), (before_renaming, 2), (in_training, 6), (after_renaming, 1)],
+    [(after_renaming, 3), (in_training, 2), (in_writing, 3), (after_renaming, 3)],  # at ends of epochs
+]
+
+
+def child(work: Callable[[], None], kill_after: float | None = None) -> bool:
+    """Runs `work` in a process of its own; whether it was killed."""
+    process = os.fork()
+    if process == 0:
+        try:
+            work()
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(process, signal.SIGKILL)
+    status = os.waitpid(process, 0)[1]
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        sys.exit("a run failed")
+    return os.WIFSIGNALED(status)
+
+
+def train(settings: dict[str, Any], folder: Path, *, resume: bool = False) -> None:
+    """Trains and keeps the weights in `<folder>.pt`."""
+    torch.save(fit(settings, folder, resume=resume).state_dict(), f"{folder}.pt")
+
+
+def killed(folder: Path) -> None:
+    """For each kind and way to end training, a whole run and killed ones: FOLDER/<kind>-<end>/{whole,0,1,2}.pt."""
+    for kind in MODELS:
+        for end in ({"max_epochs": 3}, {"max_epochs": -1, "max_steps": STEPS - 4}):
+            settings = recipe(kind, **end)
+            runs = folder / f"{kind}-{'steps' if 'max_steps' in end else 'epochs'}"
+            runs.mkdir()
+            start = time.monotonic()
+            child(lambda: train(settings, runs / "whole"))
+            duration = time.monotonic() - start
+            for number, chain in enumerate(CHAINS):
+                for kill, count in chain:
+                    if not child(lambda: (kill(count), train(settings, runs / str(number), resume=True))):
+                        sys.exit(f"{runs.name}: {kill.__name__}({count}) of chain {number} killed nothing")
+                child(lambda: train(settings, runs / str(number), resume=True))
+            moments = random.Random(kind)
+            last = len(CHAINS)
+            for _ in range(3):  # from outside, at any moment
+                child(lambda: train(settings, runs / str(last), resume=True), moments.uniform(0, duration))
+            child(lambda: train(settings, runs / str(last), resume=True))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    {"killed": killed}[sys.argv[1]](Path(sys.argv[2]))
