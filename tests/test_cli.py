@@ -246,6 +246,19 @@ def test_fit(home: Path, tmp_path: Path, run: Run) -> None:
     assert sorted(path.name for path in (run_folder / "samples").iterdir()) == [f"epoch_{i:04d}.png" for i in range(5)]
 
 
+def test_two_processes_make_the_checkpoint_that_one_makes(home: Path, tmp_path: Path) -> None:
+    words = ["fit", home / "vae.yaml", "--out", tmp_path / "vae", "--trainer.max_epochs", "1", "--trainer.devices", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    root = Path(zoo.__file__).parents[1]
+    command = [sys.executable, "-m", "zoo.cli", *words]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("now measure it") == 1  # said by one of them
+    one, two = (Zoo.load(f"local-dir:{folder / 'vae'}").state_dict() for folder in (home, tmp_path))
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, atol=1e-5, rtol=0)
+
+
 def test_evaluate(home: Path, tmp_path: Path, run: Run, fail: Run) -> None:
     folder = Zoo.save(Zoo.load(f"local-dir:{home / 'vae'}"), tmp_path / "vae", recipe=VAE_RECIPE)
     source = f"local-dir:{folder}"

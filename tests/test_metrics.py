@@ -97,7 +97,7 @@ def test_importance_weighted_bound_reaches_the_closed_form() -> None:
     model = LinearGaussianVAE()
     data = gaussian_data(model, 60)
     truth = -model.marginal().log_prob(data.split("test").x).mean().item()
-    found = by_key(nll(model, data, k=5000, progress=False))
+    found = by_key(nll(model, data, k=5000, batch_size=5000, progress=False))
     assert found["nll", "nats"].value == pytest.approx(truth, abs=0.02)
     assert found["nll", "nats"].kind == found["neg_elbo", "nats"].kind == "bound"
     assert found["nll", "nats"].details["k"] == 5000
@@ -106,7 +106,7 @@ def test_importance_weighted_bound_reaches_the_closed_form() -> None:
 def test_bounds_tighten_with_the_number_of_samples() -> None:
     model = LinearGaussianVAE(widening=2.0)
     data = gaussian_data(model, 1000)
-    found = [by_key(nll(model, data, k=k, draws=10, progress=False)) for k in (1, 2, 8, 130)]
+    found = [by_key(nll(model, data, k=k, batch_size=5000, progress=False)) for k in (1, 2, 8, 130)]
     bounds = [results["nll", "nats"].value for results in found]
     truth = -model.marginal().log_prob(data.split("test").x).mean().item()
     # E[log w] at k = 1 is the ELBO, in closed form: log p(x) - KL(q || posterior)
@@ -209,8 +209,8 @@ def test_likelihoods_do_not_depend_on_the_batch_size(make: Any) -> None:
 def test_a_slice_gives_the_value_that_the_whole_recorded() -> None:
     model = LinearGaussianVAE()
     data = gaussian_data(model, 300)
-    whole = nll(model, data, k=600, progress=False)
-    part = nll(model, data, k=600, index="slice", progress=False)
+    whole = nll(model, data, k=600, batch_size=5000, progress=False)
+    part = nll(model, data, k=600, index="slice", batch_size=5000, progress=False)
     assert [m.n for m in part] == [250, 83]  # what costs more has the smaller slice
     for one, other in zip(whole, part, strict=True):
         assert one.n == 300 and "slice" not in other.details

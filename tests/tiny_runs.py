@@ -33,8 +33,6 @@ MODELS: dict[str, dict[str, Any]] = {
     "adversarial": {"class": "zoo.gan.gan.GAN", "latent_dim": 4, "channels": 8},
     "closed-form": {"class": "zoo.density.gaussian.Gaussian", "levels": 256, "jitter": 1e-4},
 }
-STEPS = 36
-"""Of three epochs of 12 batches of 100."""
 
 
 def recipe(kind: str, **trainer: Any) -> dict[str, Any]:
@@ -93,9 +91,15 @@ def after_renaming(count: int) -> None:
 
 
 CHAINS: list[list[tuple[Callable[[int], None], int]]] = [
-    [(in_training, 3), (in_writing, 1), (in_training, 12), (before_renaming, 2), (in_training, 6), (after_renaming, 1)],
-    [(after_renaming, 3), (in_training, 2), (in_writing, 3), (after_renaming, 3)],  # at ends of epochs
+    [(in_training, 3), (in_writing, 2), (in_training, 12), (before_renaming, 2)],
+    [(after_renaming, 3), (in_writing, 3), (after_renaming, 4)],  # at the end of an epoch, and after the last step
 ]
+RUNS: dict[str, tuple[str, dict[str, int]]] = {
+    "likelihood": ("likelihood", {"max_epochs": 3}),
+    "likelihood by steps": ("likelihood", {"max_epochs": -1, "max_steps": 36}),
+    "adversarial": ("adversarial", {"max_epochs": 3}),
+    "closed-form by steps": ("closed-form", {"max_epochs": -1, "max_steps": 32}),
+}
 
 
 def child(work: Callable[[], None], kill_after: float | None = None) -> bool:
@@ -123,25 +127,22 @@ def train(settings: dict[str, Any], folder: Path, *, resume: bool = False) -> No
 
 
 def killed(folder: Path) -> None:
-    """For each kind and way to end training, a whole run and killed ones: FOLDER/<kind>-<end>/{whole,0,1,2}.pt."""
-    for kind in MODELS:
-        for end in ({"max_epochs": 3}, {"max_epochs": -1, "max_steps": STEPS - 4}):
-            settings = recipe(kind, **end)
-            runs = folder / f"{kind}-{'steps' if 'max_steps' in end else 'epochs'}"
-            runs.mkdir()
-            start = time.monotonic()
-            child(lambda: train(settings, runs / "whole"))
-            duration = time.monotonic() - start
-            for number, chain in enumerate(CHAINS):
-                for kill, count in chain:
-                    if not child(lambda: (kill(count), train(settings, runs / str(number), resume=True))):
-                        sys.exit(f"{runs.name}: {kill.__name__}({count}) of chain {number} killed nothing")
-                child(lambda: train(settings, runs / str(number), resume=True))
-            moments = random.Random(kind)
-            last = len(CHAINS)
-            for _ in range(3):  # from outside, at any moment
-                child(lambda: train(settings, runs / str(last), resume=True), moments.uniform(0, duration))
-            child(lambda: train(settings, runs / str(last), resume=True))
+    """For each of `RUNS`, a run left alone and killed ones: FOLDER/<run>/{whole,0,1,2}.pt."""
+    for name, (kind, end) in RUNS.items():
+        settings, runs = recipe(kind, **end), folder / name
+        runs.mkdir(parents=True)
+        start = time.monotonic()
+        child(lambda: train(settings, runs / "whole"))
+        duration = time.monotonic() - start
+        for number, chain in enumerate(CHAINS):
+            for kill, count in chain:
+                if not child(lambda: (kill(count), train(settings, runs / str(number), resume=True))):
+                    sys.exit(f"{name}: {kill.__name__}({count}) of chain {number} killed nothing")
+            child(lambda: train(settings, runs / str(number), resume=True))
+        last, moments = len(CHAINS), random.Random(name)
+        for _ in range(2):  # from outside, at any moment
+            child(lambda: train(settings, runs / str(last), resume=True), moments.uniform(0, duration))
+        child(lambda: train(settings, runs / str(last), resume=True))
 
 
 if __name__ == "__main__":

@@ -198,8 +198,15 @@ class ClosedForm(GenerativeModel):
         cast(LightningOptimizer, self.optimizers()).step()
         return {}
 
-    def on_train_epoch_end(self) -> None:
-        self.finish()
+    def on_validation_start(self) -> None:
+        self._finish()
+
+    def on_fit_end(self) -> None:
+        self._finish()
+
+    def _finish(self) -> None:
+        if getattr(self, "statistics", None):
+            self.finish()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["statistics"] = self.statistics

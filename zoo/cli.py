@@ -331,16 +331,18 @@ def _complete(options: argparse.Namespace) -> None:
 
 
 def _fit(options: argparse.Namespace, overrides: Overrides) -> None:
-    from zoo.training.recipe import load_recipe, make
+    from zoo.training.recipe import is_leader, load_recipe, make
 
     recipe = load_recipe(options.recipe, _seeded(options, overrides))
     with _interruptible():
         folder = make(recipe, options.out, resume=options.resume)
-    print(f"{folder}\nnow measure it: zoo evaluate local-dir:{folder} --write")
+    if is_leader():
+        print(f"{folder}\nnow measure it: zoo evaluate local-dir:{folder} --write")
 
 
 def _finetune(options: argparse.Namespace, overrides: Overrides) -> None:
     from zoo.training.finetune import finetune
+    from zoo.training.recipe import is_leader
 
     with _interruptible():
         folder = finetune(
@@ -354,7 +356,8 @@ def _finetune(options: argparse.Namespace, overrides: Overrides) -> None:
             resume=options.resume,
             overrides=_seeded(options, overrides),
         )
-    print(folder)
+    if is_leader():
+        print(folder)
 
 
 def _seeded(options: argparse.Namespace, overrides: Overrides) -> Overrides:
@@ -429,7 +432,7 @@ def _record(options: argparse.Namespace, folder: Path, old: list[dict[str, Any]]
 
 
 def _portrait(model: GenerativeModel) -> Tensor:
-    """The 64 images of the card: draws; where these carry pixel noise, expected images of codes in place of half of them."""
+    """The 64 images of the card: draws; half of them expected images of codes where draws carry pixel noise."""
     import torch
 
     from zoo.capabilities import Decoder, EvidenceLowerBound

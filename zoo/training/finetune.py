@@ -7,14 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.utilities.rank_zero import rank_zero_only
-
 from zoo.capabilities import Classifier, ZooModule
 from zoo.config import bind
 from zoo.data.base import DataModule
 from zoo.errors import ConfigError, DataError
 from zoo.metrics.evaluate import Evaluation, data_of, evaluate
-from zoo.training.recipe import build_data, make, override
+from zoo.training.recipe import build_data, is_leader, make, override
 
 
 def finetune(
@@ -76,7 +74,7 @@ def finetune(
     settings = Evaluation(**bind(Evaluation, recipe["evaluation"] or {}, "evaluation"))
     _check_fit(source, model, module)
     result = make(recipe, folder, resume=resume)
-    if getattr(rank_zero_only, "rank", 0) == 0:  # of several processes, each runs this function
+    if is_leader():
         before, after = (evaluate(m, module, settings) for m in (model, Zoo.load(f"local-dir:{result}")))
         rows = []
         for old, new in zip(before, after, strict=True):

@@ -121,8 +121,7 @@ def fit(recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False) 
     from zoo.training.trainer import CHECKPOINT, Trainer
 
     recipe, folder = override(recipe, {}), Path(folder)
-    leads = rank_zero_only.rank == 0  # of several processes, each runs this function
-    if leads and folder.exists():
+    if is_leader() and folder.exists():
         if not resume:
             raise ConfigError(f"{folder}: a run is there already; resume it, or choose another folder")
         _check_same(recipe, folder / RECIPE)
@@ -133,7 +132,7 @@ def fit(recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False) 
     model.seed = seed
     model.optimization = Optimization(**bind(Optimization, recipe.get("optimization") or {}, "optimization"))
     trainer = Trainer(**bind(Trainer, {"folder": str(folder), **(recipe.get("trainer") or {})}, "trainer"))
-    if leads:
+    if is_leader():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECIPE).write_text(yaml.safe_dump(recipe, sort_keys=False))
     model.to(memory_format=torch.channels_last)  # three times faster convolutions on the CPU
@@ -166,7 +165,7 @@ def _check_shape(model: ZooModule, data: DataModule) -> None:
 
 
 def make(recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False) -> Path:
-    """`fit` in `<folder>.run`, then the checkpoint folder itself.
+    """`fit` in `<folder>.run`, then the checkpoint folder itself; of several processes, the leader writes it.
 
     Raises:
         ZooError: as `fit` and `Zoo.save`; `folder` is refused if it exists, before anything is trained.
@@ -175,4 +174,13 @@ def make(recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False)
     if folder.exists():
         raise ConfigError(f"{folder}: exists already; choose another folder")
     model = fit(recipe, folder.with_name(f"{folder.name}.run"), resume=resume)
-    return Zoo.save(model, folder, recipe=recipe, dtype=recipe.get("dtype", "float32"))
+    if is_leader():
+        Zoo.save(model, folder, recipe=recipe, dtype=recipe.get("dtype", "float32"))
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # until the folder is there
+    return folder
+
+
+def is_leader() -> bool:
+    """Whether this is the first of the processes that train together, each of which runs the whole program."""
+    return getattr(rank_zero_only, "rank", 0) == 0
