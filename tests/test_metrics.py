@@ -495,20 +495,19 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_inception_equals_torch_fidelity(inception_file: Any) -> None:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    grey = pixels(2, 1, 28, 28)
-    colour = grey.expand(-1, 3, -1, -1).contiguous()
+    grey = pixels(1, 1, 28, 28)
     module = Inception(inception_file)
     found, logits = module.features_and_logits(grey)
-    wanted = FeatureExtractorInceptionV3("oracle", ["2048", "logits_unbiased"], str(inception_file))(colour)
+    wanted = FeatureExtractorInceptionV3("oracle", ["2048", "logits_unbiased"], str(inception_file))(
+        grey.expand(-1, 3, -1, -1)
+    )
     assert torch.allclose(found, wanted[0], rtol=1e-4) and torch.allclose(logits, wanted[1], rtol=1e-4, atol=1e-5)
-    assert module(colour / 255).shape == (2, module.num_features) == (2, 2048)
+    assert found.shape == (1, module.num_features) == (1, 2048)
     assert torch.allclose(module(grey / 255), found, rtol=1e-4)
     assert not module.training and len(module.details()["extractor_sha256"]) == 64
 
 
-def test_inception_refuses_what_is_not_its_weights(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, inception_file: Any
-) -> None:
+def test_inception_refuses_what_is_not_its_weights(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Harmful:
         def __reduce__(self) -> Any:
             return (tmp_path / "harm").touch, ()
