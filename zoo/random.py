@@ -52,7 +52,8 @@ class Streams:
 
     def __init__(self, seed: int, index: Sequence[int] | Tensor, step: int = 0) -> None:
         keys = torch.as_tensor(index, dtype=torch.int64)
-        self._state = _mix_(keys + _signed(_mix(seed, step)))  # [B]
+        # a sum of seed and step alone would give seed 1 the noise of seed 0, one step later
+        self._state = _mix_(keys + _signed(_mix(seed * _FIRST, step)))  # [B]
         self._calls = 0
 
     def __len__(self) -> int:

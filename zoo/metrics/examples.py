@@ -80,7 +80,7 @@ def seeded_slice(data: DataModule, split: Which, seed: int, cost: int) -> Tensor
         seed: chooses them.
         cost: rows that an example sends through the network.
     """
-    num = max(10, min(250, 50_000 // cost))
+    num = max(10, min(250, 10_000 // cost))
     return data.subset(split, min(num, len(data.split(split))), seed)
 
 
