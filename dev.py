@@ -54,7 +54,7 @@ def set_up(extra: str) -> None:
 
 
 def main() -> None:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - runs before pip could say so
         sys.exit(f"dev.py: needs Python 3.11 or newer, found {sys.version.split()[0]}")
     if len(sys.argv) != 2 or sys.argv[1] not in COMMANDS:
         sys.exit(__doc__)

@@ -337,6 +337,20 @@ def test_finetune_on_arrays(home: Path, arrays: Path, tmp_path: Path, run: Run) 
     assert "no number differs" in run("evaluate", f"local-dir:{out}")
 
 
+def test_finetune_a_shipped_checkpoint_of_8_bit_images(images: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "mine"
+    words = ["--resize", "--epochs", 1, "--evaluation.k", 5, "--evaluation.num", 20, *QUIET]
+    printed = run("finetune", "vae-mnist", "--data", images, "--out", out, *words)
+    assert {"nll", "neg_elbo", "kid", "precision"} <= {line.split()[1] for line in printed.splitlines()[:-1]}
+    run("sample", f"local-dir:{out}", "-n", 2, "--out", tmp_path / "samples.png")
+
+
+def test_finetune_a_shipped_checkpoint_of_binary_images(images: Path, tmp_path: Path, run: Run, fail: Run) -> None:
+    words = ["finetune", "vae-binarized-mnist", "--data", images, "--out", tmp_path / "mine", "--resize", "--epochs", 1]
+    assert "expected binary pixels for vae-binarized-mnist, found 8-bit pixels; pass --binarize" in fail(*words)
+    assert "after:  nll" in run(*words, "--binarize", "--evaluation.k", 5, *QUIET)
+
+
 def test_finetune_in_python(home: Path, arrays: Path, tmp_path: Path) -> None:
     from zoo.training.finetune import finetune
 

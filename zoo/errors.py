@@ -1,4 +1,4 @@
-"""The one family of errors that the zoo raises: each message is one line, saying what, where, expected, found, what to do."""
+"""The one family of errors that the zoo raises; a message is one line: what, where, expected, found, what to do."""
 
 
 class ZooError(Exception):

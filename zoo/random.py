@@ -91,6 +91,6 @@ def randn(size: tuple[int, ...], source: Source = None, device: torch.device | s
 
 
 def seed_from(generator: torch.Generator | None) -> int:
-    """A fresh seed drawn from `generator` (or from torch's global generator), so that a generator advances when used."""
+    """A fresh seed drawn from `generator` (or from the global one), so that a generator advances when used."""
     where = generator.device if generator is not None else "cpu"
     return int(torch.randint(2**62, (), generator=generator, device=where))

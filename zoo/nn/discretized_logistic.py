@@ -1,4 +1,4 @@
-"""The logistic distribution integrated over grey levels (Salimans et al. 2017, https://arxiv.org/abs/1701.05517, eq. 2).
+"""The logistic distribution over grey levels (Salimans et al. 2017, https://arxiv.org/abs/1701.05517, eq. 2).
 
     P(x) = sigmoid((x + 1/510 - loc)/scale) - sigmoid((x - 1/510 - loc)/scale),    x in {0, ..., 255}/255
 
@@ -6,6 +6,8 @@ with the tails beyond black and white added to the first and the last level.
 """
 
 from __future__ import annotations
+
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +25,7 @@ class DiscretizedLogistic(Distribution):
         scale: positive, same shape and units.
     """
 
-    arg_constraints = {}
+    arg_constraints: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
         self.loc, self.scale = loc, scale

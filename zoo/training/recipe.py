@@ -160,7 +160,8 @@ def _check_shape(model: ZooModule, data: DataModule) -> None:
     expected, found = tuple(getattr(model, "event_shape", data.event_shape)), tuple(data.event_shape)
     if expected != found:
         raise ConfigError(
-            f"model: expected event_shape {list(found)}, the shape of the examples of {data.name}, found {list(expected)}"
+            f"model: expected event_shape {list(found)}, the shape of the examples of {data.name}, found "
+            f"{list(expected)}"
         )
 
 

@@ -58,7 +58,8 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
         if name in _OURS:
             raise ConfigError(f"trainer: {name} is not used here: {_OURS[name]}")
         if name not in known:
-            raise ConfigError(f"trainer: no option {name!r}; {near(name, [*known, *inspect.signature(Trainer).parameters])}")
+            ours_too = [*known, *inspect.signature(Trainer).parameters]
+            raise ConfigError(f"trainer: no option {name!r}; {near(name, ours_too)}")
     if ema_decay is not None and not 0 <= ema_decay < 1:
         raise ConfigError(f"trainer: ema_decay must lie in [0, 1), found {ema_decay}")
     if checkpoint_every < 1:
