@@ -263,18 +263,19 @@ def _sample(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from zoo.capabilities import Decoder
+    from zoo.pictures import pixels
 
     model = _load(options)
     if options.expected:
         codes = _codes(model, options.num, options.seed)
         assert isinstance(model, Decoder)
         with torch.no_grad():
-            batches = [model.decode(z).cpu() for z in codes.split(250)]
+            batches = [pixels(model.decode(z)) for z in codes.split(250)]
     else:
         with tqdm(total=options.num, desc="sampling", unit="img", disable=None, leave=False) as bar:
             batches = []
             for batch in model.iter_samples(options.num, generator=_generator(options)):
-                batches.append(batch.cpu())
+                batches.append(pixels(batch))
                 bar.update(len(batch))
     _write(torch.cat(batches), options)
 
