@@ -189,14 +189,15 @@ class SampleGrid(Callback):
 class RunCheckpoint(Checkpoint):
     """Saves the run every `every` steps in one file, from which it goes on exactly.
 
-    Lightning's `ModelCheckpoint` warns at each save of a model with several optimisers. And Lightning restores the
-    position of a loader only where nothing has asked for the length of training before, as schedules do.
+    In place of Lightning's `ModelCheckpoint`, which saves after the last batch of an epoch, where Lightning's loops
+    resume with a wrong count of epochs, and warns at each save of a model with several optimisers. Lightning also loses
+    the position of the loader where something asked for the length of training before, as schedules do.
     """
 
     def __init__(self, path: Path, every: int) -> None:
         self.path = path
         self.every = every
-        self._step = 0
+        self._step = 0  # of the last save
         self._loader: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
@@ -207,9 +208,16 @@ class RunCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: LightningTrainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if step != self._step and step % self.every == 0:
-            self._step = step
+        if not trainer.is_last_batch:
+            self._save_when_due(trainer)
+
+    def on_train_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        if -1 in (trainer.max_steps, trainer.max_epochs):  # else Lightning counts the epoch twice after resuming
+            self._save_when_due(trainer)
+
+    def _save_when_due(self, trainer: LightningTrainer) -> None:
+        if trainer.global_step - self._step >= self.every:
+            self._step = trainer.global_step
             trainer.save_checkpoint(self.path, weights_only=False)
 
     def on_save_checkpoint(
