@@ -293,6 +293,7 @@ def test_reproduce(run: Run, fail: Run) -> None:
     assert "did you mean 'mnist-nll'" in fail("reproduce", "mnist-nl")
 
 
+@pytest.mark.filterwarnings("ignore:.*left out 1 of 41 images")
 def test_finetune_on_a_folder_of_images(home: Path, images: Path, tmp_path: Path, run: Run, fail: Run) -> None:
     source, out = f"local-dir:{home / 'vae'}", tmp_path / "mine"
     (images / "odd" / "broken.png").write_bytes(b"no picture")
