@@ -2,8 +2,8 @@
 
     python benchmarks/training_speed.py
 
-Both train the same networks with the same optimiser on the same batches of bytes in memory. The Trainer draws its batches
-and noise from (seed, epoch) and (seed, step, example), logs to CSV, shows its progress bar, averages the weights and
+Both train the same networks with the same optimiser on the same bytes in memory. The Trainer draws its batches and
+noise from (seed, epoch) and (seed, step, example), logs to CSV, shows its progress bar, averages the weights and
 saves the run; the loop does none of this. Validation, which the loop does not have, is off. The two take turns in one
 process, and the medians are compared. Prints one JSON line and one sentence.
 """
@@ -15,7 +15,6 @@ import json
 import statistics
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,7 +86,12 @@ def with_trainer(data: Arrays, num_steps: int) -> float:
     model.optimization = Optimization(lr=1e-3)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
-            folder, max_steps=WARM_UP + num_steps, max_epochs=-1, limit_val_batches=0, accelerator="cpu", callbacks=[clock]
+            folder,
+            max_steps=WARM_UP + num_steps,
+            max_epochs=-1,
+            limit_val_batches=0,
+            accelerator="cpu",
+            callbacks=[clock],
         )
         trainer.fit(model, data)
     return num_steps / (clock.readings[1] - clock.readings[0])
@@ -139,7 +143,9 @@ def main() -> None:
         "torch": torch.__version__,
     }
     print(json.dumps(result))
-    print(f"The common Trainer makes {ratio:.2f} of the steps per second of a bare PyTorch loop (target: at least 0.85).")
+    print(
+        f"The common Trainer makes {ratio:.2f} of the steps per second of a bare PyTorch loop (target: at least 0.85)."
+    )
 
 
 if __name__ == "__main__":

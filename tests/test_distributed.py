@@ -32,10 +32,16 @@ def test_two_processes_equal_one(name: str, pairs: Path, tmp_path: Path) -> None
     one = fit(tiny_runs.recipe(kind, **options), tmp_path / "one").state_dict()
     start = fit(tiny_runs.recipe(kind, max_epochs=0), tmp_path / "start").state_dict()
     two = torch.load(pairs / f"{name}.pt")
-    tolerance = 1e-2 if "precision" in options else 1e-5
-    assert all(torch.allclose(one[key], two[key], rtol=0, atol=tolerance) for key in one)
-    moved = max(float((one[key] - start[key]).abs().max()) for key in one)
-    assert moved > 3 * tolerance
+    apart, moved = ({key: one[key] - other[key] for key in one} for other in (two, start))
+    if "precision" in options:  # sums of halves round differently: small against what training does
+        assert norm(apart) < 0.1 * norm(moved)
+    else:
+        assert max(float(difference.abs().max()) for difference in apart.values()) < 1e-5
+    assert norm(moved) > 1e-2
+
+
+def norm(tensors: dict[str, torch.Tensor]) -> float:
+    return float(torch.cat([tensor.flatten().double() for tensor in tensors.values()]).norm())
 
 
 @pytest.mark.parametrize("kind", tiny_runs.RESUMED)

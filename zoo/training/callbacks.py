@@ -42,14 +42,15 @@ class LogMeans(Callback):
             value = value.detach().float()
             self._train[name] = self._train[name] + value if name in self._train else value
         self._steps += 1
-        if trainer.log_every_n_steps and trainer.global_step % trainer.log_every_n_steps == 0:
-            self._log_training(trainer, pl_module, on_step=True, on_epoch=False)
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and trainer.global_step % every == 0:
+            self._log_training(trainer, pl_module, on_step=True)
 
     def on_train_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
         if self._steps:
-            self._log_training(trainer, pl_module, on_step=False, on_epoch=True)
+            self._log_training(trainer, pl_module, on_step=False)
 
-    def _log_training(self, trainer: LightningTrainer, pl_module: LightningModule, **when: bool) -> None:
+    def _log_training(self, trainer: LightningTrainer, pl_module: LightningModule, *, on_step: bool) -> None:
         sums = trainer.strategy.reduce(torch.stack(list(self._train.values())), reduce_op="mean")
         means = dict(zip(self._train, (sums / self._steps).tolist(), strict=True))
         self._train, self._steps = {}, 0
@@ -57,7 +58,8 @@ class LogMeans(Callback):
             if not math.isfinite(value):
                 raise _diverged(f"{name} is {value}", trainer)
         means["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
-        pl_module.log_dict({f"train/{name}": value for name, value in means.items()}, prog_bar=True, **when)
+        for name, value in means.items():
+            pl_module.log(f"train/{name}", value, prog_bar=True, on_step=on_step, on_epoch=not on_step)
 
     def on_validation_epoch_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
         self._valid, self._examples = {}, 0
@@ -201,7 +203,7 @@ class RunCheckpoint(Checkpoint):
         self._loader: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
-        if self._loader is not None:
+        if self._loader is not None and trainer.train_dataloader is not None:
             trainer.train_dataloader.load_state_dict(self._loader)
             self._loader = None
 
@@ -226,7 +228,7 @@ class RunCheckpoint(Checkpoint):
         for name, value in pl_module.named_parameters():
             if not value.isfinite().all():
                 raise _diverged(f"{name} is not finite", trainer)
-        if hasattr(trainer.train_dataloader, "state_dict"):
+        if trainer.train_dataloader is not None and hasattr(trainer.train_dataloader, "state_dict"):
             checkpoint["loader"] = trainer.train_dataloader.state_dict()
 
     def on_load_checkpoint(
