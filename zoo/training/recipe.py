@@ -131,7 +131,12 @@ def fit(recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False) 
     _check_shape(model, data)
     model.seed = seed
     model.optimization = Optimization(**bind(Optimization, recipe.get("optimization") or {}, "optimization"))
-    trainer = Trainer(**bind(Trainer, {"folder": str(folder), **(recipe.get("trainer") or {})}, "trainer"))
+    options = recipe.get("trainer") or {}
+    if "folder" in options:
+        raise ConfigError("trainer: folder is no option of a recipe; it is chosen when the recipe is run")
+    if not {"max_epochs", "max_steps", "max_time"} & options.keys():
+        raise ConfigError("trainer: expected max_epochs or max_steps, found neither; say where training ends")
+    trainer = Trainer(**bind(Trainer, {"folder": str(folder), **options}, "trainer"))
     if is_leader():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECIPE).write_text(yaml.safe_dump(recipe, sort_keys=False))

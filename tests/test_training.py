@@ -1,0 +1,559 @@
+"""The common Trainer: steps, schedules, averages, logs, errors, and files that survive."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import tiny_runs
+import torch
+from lightning import Callback, LightningModule
+from torch import Tensor
+
+from zoo.capabilities import Adversarial, Batch, GenerativeModel, TractableDensity
+from zoo.config import load_yaml
+from zoo.data import Arrays, Digits
+from zoo.errors import CheckpointError, ConfigError, ZooError
+from zoo.random import Streams, randn
+from zoo.training import Optimization, Trainer, callbacks
+from zoo.training import trainer as trainer_module
+from zoo.training.recipe import build_data, build_model, fit, load_recipe, override
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted(ROOT.glob("checkpoints/*/recipe.yaml"))
+
+
+class Bell(TractableDensity):
+    """N(loc, 1) on two dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.event_shape = (2,)
+        self.loc = torch.nn.Parameter(torch.tensor([3.0, -3.0]))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return -0.5 * (x - self.loc).square().sum(-1)
+
+    def draw(self, streams: Streams) -> Tensor:
+        return self.loc + randn((len(streams), 2), streams)
+
+
+class Duel(Adversarial):
+    """A point against a linear critic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.event_shape = (2,)
+        self.generator = torch.nn.Linear(2, 2)
+        self.critic = torch.nn.Linear(2, 1)
+        self.batches = 0
+
+    def draw(self, streams: Streams) -> Tensor:
+        return self.generator(randn((len(streams), 2), streams))
+
+    def critic_loss(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        self.batches += 1
+        return {"loss": 1e3 * (self.critic(fake).mean() - self.critic(real).mean()) + self.critic.weight.square().sum()}
+
+    def generator_loss(self, fake: Tensor) -> Tensor:
+        return -1e3 * self.critic(fake).mean()
+
+
+class Probe(Callback):
+    """After each step, the weights and the learning rates of the next one."""
+
+    def __init__(self) -> None:
+        self.weights: list[dict[str, Tensor]] = []
+        self.rates: list[list[float]] = []
+        self.norms: list[float] = []
+
+    def on_before_optimizer_step(
+        self, trainer: lightning.Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        gradients = [
+            p.grad.flatten() for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
+        self.norms.append(float(torch.cat(gradients).norm()))
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self.weights.append({name: p.detach().clone() for name, p in pl_module.named_parameters()})
+        self.rates.append([group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups])
+
+
+def points(num: int = 100, batch_size: int = 10) -> Arrays:
+    x = torch.randn(num, 2, generator=torch.Generator().manual_seed(0))
+    return Arrays.from_array(x, batch_size=batch_size)
+
+
+def run(model: Any, folder: Path, data: Any = None, **options: Any) -> tuple[Any, Probe]:
+    probe = Probe()
+    quiet = {"progress": False, "sample_grids": False, "accelerator": "cpu", "log_every_n_steps": 4}
+    made = Trainer(folder, callbacks=[probe], **{**quiet, **options})
+    made.fit(model, data or points())
+    return made, probe
+
+
+def rows(folder: Path, key: str, version: int = 0) -> list[tuple[int, float]]:
+    """(step, value) of a column of the CSV log."""
+    with (folder / "logs" / f"version_{version}" / "metrics.csv").open() as file:
+        return [(int(row["step"]), float(row[key])) for row in csv.DictReader(file) if row.get(key)]
+
+
+# ------------------------------------------------------------------------------------------------ steps and schedules
+
+
+@pytest.mark.parametrize("model", [Bell, Duel])
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_steps_are_iterations_and_schedules_end_at_zero(model: type, schedule: str, tmp_path: Path) -> None:
+    module = model()
+    module.optimization = Optimization(lr=0.1, critic_lr=0.2, schedule=schedule, warmup=4)
+    trainer, probe = run(module, tmp_path, max_steps=20, max_epochs=-1)
+    assert trainer.global_step == len(probe.rates) == 20
+    assert getattr(module, "batches", 20) == 20
+    peaks = [0.1, 0.1] if model is Duel else [0.1]  # weights and biases
+    peaks = [*peaks, 0.2, 0.2] if model is Duel else peaks
+    first = [rate[0] for rate in probe.rates]
+    assert first[:3] == pytest.approx([0.05, 0.075, 0.1])
+    assert probe.rates[2] == pytest.approx(peaks)
+    if schedule == "constant":
+        assert first[3:] == [0.1] * 17
+    else:
+        assert probe.rates[-1] == pytest.approx([0.0] * len(peaks), abs=1e-12)
+        assert min(first[:-1]) > 0
+        assert first[11] == pytest.approx(0.05)  # halfway between the warm-up and the end, both curves are at a half
+
+
+@pytest.mark.parametrize("model", [Bell, Duel])
+def test_schedules_count_the_steps_of_epochs(model: type, tmp_path: Path) -> None:
+    module = model()
+    module.optimization = Optimization(lr=0.1, schedule="linear")
+    trainer, probe = run(module, tmp_path, max_epochs=3)
+    assert trainer.global_step == 24  # 80 examples in batches of 10
+    assert [rate[0] for rate in probe.rates] == pytest.approx([0.1 * (1 - k / 24) for k in range(1, 25)])
+
+
+@pytest.mark.parametrize("model", [Bell, Duel])
+def test_gradients_are_clipped(model: type, tmp_path: Path) -> None:
+    module = model()
+    module.optimization = Optimization(optimizer="sgd", lr=0.1, beta1=0.0, gradient_clip=0.5)
+    start = {name: p.detach().clone() for name, p in module.named_parameters()}
+    _, probe = run(module, tmp_path, max_steps=1, max_epochs=-1, ema_decay=None)
+    nets = ("generator.", "critic.") if model is Duel else ("",)
+    for net in nets:
+        moved = [probe.weights[0][n] - start[n] for n in start if n.startswith(net)]
+        assert float(torch.cat([m.flatten() for m in moved]).norm()) == pytest.approx(
+            0.05, rel=1e-4
+        )  # lr times the bound
+
+
+def test_weight_decay_spares_biases() -> None:
+    groups = Optimization(optimizer="adamw", weight_decay=0.1).build(torch.nn.Linear(2, 3).parameters()).param_groups
+    assert [(group["weight_decay"], [p.ndim for p in group["params"]]) for group in groups] == [(0.1, [2]), (0.0, [1])]
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"lr": 0.0}, "lr"),
+        ({"critic_lr": -1.0}, "critic_lr"),
+        ({"gradient_clip": 0.0}, "gradient_clip"),
+        ({"warmup": -1}, "warmup"),
+        ({"weight_decay": -0.1}, "weight_decay"),
+        ({"beta2": 1.0}, "beta2"),
+    ],
+)
+def test_impossible_optimizations(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^optimization: {named} must .*, found {next(iter(settings.values()))}$"):
+        Optimization(**settings)
+
+
+# ------------------------------------------------------------------------------------------------------------ averages
+
+
+@pytest.mark.parametrize("model", [Bell, Duel])
+def test_the_trained_weights_are_the_average(model: type, tmp_path: Path) -> None:
+    module = model()
+    module.optimization = Optimization(lr=0.1)
+    expected = {name: p.detach().double() for name, p in module.named_parameters()}
+    _, probe = run(module, tmp_path, max_steps=40, max_epochs=-1, ema_decay=0.75, checkpoint_every=40)
+    for step, weights in enumerate(probe.weights, start=1):
+        decay = min(0.75, step / (step + 9))
+        expected = {name: decay * value + (1 - decay) * weights[name] for name, value in expected.items()}
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    for name, parameter in module.named_parameters():
+        assert torch.allclose(parameter.double(), expected[name], atol=1e-6)
+        assert torch.equal(last["state_dict"][name], parameter)
+        assert torch.equal(last["raw_state_dict"][name], probe.weights[-1][name])
+    assert any(not torch.allclose(p, probe.weights[-1][name], atol=1e-3) for name, p in module.named_parameters())
+
+
+def test_accumulated_gradients_make_one_step_of_the_average(tmp_path: Path) -> None:
+    module = Bell()
+    module.optimization = Optimization(lr=0.1)
+    trainer, probe = run(module, tmp_path, max_epochs=2, accumulate_grad_batches=4, ema_decay=0.0)
+    assert (trainer.global_step, len(probe.weights)) == (4, 16)
+    assert torch.equal(module.loc, probe.weights[-1]["loc"])
+
+
+def test_validation_and_sample_grids_see_averaged_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = tiny_runs.recipe("likelihood", max_epochs=1, sample_grids=True, ema_decay=0.99)
+    seen: dict[str, Tensor] = {}
+
+    def remember(kind: str, name: str) -> None:
+        method = getattr(GenerativeModel if name == "sample" else trained, name)
+
+        def remembering(self: GenerativeModel, *args: Any, **kwargs: Any) -> Any:
+            seen[kind] = next(self.parameters()).detach().clone()
+            return method(self, *args, **kwargs)
+
+        monkeypatch.setattr(GenerativeModel if name == "sample" else trained, name, remembering)
+
+    trained = type(build_model(settings["model"]))
+    remember("validation", "validation_step")
+    remember("grid", "sample")
+    remember("training", "training_step")
+    model = fit(settings, tmp_path / "run")
+    final = next(model.parameters())
+    assert torch.equal(seen["validation"], final)
+    assert torch.equal(seen["grid"], final)
+    assert not torch.allclose(seen["training"], final, atol=1e-4)
+    assert [path.name for path in (tmp_path / "run" / "samples").iterdir()] == ["epoch_0000.png"]
+    batches = list(build_data(settings["data"], 3).batches("valid"))
+    with torch.no_grad():
+        total = sum(float(model.validation_step(batch, 0)["neg_elbo"].sum()) for batch in batches)
+    logged = rows(tmp_path / "run", "valid/neg_elbo")
+    assert logged == [(11, pytest.approx(total / 200, rel=1e-5))]
+
+
+def test_closed_form_models_are_fitted_before_validation_and_not_averaged(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    settings = tiny_runs.recipe("closed-form", max_epochs=1)
+    model = fit(settings, folder)
+    data = build_data(settings["data"], 3)
+    x = torch.cat([batch.x for batch in data.batches("train")]).flatten(1)
+    assert torch.allclose(model.loc, (x * 255 + 0.5).mean(0) / 256, atol=0.01)  # 1200 of the 1297, dequantised
+    batches = list(data.batches("valid"))
+    total = sum(float(model.validation_step(batch, 0)["nll"].sum()) for batch in batches)
+    assert rows(folder, "valid/nll") == [(11, pytest.approx(total / 200, rel=1e-5))]
+
+
+# ---------------------------------------------------------------------------------------------------------------- logs
+
+
+def test_logged_losses_are_means(tmp_path: Path) -> None:
+    module, losses = Bell(), []
+    original = module.training_step
+
+    def step(batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        losses.append(original(batch, batch_idx))
+        return losses[-1]
+
+    module.training_step = step
+    module.optimization = Optimization(lr=0.1, schedule="linear")
+    run(module, tmp_path, max_epochs=1, log_every_n_steps=3)
+    values = [float(loss["loss"].detach()) for loss in losses]
+    means = [sum(values[:3]) / 3, sum(values[3:6]) / 3, sum(values[6:]) / 2]  # the last at the end of the epoch
+    assert rows(tmp_path, "train/loss") == [
+        (2, pytest.approx(means[0])),
+        (5, pytest.approx(means[1])),
+        (7, pytest.approx(means[2])),
+    ]
+    assert [value for _, value in rows(tmp_path, "train/lr")] == pytest.approx([0.1 * 5 / 8, 0.1 * 2 / 8, 0.0])
+
+
+def test_csv_is_the_default_and_wandb_takes_pictures_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [type(logger).__name__ for logger in Trainer(tmp_path / "a", accelerator="cpu").loggers] == ["CSVLogger"]
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logged: list[dict[str, Any]] = []
+    original = wandb.Run.log
+    monkeypatch.setattr(
+        wandb.Run, "log", lambda self, data, *a, **k: (logged.append(data), original(self, data, *a, **k))
+    )
+    settings = tiny_runs.recipe(
+        "likelihood", max_epochs=1, sample_grids=True, wandb={"project": "zoo", "offline": True}
+    )
+    try:
+        fit(settings, tmp_path / "run")
+    finally:
+        wandb.finish()
+    keys = set().union(*logged)
+    assert {"samples", "train/loss", "train/lr", "valid/neg_elbo"} <= keys
+    assert next(data for data in logged if "samples" in data)["trainer/global_step"] == 12
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert rows(tmp_path / "run", "train/loss")
+
+
+def test_a_run_says_nothing_that_is_of_no_use(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for kind in tiny_runs.MODELS:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fit(tiny_runs.recipe(kind, max_epochs=1), tmp_path / kind)
+            fit(tiny_runs.recipe(kind, max_epochs=1), tmp_path / kind, resume=True)
+        assert [str(warning.message) for warning in caught] == []
+    assert not re.search("available|Tip|deprecated|weights_only", capfd.readouterr().err)
+
+
+# -------------------------------------------------------------------------------------------------------------- errors
+
+
+def one_line(error: BaseException) -> str:
+    assert "\n" not in str(error)
+    return str(error)
+
+
+@pytest.mark.parametrize("kind", ["likelihood", "adversarial"])
+def test_divergence_is_one_sentence_and_keeps_the_checkpoint(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tiny_runs.recipe(kind, log_every_n_steps=10)
+    cls = type(build_model(settings["model"]))
+    original = cls.training_step
+
+    def diverging(self: Any, batch: Batch, batch_idx: int) -> Any:
+        if self.global_step == 6:
+            with torch.no_grad():
+                next(iter(self.parameters())).fill_(float("nan"))
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(cls, "training_step", diverging)
+    with pytest.raises(ZooError, match=r"^training diverged: .* at step 8; try a smaller optimization.lr") as error:
+        fit(settings, tmp_path / "run")  # step 8 would save the run
+    one_line(error.value)
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 4
+    monkeypatch.setattr(cls, "training_step", original)
+    assert fit(settings, tmp_path / "run", resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_training_at_the_next_log(tmp_path: Path) -> None:
+    module = Bell()
+    module.optimization = Optimization(optimizer="sgd", lr=1e30)
+    with pytest.raises(ZooError, match=r"^training diverged: loss is (nan|inf) at step 4; "):
+        run(module, tmp_path, max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_epoch": 3}, r"no option 'max_epoch'; did you mean 'max_epochs'"),
+        ({"ema_decai": 0.9}, r"no option 'ema_decai'; did you mean 'ema_decay'"),
+        ({"ema_decay": 1.5}, r"ema_decay must lie in \[0, 1\), found 1.5"),
+        ({"checkpoint_every": 0}, r"checkpoint_every must be at least 1, found 0"),
+        ({"gradient_clip_val": 1.0}, r"gradient_clip_val is not used here: set optimization.gradient_clip"),
+        ({"precision": "16-mixed"}, r"precision 16 is not used here"),
+        ({"precision": "12"}, r".*12"),
+        ({"max_epochs": -7}, r".*-7"),
+        ({"accelerator": "qpu"}, r".*qpu"),
+        ({"devices": 10_000}, r"devices=10000 asks for more processes than the \d+ "),
+        ({"devices": 0}, r".*0"),
+        ({"strategy": "telepathy"}, r".*telepathy"),
+        ({"wandb": {"offline": True, "log_model": True}}, r".*log_model"),
+    ],
+)
+def test_unknown_and_impossible_options(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^trainer: {message}") as error:
+        Trainer(tmp_path, **{"accelerator": "cpu", **options})
+    one_line(error.value)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() >= 4, reason="this machine has four GPUs")
+def test_more_gpus_than_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^trainer: ") as error:
+        Trainer(tmp_path, devices=4, accelerator="gpu")
+    assert "gpu" in one_line(error.value).lower()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_more_processes_than_processors(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module.os, "cpu_count", lambda: count)
+    with pytest.raises(ConfigError, match=rf"^trainer: devices=4 asks for more processes than the {count} "):
+        fit(tiny_runs.recipe("likelihood", devices=4), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_lightnings_options_pass_through(tmp_path: Path) -> None:
+    made = Trainer(
+        tmp_path, accelerator="cpu", precision="bf16-mixed", max_steps=7, limit_train_batches=3, logger=False
+    )
+    assert (made.precision, made.max_steps, made.limit_train_batches, made.loggers) == ("bf16-mixed", 7, 3, [])
+
+
+# --------------------------------------------------------------------------------------------------------- checkpoints
+
+
+def save_twice(folder: Path, second: Any) -> None:
+    writer = callbacks.AtomicCheckpointIO()
+    writer.save_checkpoint({"value": torch.zeros(1000)}, folder / "last.ckpt")
+    writer.save_checkpoint({"value": second}, folder / "last.ckpt")
+
+
+def test_a_full_disk_keeps_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", lambda file, calls=[0]: full(file) if calls[0] else calls.__setitem__(0, 1))
+    with pytest.raises(CheckpointError, match=r"last.ckpt: cannot be written: No space left on device; ") as error:
+        save_twice(tmp_path, torch.ones(1000))
+    one_line(error.value)
+    assert torch.load(tmp_path / "last.ckpt")["value"].sum() == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_kill_while_writing_keeps_the_checkpoint(tmp_path: Path) -> None:
+    def work() -> None:
+        tiny_runs.in_writing(2)
+        save_twice(tmp_path, torch.ones(1000))
+
+    assert tiny_runs.child(work)
+    assert torch.load(tmp_path / "last.ckpt")["value"].sum() == 0
+    save_twice(tmp_path, torch.ones(1000))
+    assert torch.load(tmp_path / "last.ckpt")["value"].sum() == 1000
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]  # what the kill left behind is gone
+
+
+def test_a_full_disk_in_the_middle_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def fsync(file: int) -> None:
+        calls.append(file)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(callbacks.os, "fsync", fsync)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        fit(tiny_runs.recipe("likelihood"), tmp_path / "run")
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 4
+    resumed = fit(tiny_runs.recipe("likelihood"), tmp_path / "run", resume=True)
+    whole = fit(tiny_runs.recipe("likelihood"), tmp_path / "whole")
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), whole.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "trainer", [{"max_epochs": 3}, {"max_epochs": 2, "max_steps": 7}, {"max_epochs": -1, "max_steps": 7}]
+)
+@pytest.mark.parametrize("batch_size", [400, 1000])
+def test_a_run_interrupted_at_every_save(
+    trainer: dict[str, int], batch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short epochs, one of a single batch: their ends are where Lightning's own checkpoints go wrong."""
+    settings = tiny_runs.recipe("likelihood", **trainer, checkpoint_every=1)
+    settings["data"]["batch_size"] = batch_size
+    whole = fit(settings, tmp_path / "whole")
+    save = callbacks.AtomicCheckpointIO.save_checkpoint
+
+    def save_and_stop(*args: Any, **kwargs: Any) -> None:
+        save(*args, **kwargs)
+        raise tiny_runs.InterruptedRunError
+
+    monkeypatch.setattr(callbacks.AtomicCheckpointIO, "save_checkpoint", save_and_stop)
+    for _ in range(10):
+        try:
+            resumed = fit(settings, tmp_path / "run", resume=True)
+            break
+        except tiny_runs.InterruptedRunError:
+            continue
+    else:
+        pytest.fail("the run goes on for ever")
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), whole.parameters(), strict=True))
+    assert stops > 0 or (batch_size == 1000 and len(trainer) == 2)  # of one batch an epoch and two ends, none is saved
+
+
+# ------------------------------------------------------------------------------------------------------------- recipes
+
+
+def test_a_run_in_the_way(tmp_path: Path) -> None:
+    settings = tiny_runs.recipe("closed-form", max_epochs=1)
+    first = fit(settings, tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"run: a run is there already; resume it, or choose another folder$"):
+        fit(settings, tmp_path / "run")
+    again = fit(settings, tmp_path / "run", resume=True)
+    assert torch.equal(first.loc, again.loc)
+    with pytest.raises(ConfigError, match=r"the run to resume began with another seed: expected 3, found 4; "):
+        fit({**settings, "seed": 4}, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modle": {}}, r"recipe: unknown key 'modle'; did you mean 'model'\?"),
+        ({"data": "Digits"}, r"recipe: data must be .*, found 'Digits'"),
+        ({"trainer": [1]}, r"recipe: trainer must be "),
+        ({"seed": "x"}, r"recipe: seed must be int, found 'x'"),
+        ({"data": {"class": "Digit"}}, r"data: no class 'Digit'; did you mean 'Digits'\?"),
+        ({"data": {"class": "Digits", "batch_sise": 3}}, r"data: Digits: unknown key 'batch_sise'; did you mean"),
+        ({"data": {"class": "Digits", "batch_size": "3"}}, r"data: Digits: batch_size must be int, found '3'"),
+        ({"model": {"class": "zoo.vae.vae.VEA"}}, r"recipe: model: the zoo has no class 'zoo.vae.vae.VEA'"),
+        ({"model": {"class": "os.system"}}, r"recipe: model: expected a class of the zoo"),
+        ({"model": {"class": "zoo.vae.vae.VAE", "latent": 3}}, r"model: VAE: unknown key 'latent'"),
+        ({"model": {"class": "zoo.vae.vae.VAE"}}, r"model: expected event_shape \[1, 8, 8\], .* found \[1, 28, 28\]"),
+        ({"optimization": {"lrr": 0.1}}, r"optimization: unknown key 'lrr'"),
+        ({"optimization": {"lr": -0.1}}, r"optimization: lr must be positive, found -0.1"),
+        ({"optimization": {"schedule": "exponential"}}, r"optimization: schedule must be one of"),
+        ({"trainer": {"max_epoch": 1, "max_steps": 1}}, r"trainer: no option 'max_epoch'"),
+        ({"trainer": {"max_epoch": 1}}, r"trainer: expected max_epochs or max_steps, found neither"),
+        ({"trainer": {"max_steps": 1, "checkpoint_every": 0.5}}, r"trainer: checkpoint_every must be int, found 0.5"),
+        ({"trainer": {"folder": "x"}}, r"trainer: folder is "),
+    ],
+)
+def test_recipes_that_do_not_fit(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}") as error:
+        fit({**tiny_runs.recipe("likelihood"), **changes}, tmp_path / "run")
+    one_line(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_that_lightning_refuses_when_it_starts(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^trainer: .*gradient accumulation") as error:
+        fit(tiny_runs.recipe("adversarial", accumulate_grad_batches=2), tmp_path / "run")
+    one_line(error.value)
+
+
+def test_overrides() -> None:
+    recipe = {"data": {"class": "Digits"}, "trainer": None, "seed": 0}
+    changed = override(recipe, {"trainer.max_epochs": 2, "data.batch_size": 5, "seed": 1})
+    assert changed == {"data": {"class": "Digits", "batch_size": 5}, "trainer": {"max_epochs": 2}, "seed": 1}
+    assert recipe == {"data": {"class": "Digits"}, "trainer": None, "seed": 0}
+    for key in ("trainr.devices", "seed.x"):
+        with pytest.raises(ConfigError):
+            override(recipe, {key: 2})
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.parent.name)
+def test_every_recipe_survives_a_batch(path: Path, tmp_path: Path) -> None:
+    """Of noise in the shape of its data, which need not be there."""
+    recipe = load_recipe(path, {"trainer.max_epochs": 1, "trainer.progress": False, "trainer.accelerator": "cpu"})
+    published = build_data(recipe["data"])
+    x = torch.randint(0, 256, (20, *published.event_shape), dtype=torch.uint8)
+    if published.levels == 2:
+        x = x > 127
+    labels = torch.arange(20) % published.num_classes if published.num_classes else None
+    data = Arrays.from_array(x, labels, batch_size=16)
+    model = build_model(recipe["model"], recipe.get("seed", 0))
+    model.optimization = Optimization(**recipe.get("optimization") or {})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer = Trainer(tmp_path, **{**recipe["trainer"], "sample_grids": False})
+    if hasattr(model, "jitter"):
+        model.jitter = 1e-3  # sixteen examples have no covariance of full rank
+    trainer.fit(model, data)
+    assert trainer.global_step == 1
+    assert any(not torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def test_there_are_recipes() -> None:
+    assert len(RECIPES) >= 6
+    assert {load_yaml(path)["name"] for path in RECIPES} == {path.parent.name for path in RECIPES}
+
+
+def test_digits_are_what_the_tiny_runs_expect() -> None:
+    assert len(Digits(batch_size=100).train_dataloader()) == 12
