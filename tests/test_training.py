@@ -456,7 +456,7 @@ def test_a_run_interrupted_at_every_save(
         raise tiny_runs.InterruptedRunError
 
     monkeypatch.setattr(callbacks.AtomicCheckpointIO, "save_checkpoint", save_and_stop)
-    for _ in range(10):
+    for stops in range(10):  # noqa: B007 - read after the loop
         try:
             resumed = fit(settings, tmp_path / "run", resume=True)
             break
