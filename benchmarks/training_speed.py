@@ -11,8 +11,10 @@ process, and the medians are compared. Prints one JSON line and one sentence.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
+import sys
 import tempfile
 import time
 from typing import Any
@@ -84,7 +86,8 @@ def with_trainer(data: Arrays, num_steps: int) -> float:
     torch.manual_seed(0)
     model, clock = MLPVAE(), Clock(num_steps)
     model.optimization = Optimization(lr=1e-3)
-    with tempfile.TemporaryDirectory() as folder:
+    # the progress bar goes to standard error, as the result goes to standard output
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         trainer = Trainer(
             folder,
             max_steps=WARM_UP + num_steps,

@@ -72,15 +72,6 @@ class Probe(Callback):
     def __init__(self) -> None:
         self.weights: list[dict[str, Tensor]] = []
         self.rates: list[list[float]] = []
-        self.norms: list[float] = []
-
-    def on_before_optimizer_step(
-        self, trainer: lightning.Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        gradients = [
-            p.grad.flatten() for group in optimizer.param_groups for p in group["params"] if p.grad is not None
-        ]
-        self.norms.append(float(torch.cat(gradients).norm()))
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -397,11 +388,20 @@ def save_twice(folder: Path, second: Any) -> None:
     writer.save_checkpoint({"value": second}, folder / "last.ckpt")
 
 
-def test_a_full_disk_keeps_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(file: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def full_from_call(count: int) -> Any:
+    """An `os.fsync` that finds the disk full from its `count`-th call on."""
+    calls: list[int] = []
 
-    monkeypatch.setattr(os, "fsync", lambda file, calls=[0]: full(file) if calls[0] else calls.__setitem__(0, 1))
+    def fsync(file: int) -> None:
+        calls.append(file)
+        if len(calls) >= count:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return fsync
+
+
+def test_a_full_disk_keeps_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callbacks.os, "fsync", full_from_call(2))
     with pytest.raises(CheckpointError, match=r"last.ckpt: cannot be written: No space left on device; ") as error:
         save_twice(tmp_path, torch.ones(1000))
     one_line(error.value)
@@ -422,16 +422,10 @@ def test_a_kill_while_writing_keeps_the_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_in_the_middle_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def fsync(file: int) -> None:
-        calls.append(file)
-        if len(calls) == 2:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(callbacks.os, "fsync", fsync)
-    with pytest.raises(CheckpointError, match="No space left on device"):
-        fit(tiny_runs.recipe("likelihood"), tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.os, "fsync", full_from_call(2))
+        with pytest.raises(CheckpointError, match="No space left on device"):
+            fit(tiny_runs.recipe("likelihood"), tmp_path / "run")
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 4
     resumed = fit(tiny_runs.recipe("likelihood"), tmp_path / "run", resume=True)
     whole = fit(tiny_runs.recipe("likelihood"), tmp_path / "whole")
@@ -456,14 +450,14 @@ def test_a_run_interrupted_at_every_save(
         raise tiny_runs.InterruptedRunError
 
     monkeypatch.setattr(callbacks.AtomicCheckpointIO, "save_checkpoint", save_and_stop)
-    for stops in range(10):  # noqa: B007 - read after the loop
+    stops = 0
+    while True:
         try:
             resumed = fit(settings, tmp_path / "run", resume=True)
             break
         except tiny_runs.InterruptedRunError:
-            continue
-    else:
-        pytest.fail("the run goes on for ever")
+            stops += 1
+            assert stops < 10, "the run goes on for ever"
     assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), whole.parameters(), strict=True))
     assert stops > 0 or (batch_size == 1000 and len(trainer) == 2)  # of one batch an epoch and two ends, none is saved
 
