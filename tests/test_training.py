@@ -110,8 +110,7 @@ def test_steps_are_iterations_and_schedules_end_at_zero(model: type, schedule: s
     trainer, probe = run(module, tmp_path, max_steps=20, max_epochs=-1)
     assert trainer.global_step == len(probe.rates) == 20
     assert getattr(module, "batches", 20) == 20
-    peaks = [0.1, 0.1] if model is Duel else [0.1]  # weights and biases
-    peaks = [*peaks, 0.2, 0.2] if model is Duel else peaks
+    peaks = [0.1, 0.2] if model is Duel else [0.1]
     first = [rate[0] for rate in probe.rates]
     assert first[:3] == pytest.approx([0.05, 0.075, 0.1])
     assert probe.rates[2] == pytest.approx(peaks)
@@ -149,6 +148,8 @@ def test_gradients_are_clipped(model: type, tmp_path: Path) -> None:
 def test_weight_decay_spares_biases() -> None:
     groups = Optimization(optimizer="adamw", weight_decay=0.1).build(torch.nn.Linear(2, 3).parameters()).param_groups
     assert [(group["weight_decay"], [p.ndim for p in group["params"]]) for group in groups] == [(0.1, [2]), (0.0, [1])]
+    (group,) = Optimization().build(torch.nn.Linear(2, 3).parameters()).param_groups
+    assert (group["weight_decay"], [p.ndim for p in group["params"]]) == (0.0, [2, 1])
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,12 @@ class ZooModule(LightningModule, ABC):
     optimization: Optimization = Optimization()
     seed: int = 0
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # set by Lightning 40 times a step, at the cost of the checks of torch's modules
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def streams(self, batch: Batch, training: bool = True) -> Streams:
         """The noise of this step, one stream per example."""
         return Streams(self.seed, batch.index, self.global_step if training else VALIDATION)

@@ -54,11 +54,10 @@ class Optimization:
     def build(self, parameters: Iterable[Parameter], lr: float | None = None) -> torch.optim.Optimizer:
         """The optimiser of `parameters`; weight decay spares biases and gains."""
         trained = [p for p in parameters if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
+        decayed = [p for p in trained if p.ndim >= 2] if self.weight_decay else []
+        spared = [p for p in trained if p.ndim < 2] if self.weight_decay else trained
+        groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+        groups = [group for group in groups if group["params"]]  # one fused call each
         rate = self.lr if lr is None else lr
         if self.optimizer == "sgd":
             return torch.optim.SGD(groups, lr=rate, momentum=self.beta1)

@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import DDPStrategy
 
 from zoo.config import near
@@ -86,6 +88,7 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
         "enable_model_summary": False,
         "enable_progress_bar": progress,
         "plugins": [AtomicCheckpointIO()],
+        "profiler": _NoProfiler(),
         "default_root_dir": folder,
         **options,
     }
@@ -105,6 +108,16 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
     except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"trainer: {reason}") from error
+
+
+class _NoProfiler(PassThroughProfiler):
+    """Lightning enters a context for each hook of each callback: this one is nearly free."""
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        return _NOTHING
+
+
+_NOTHING = nullcontext()
 
 
 class _DDP(DDPStrategy):
