@@ -42,6 +42,7 @@ from zoo.density.gaussian import Gaussian
 from zoo.errors import ConfigError
 from zoo.gan.gan import GAN
 from zoo.nn.discretized_logistic import DiscretizedLogistic
+from zoo.nn.shift import num_shifts, shift
 from zoo.random import Streams, rand
 
 STEPS = range(4)  # training steps at which a model that changes with them is looked at
@@ -298,12 +299,12 @@ def test_completions_follow_the_exact_conditional(instance: Instance) -> None:
 
 @having(Completable)
 def test_completions_depend_on_the_generator_alone_and_each_image_has_its_mask(instance: Instance) -> None:
-    model, x = instance.build(), instance.data(4)
+    model, x = instance.build(), instance.data(40)
     size = x[0].numel()
-    masks = (torch.arange(size) < torch.tensor([0, 1, 3, size])[:, None]).view_as(x)
+    masks = (torch.arange(size) < torch.tensor([0, 1, 3, size] * 10)[:, None]).view_as(x)
     first, again, other = (model.complete(x, masks, generator=seeded(s)) for s in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
-    assert torch.equal(first[masks], x[masks]) and torch.equal(first[3], x[3])
+    assert torch.equal(first[masks], x[masks]) and torch.equal(first[3::4], x[3::4])
 
 
 # ---------------------------------------------------------------------------------------------------- exact, over reals
@@ -736,20 +737,49 @@ def test_made_degrees_obey_the_paper() -> None:
     assert (second.amin(1) >= first.amin(1)).all() and not torch.equal(first[0], first[1])
     assert torch.equal(model.degrees, MADE(event_shape=[1, 6, 6], hidden=400, num_masks=2).degrees)
     assert not torch.equal(model.degrees, MADE(event_shape=[1, 6, 6], hidden=400, num_masks=2, mask_seed=1).degrees)
+    near = MADE(event_shape=[1, 6, 6], hidden=400, num_masks=3, spread=4).degrees.long()
+    assert near.min() == 1 and near.max() == 35 and set((near[1:] - near[0]).unique().tolist()) == set(range(-4, 5))
 
 
 def test_made_trains_its_masks_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     instance = next(i for i in INSTANCES if i.cls is MADE and i.arguments["num_masks"] == 3)
     model, x = instance.build(), instance.data(5)
     mixture = model.log_prob(x)
-    model.train()
     components = []
     for step in range(6):
         monkeypatch.setattr(MADE, "global_step", step)
-        components.append(model.log_prob(x))
+        components.append(model.training_log_prob(x, Streams(0, range(5))))
     assert torch.equal(torch.stack(components[:3]), torch.stack(components[3:]))
     assert not torch.allclose(components[0], components[1])
     torch.testing.assert_close(torch.stack(components[:3]).logsumexp(0) - math.log(3), mixture)
+
+
+def test_shifts() -> None:
+    """Every shift up to the largest, as often as the others, half of the time none; what is not moved out is kept."""
+    x = torch.zeros(8000, 2, 5, 6)
+    x[:, 0, 1, 2] = x[:, 1, 4, 0] = 1
+    moved, shifts = shift(x, 1, Streams(0, range(len(x))))
+    assert moved.shape == x.shape
+    counts = torch.bincount(shifts, minlength=num_shifts(1))
+    assert counts[4] == pytest.approx(8000 * (1 / 2 + 1 / 18), rel=0.05)
+    assert counts[[0, 1, 2, 3, 5, 6, 7, 8]].tolist() == pytest.approx([8000 / 18] * 8, rel=0.2)
+    for number in range(num_shifts(1)):
+        down, right = 1 - number // 3, 1 - number % 3
+        expected = torch.zeros(2, 5, 6)
+        expected[0, 1 + down, 2 + right] = 1
+        if down < 1 and right > -1:
+            expected[1, 4 + down, right] = 1
+        assert (moved[shifts == number] == expected).all()
+
+
+def test_shifted_images_have_a_density_of_their_own() -> None:
+    """Given any shift, the probabilities of all images sum to one; the density of a model is that of no shift."""
+    instance = next(i for i in INSTANCES if i.cls is MADE and i.arguments.get("max_shift"))
+    model, states = instance.build(), instance.states().flatten(1)
+    for biases in model.shift_biases:
+        logits = model._logits(states, 0, biases.expand(len(states), -1))
+        log_prob = -torch.nn.functional.binary_cross_entropy_with_logits(logits, states, reduction="none").sum(-1)
+        assert log_prob.logsumexp(0).item() == pytest.approx(0, abs=1e-5)
 
 
 def test_made_refuses_masks_that_it_cannot_condition_on() -> None:

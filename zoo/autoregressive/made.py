@@ -6,10 +6,13 @@
 
 with the degrees m(k) drawn at random, and drawn anew for each of `num_masks` masks that share the weights
 (connectivity-agnostic training). The model is the mixture of the masks' distributions, which averages probabilities.
+Training may shift the images, with the shift as an input (Jun et al. 2020, https://proceedings.mlr.press/v119/jun20a.html):
+the density is that of images that are not shifted.
 
 Density: exact; one pass a mask.
 Sampling: exact; each hidden unit is computed once, as soon as the pixels that it sees are known.
-Differs from the paper: the natural order of pixels in all masks; Adam with averaged weights.
+Differs from the paper: the natural order of pixels in all masks, whose degrees are near each other (`spread`); masked
+connections past each hidden layer, from pixels to h2 and from h1 to o; shifted images; Adam with averaged weights.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from torch.nn import functional as F
 
 from zoo.capabilities import Completable, TractableDensity
 from zoo.errors import ConfigError
+from zoo.nn.shift import num_shifts, shift
 from zoo.random import Streams, rand, seed_from
 
 BLOCK = (
@@ -37,6 +41,9 @@ class MADE(TractableDensity, Completable):
         hidden: units of each of the two hidden layers.
         num_masks: number of sets of masks, used in turn in training and all together in `log_prob`.
         mask_seed: seed of the degrees.
+        spread: how far a unit's degree may lie from its degree in the first set of masks; None for any distance, as in
+            the paper. The nearer the sets, the more their weights have in common.
+        max_shift: pixels by which training shifts every second image, at most, up or down and left or right.
     """
 
     degrees: Tensor
@@ -47,39 +54,65 @@ class MADE(TractableDensity, Completable):
         hidden: int = 500,
         num_masks: int = 8,
         mask_seed: int = 0,
+        spread: int | None = None,
+        max_shift: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.event_shape = tuple(event_shape)
         self.size = math.prod(event_shape)
         self.num_masks = num_masks
+        self.max_shift = max_shift
         self.first = nn.Linear(self.size, hidden)
         self.second = nn.Linear(hidden, hidden)
         self.output = nn.Linear(hidden, self.size)
+        self.pixels_to_second = nn.Parameter(torch.zeros(hidden, self.size))
+        self.first_to_output = nn.Parameter(torch.zeros(self.size, hidden))
         self.direct = nn.Parameter(torch.zeros(self.size, self.size))
+        if max_shift:
+            self.shift_biases = nn.Parameter(torch.zeros(num_shifts(max_shift), 2 * hidden + self.size))
         # a unit of degree m sees the pixels 1 to m; the second layer's degrees are at least the smallest of the first's
         generator = torch.Generator().manual_seed(mask_seed)
-        degrees = torch.randint(1, max(2, self.size), (num_masks, 2, hidden), generator=generator)
+        last = max(1, self.size - 1)
+        degrees = torch.randint(1, last + 1, (num_masks, 2, hidden), generator=generator)
+        if spread is not None:
+            offsets = torch.randint(-spread, spread + 1, degrees[1:].shape, generator=generator)
+            degrees[1:] = (degrees[0] + offsets).clamp(1, last)
         degrees[:, 1] = degrees[:, 1].maximum(degrees[:, 0].amin(-1, keepdim=True))
         self.register_buffer("degrees", degrees.to(torch.int16))
 
-    def _logits(self, x: Tensor, mask: int) -> Tensor:
-        """Logits of every pixel given the earlier ones, under one set of masks: [B, D] -> [B, D]."""
+    def _logits(self, x: Tensor, mask: int, biases: Tensor | None = None) -> Tensor:
+        """Logits of every pixel given the earlier ones, under one set of masks: [B, D] -> [B, D].
+
+        Args:
+            biases: added to both hidden layers and the output, [B, 2 hidden + D].
+        """
         first, second = self.degrees[mask].long()
         pixel = torch.arange(1, self.size + 1, device=x.device)
-        h = F.linear(x, self.first.weight * (first[:, None] >= pixel), self.first.bias).relu()
-        h = F.linear(h, self.second.weight * (second[:, None] >= first), self.second.bias).relu()
-        o = F.linear(h, self.output.weight * (pixel[:, None] > second), self.output.bias)
-        return o + F.linear(x, self.direct.tril(-1))
+        h1 = F.linear(x, self.first.weight * (first[:, None] >= pixel), self.first.bias)
+        h2 = F.linear(x, self.pixels_to_second * (second[:, None] >= pixel), self.second.bias)
+        o = F.linear(x, self.direct.tril(-1), self.output.bias)
+        if biases is not None:
+            more1, more2, more = biases.split([len(first), len(second), self.size], -1)
+            h1, h2, o = h1 + more1, h2 + more2, o + more
+        h1 = h1.relu()
+        h2 = (h2 + F.linear(h1, self.second.weight * (second[:, None] >= first))).relu()
+        o = o + F.linear(h1, self.first_to_output * (pixel[:, None] > first))
+        return o + F.linear(h2, self.output.weight * (pixel[:, None] > second))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x) in nats: [B, *event_shape] -> [B]; while training, that of the mask whose turn it is."""
         x = x.flatten(1)
-        masks = [self.global_step % self.num_masks] if self.training else range(self.num_masks)
-        components = [
-            -F.binary_cross_entropy_with_logits(self._logits(x, k), x, reduction="none").sum(-1) for k in masks
-        ]
-        return torch.stack(components).logsumexp(0) - math.log(len(masks))
+        components = [_log_likelihood(self._logits(x, k), x).sum(-1) for k in range(self.num_masks)]
+        return torch.stack(components).logsumexp(0) - math.log(self.num_masks)
+
+    def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
+        """log p(x given its shift) under the masks whose turn it is: one network a step."""
+        biases = None
+        if self.max_shift:
+            x, shifts = shift(x, self.max_shift, streams)
+            biases = self.shift_biases[shifts]
+        x = x.flatten(1)
+        return _log_likelihood(self._logits(x, self.global_step % self.num_masks, biases), x).sum(-1)
 
     def draw(self, streams: Streams) -> Tensor:
         mask = (rand((len(streams), 1), streams, self.device)[:, 0] * self.num_masks).long()
@@ -107,8 +140,7 @@ class MADE(TractableDensity, Completable):
         values = x.flatten(1).where(known, 0)
         # the known pixels choose the component: p(k given known) is proportional to p_k(known)
         log_likelihoods = [
-            -F.binary_cross_entropy_with_logits(self._logits(values, k), values, known, reduction="none").sum(-1)
-            for k in range(self.num_masks)
+            (_log_likelihood(self._logits(values, k), values) * known).sum(-1) for k in range(self.num_masks)
         ]
         cumulative = torch.stack(log_likelihoods, -1).softmax(-1).cumsum(-1)
         choice = (rand((len(x), 1), streams, self.device) >= cumulative).sum(-1).clamp_(max=self.num_masks - 1)
@@ -135,24 +167,31 @@ class MADE(TractableDensity, Completable):
             n, start, stop = len(block), int(block[0]) - 1, int(block[-1])
             new1, m1, is1 = self._completed(first, start, stop)
             new2, m2, is2 = self._completed(second, start, stop)
-            # sums over pixels, in rows: the block's logits, then the inputs of the first layer's new units
-            degrees = torch.cat([(block - 1).expand(len(used), -1), m1], 1)
-            direct = self.direct[start:stop, :stop].expand(len(used), -1, -1)
-            weight = torch.cat([direct, self.first.weight[new1, :stop]], 1) * (degrees[..., None] >= pixel[:stop])
-            bias = torch.cat([self.output.bias[start:stop].expand(len(used), -1), self.first.bias[new1]], 1)
+            # sums in rows: the block's logits, the inputs of the first layer's new units, those of the second's
+            rows = [n, new1.shape[1], new2.shape[1]]
+            block = block.expand(len(used), -1)
+            degrees = torch.cat([block - 1, m1, m2], 1)[..., None]
+            weights = self.direct[block - 1, :stop], self.first.weight[new1, :stop], self.pixels_to_second[new2, :stop]
+            weight = torch.cat(weights, 1) * (degrees >= pixel[:stop])
+            bias = torch.cat([self.output.bias[block - 1], self.first.bias[new1], self.second.bias[new2]], 1)
             sums = torch.baddbmm(bias[..., None], weight[..., :start], pixels[:, :start])
-            sums[:, :n].baddbmm_(self.output.weight[start:stop].expand(len(used), -1, -1), h2)
-            inputs2 = torch.baddbmm(self.second.bias[new2][..., None], self.second.weight[new2], h1)
-            # and what comes from inside the block
+            logits, inputs1, inputs2 = sums.split(rows, 1)
+            # what comes from units of earlier blocks
+            logits.baddbmm_(self.first_to_output[block - 1], h1).baddbmm_(self.output.weight[block - 1], h2)
+            inputs2.baddbmm_(self.second.weight[new2], h1)
+            # and from inside the block
             weight = weight[..., start:]
             weight2 = self.second.weight[new2[..., None], new1[:, None]] * (m2[..., None] >= m1[:, None])
-            output = self.output.weight[block[:, None] - 1, new2[:, None]] * (block[:, None] > m2[:, None])
+            output1 = self.first_to_output[block[..., None] - 1, new1[:, None]] * (block[..., None] > m1[:, None])
+            output2 = self.output.weight[block[..., None] - 1, new2[:, None]] * (block[..., None] > m2[:, None])
             for d in range(n):
-                h = torch.baddbmm(inputs2, weight2, sums[:, n:].relu()).relu_()
-                logits = torch.baddbmm(sums[:, d : d + 1], output[:, d : d + 1], h)
-                pixels[:, start + d] = u[:, start + d] < logits[:, 0].sigmoid_()
+                new_h1 = inputs1.relu()
+                new_h2 = torch.baddbmm(inputs2, weight2, new_h1).relu_()
+                logit = torch.baddbmm(logits[:, d : d + 1], output1[:, d : d + 1], new_h1)
+                logit.baddbmm_(output2[:, d : d + 1], new_h2)
+                pixels[:, start + d] = u[:, start + d] < logit[:, 0].sigmoid_()
                 sums.addcmul_(weight[..., d : d + 1], pixels[:, start + d : start + d + 1])
-            complete = sums[:, n:].relu()
+            complete = inputs1.relu()
             h1[is1.nonzero()[:, 0], new1[is1]] = complete[is1]
             h2[is2.nonzero()[:, 0], new2[is2]] = torch.baddbmm(inputs2, weight2, complete).relu_()[is2]
         return pixels[group, :, place]
@@ -165,3 +204,8 @@ class MADE(TractableDensity, Completable):
         inside = (degrees > start) & (degrees <= stop)  # [K, H]
         is_one, index = inside.byte().topk(int(inside.sum(1).max()))
         return index, degrees.gather(1, index).where(is_one > 0, self.size + 1), is_one > 0
+
+
+def _log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
+    """log p of each pixel, in nats: [B, D]."""
+    return -F.binary_cross_entropy_with_logits(logits, x, reduction="none")
