@@ -82,7 +82,12 @@ def _each_mask(model: MADE, x: Tensor) -> list[Tensor]:
 INSTANCES = [
     Instance(MADE, {"event_shape": [1, 2, 4], "hidden": 16, "num_masks": 3}, 2, _each_mask),
     Instance(MADE, {"event_shape": [2, 1, 2], "hidden": 5, "num_masks": 1, "mask_seed": 4}, 2, _each_mask),
-    Instance(MADE, {"event_shape": [1, 3, 3], "hidden": 9, "num_masks": 2, "spread": 1, "max_shift": 1}, 2, _each_mask),
+    Instance(
+        MADE,
+        {"event_shape": [1, 3, 3], "hidden": 9, "num_masks": 2, "spread": 1, "max_shift": 1, "dropout": 0.2},
+        2,
+        _each_mask,
+    ),
     Instance(Gaussian, {"event_shape": [2]}, None),
     Instance(Gaussian, {"event_shape": [1, 2, 3], "levels": 256, "logit": 1e-4, "jitter": 0.1}, 256),
     Instance(VAE, {"event_shape": [1, 4, 4], "latent_dim": 1, "channels": 4, "hidden": 8}, 2),

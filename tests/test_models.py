@@ -19,6 +19,7 @@ from instances import INSTANCES, Instance, concrete, having
 from scipy import integrate, stats
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 import zoo
 from zoo import checkpoint
@@ -42,6 +43,7 @@ from zoo.density.gaussian import Gaussian
 from zoo.errors import ConfigError
 from zoo.gan.gan import GAN
 from zoo.nn.discretized_logistic import DiscretizedLogistic
+from zoo.nn.dropout import dropout
 from zoo.nn.shift import num_shifts, shift
 from zoo.random import Streams, rand
 
@@ -773,13 +775,31 @@ def test_shifts() -> None:
 
 
 def test_shifted_images_have_a_density_of_their_own() -> None:
-    """Given any shift, the probabilities of all images sum to one; the density of a model is that of no shift."""
+    """Given any shift, the probabilities of all images sum to one; those of no shift are the model's."""
     instance = next(i for i in INSTANCES if i.cls is MADE and i.arguments.get("max_shift"))
     model, states = instance.build(), instance.states().flatten(1)
-    for biases in model.shift_biases:
-        logits = model._logits(states, 0, biases.expand(len(states), -1))
-        log_prob = -torch.nn.functional.binary_cross_entropy_with_logits(logits, states, reduction="none").sum(-1)
-        assert log_prob.logsumexp(0).item() == pytest.approx(0, abs=1e-5)
+    with torch.no_grad():
+        model.shift_biases[4] = 0
+    log_probs = []
+    for number in range(num_shifts(1)):
+        logits = model._logits(states, 0, torch.full((len(states),), number))
+        log_probs.append(-binary_cross_entropy_with_logits(logits, states, reduction="none").sum(-1))
+        assert log_probs[-1].logsumexp(0).item() == pytest.approx(0, abs=1e-5)
+    assert torch.equal(model._logits(states, 0, torch.full((len(states),), 4)), model._logits(states, 0))
+    assert not torch.allclose(log_probs[0], log_probs[4])
+    fresh = MADE(**instance.arguments)
+    fresh.training_log_prob(instance.data(500), Streams(0, range(500))).sum().backward()
+    assert fresh.shift_biases.grad.any(-1).tolist() == [True] * 4 + [False] + [True] * 4
+
+
+def test_dropout() -> None:
+    x = torch.rand(500, 3, 40) + 1
+    dropped = dropout(x, 0.3, Streams(0, range(500)))
+    kept = dropped != 0
+    assert kept.float().mean().item() == pytest.approx(0.7, abs=0.01)
+    torch.testing.assert_close(dropped[kept], x[kept] / 0.7)
+    assert torch.equal(dropped[7:9], dropout(x[7:9], 0.3, Streams(0, range(7, 9))))
+    assert dropout(x, 0.3, None) is x
 
 
 def test_made_refuses_masks_that_it_cannot_condition_on() -> None:

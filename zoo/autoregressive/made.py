@@ -11,8 +11,9 @@ the density is that of images that are not shifted.
 
 Density: exact; one pass a mask.
 Sampling: exact; each hidden unit is computed once, as soon as the pixels that it sees are known.
-Differs from the paper: the natural order of pixels in all masks, whose degrees are near each other (`spread`); masked
-connections past each hidden layer, from pixels to h2 and from h1 to o; shifted images; Adam with averaged weights.
+Differs from the paper: the natural order of pixels in all masks, whose degrees may be near each other (`spread`);
+masked connections past each hidden layer, from pixels to h2 and from h1 to o; shifted images; dropout; Adam with averaged
+weights.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch.nn import functional as F
 
 from zoo.capabilities import Completable, TractableDensity
 from zoo.errors import ConfigError
+from zoo.nn.dropout import dropout
 from zoo.nn.shift import num_shifts, shift
 from zoo.random import Streams, rand, seed_from
 
@@ -44,6 +46,7 @@ class MADE(TractableDensity, Completable):
         spread: how far a unit's degree may lie from its degree in the first set of masks; None for any distance, as in
             the paper. The nearer the sets, the more their weights have in common.
         max_shift: pixels by which training shifts every second image, at most, up or down and left or right.
+        dropout: fraction of the hidden units that each training image does without.
     """
 
     degrees: Tensor
@@ -56,6 +59,7 @@ class MADE(TractableDensity, Completable):
         mask_seed: int = 0,
         spread: int | None = None,
         max_shift: int = 0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -63,6 +67,7 @@ class MADE(TractableDensity, Completable):
         self.size = math.prod(event_shape)
         self.num_masks = num_masks
         self.max_shift = max_shift
+        self.dropout = dropout
         self.first = nn.Linear(self.size, hidden)
         self.second = nn.Linear(hidden, hidden)
         self.output = nn.Linear(hidden, self.size)
@@ -81,22 +86,26 @@ class MADE(TractableDensity, Completable):
         degrees[:, 1] = degrees[:, 1].maximum(degrees[:, 0].amin(-1, keepdim=True))
         self.register_buffer("degrees", degrees.to(torch.int16))
 
-    def _logits(self, x: Tensor, mask: int, biases: Tensor | None = None) -> Tensor:
+    def _logits(self, x: Tensor, mask: int, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:
         """Logits of every pixel given the earlier ones, under one set of masks: [B, D] -> [B, D].
 
         Args:
-            biases: added to both hidden layers and the output, [B, 2 hidden + D].
+            shifts: by how much the images are shifted, [B]; see `zoo.nn.shift`.
+            streams: of dropout; None for none.
         """
         first, second = self.degrees[mask].long()
         pixel = torch.arange(1, self.size + 1, device=x.device)
         h1 = F.linear(x, self.first.weight * (first[:, None] >= pixel), self.first.bias)
         h2 = F.linear(x, self.pixels_to_second * (second[:, None] >= pixel), self.second.bias)
         o = F.linear(x, self.direct.tril(-1), self.output.bias)
-        if biases is not None:
+        if shifts is not None:
+            none = num_shifts(self.max_shift) // 2  # its row stays zero
+            biases = F.embedding(shifts, self.shift_biases, padding_idx=none)
             more1, more2, more = biases.split([len(first), len(second), self.size], -1)
             h1, h2, o = h1 + more1, h2 + more2, o + more
-        h1 = h1.relu()
-        h2 = (h2 + F.linear(h1, self.second.weight * (second[:, None] >= first))).relu()
+        h1 = dropout(h1.relu(), self.dropout, streams)
+        h2 = h2 + F.linear(h1, self.second.weight * (second[:, None] >= first))
+        h2 = dropout(h2.relu(), self.dropout, streams)
         o = o + F.linear(h1, self.first_to_output * (pixel[:, None] > first))
         return o + F.linear(h2, self.output.weight * (pixel[:, None] > second))
 
@@ -107,12 +116,9 @@ class MADE(TractableDensity, Completable):
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
         """log p(x given its shift) under the masks whose turn it is: one network a step."""
-        biases = None
-        if self.max_shift:
-            x, shifts = shift(x, self.max_shift, streams)
-            biases = self.shift_biases[shifts]
+        x, shifts = shift(x, self.max_shift, streams) if self.max_shift else (x, None)
         x = x.flatten(1)
-        return _log_likelihood(self._logits(x, self.global_step % self.num_masks, biases), x).sum(-1)
+        return _log_likelihood(self._logits(x, self.global_step % self.num_masks, shifts, streams), x).sum(-1)
 
     def draw(self, streams: Streams) -> Tensor:
         mask = (rand((len(streams), 1), streams, self.device)[:, 0] * self.num_masks).long()
