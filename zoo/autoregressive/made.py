@@ -12,8 +12,8 @@ the density is that of images that are not shifted.
 Density: exact; one pass a mask.
 Sampling: exact; each hidden unit is computed once, as soon as the pixels that it sees are known.
 Differs from the paper: the natural order of pixels in all masks, whose degrees may be near each other (`spread`);
-masked connections past each hidden layer, from pixels to h2 and from h1 to o; shifted images; dropout; Adam with averaged
-weights.
+masked connections past each hidden layer, from pixels to h2 and from h1 to o; shifted images; dropout; Adam,
+with averaged weights.
 """
 
 from __future__ import annotations
