@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 import zoo
+from zoo.autoregressive.fvsbn import FVSBN
 from zoo.autoregressive.made import MADE
 from zoo.capabilities import ClosedForm, ZooModule
 from zoo.classifier.lenet import LeNet
 from zoo.density.gaussian import Gaussian
+from zoo.density.mixture import BernoulliMixture
 from zoo.gan.gan import GAN
 from zoo.vae.vae import VAE
 
@@ -55,8 +57,9 @@ class Instance:
                 for parameter in model.parameters():
                     parameter.add_(0.3 * torch.randn_like(parameter))
                 if isinstance(model, ClosedForm):
-                    model.statistics = model.gather(self.data(100, seed))
-                    model.finish()
+                    for _ in range(3 if model.iterative else 1):
+                        model.statistics = model.gather(self.data(100, seed))
+                        model.finish()
         return model.eval()
 
     def data(self, num: int, seed: int = 0) -> Tensor:
@@ -88,6 +91,8 @@ INSTANCES = [
         2,
         _each_mask,
     ),
+    Instance(FVSBN, {"event_shape": [1, 3, 3]}, 2, lambda model, x: [model.logits(x)]),
+    Instance(BernoulliMixture, {"event_shape": [2, 2, 2], "num_components": 3, "prior": 0.5}, 2),
     Instance(Gaussian, {"event_shape": [2]}, None),
     Instance(Gaussian, {"event_shape": [1, 2, 3], "levels": 256, "logit": 1e-4, "jitter": 0.1}, 256),
     Instance(VAE, {"event_shape": [1, 4, 4], "latent_dim": 1, "channels": 4, "hidden": 8}, 2),

@@ -24,6 +24,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import zoo
 from zoo import checkpoint
 from zoo.autoregressive.made import MADE
+from zoo.autoregressive.raster import RasterOrder
 from zoo.capabilities import (
     Adversarial,
     Batch,
@@ -39,13 +40,16 @@ from zoo.capabilities import (
     TractableDensity,
     ZooModule,
 )
+from zoo.data import Arrays
 from zoo.density.gaussian import Gaussian
+from zoo.density.mixture import BernoulliMixture
 from zoo.errors import ConfigError
 from zoo.gan.gan import GAN
 from zoo.nn.discretized_logistic import DiscretizedLogistic
 from zoo.nn.dropout import dropout
 from zoo.nn.shift import num_shifts, shift
-from zoo.random import Streams, rand
+from zoo.random import Streams, rand, seed_from
+from zoo.training import Trainer
 
 STEPS = range(4)  # training steps at which a model that changes with them is looked at
 
@@ -707,6 +711,65 @@ def test_the_penalty_of_the_gan_is_that_of_finite_differences() -> None:
         with torch.no_grad():
             weight[0, 0, 1, 1] -= sign * step
     torch.testing.assert_close(gradient[0, 0, 1, 1], (losses[0] - losses[1]) / (2 * step), atol=1e-6, rtol=1e-4)
+
+
+# --------------------------------------------------------------------------------------------------------- raster order
+
+
+@having(RasterOrder)
+def test_draws_and_completions_are_those_of_one_pass_per_pixel(instance: Instance) -> None:
+    """The same uniforms give the same bits."""
+    model, x = instance.build(), instance.data(200)
+    size = x[0].numel()
+    for known in (0, size // 2):
+        uniforms = rand((len(x), size), Streams(seed_from(seeded()), range(len(x))))
+        expected = x.flatten(1).clone()
+        for d in range(known, size):
+            with torch.no_grad():
+                probs = model.logits(expected.view_as(x))[:, d].sigmoid()
+            expected[:, d] = (uniforms[:, d] < probs).float()
+        mask = (torch.arange(size) < known).view_as(x[0])
+        assert torch.equal(model.complete(x, mask, generator=seeded()).flatten(1), expected)
+    with torch.no_grad():
+        assert torch.equal(
+            model.draw(Streams(seed_from(seeded()), range(200))), model.complete(x, mask & False, generator=seeded())
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------- mixtures
+
+
+def test_em_never_loses_likelihood_and_finds_the_components() -> None:
+    generator = seeded()
+    means = torch.tensor([[0.9, 0.9, 0.9, 0.1, 0.1, 0.1], [0.1, 0.1, 0.9, 0.9, 0.1, 0.9]])
+    which = (torch.rand(4000, generator=generator) < 0.3).long()
+    x = (torch.rand(4000, 6, generator=generator) < means[which]).float().view(-1, 1, 2, 3)
+    model = BernoulliMixture(event_shape=[1, 2, 3], num_components=2, prior=1e-6)
+    likelihoods = []
+    for _ in range(40):
+        model.statistics = model.gather(x, generator=Streams(0, range(len(x))))
+        model.finish()
+        likelihoods.append(model.log_prob(x).double().mean().item())
+    assert all(after > before - 1e-6 for before, after in pairwise(likelihoods))
+    order = model.log_weights.argsort(descending=True)
+    torch.testing.assert_close(model.log_weights[order].exp(), torch.tensor([0.7, 0.3]), atol=0.03, rtol=0)
+    torch.testing.assert_close(model.logits[order].sigmoid(), means, atol=0.03, rtol=0)
+
+
+def test_an_epoch_is_a_step_of_em(tmp_path: Path) -> None:
+    x = (torch.rand(60, 1, 2, 2, generator=seeded()) < 0.4).float().mul(255).to(torch.uint8)
+    data = Arrays.from_array(x, batch_size=12)  # 48 images to train on
+    trained = BernoulliMixture(event_shape=[1, 2, 2], num_components=3)
+    Trainer(tmp_path, max_epochs=4, progress=False, accelerator="cpu").fit(trained, data)
+    assert trained.fitted
+    expected = BernoulliMixture(event_shape=[1, 2, 2], num_components=3)
+    expected.load_state_dict(trained.state_dict())
+    images = data.split("train").x.float() / 255
+    expected.statistics = expected.gather(images)
+    expected.finish()  # a fifth step
+    trainer = Trainer(tmp_path / "more", max_epochs=1, progress=False, accelerator="cpu")
+    trainer.fit(trained, data)
+    torch.testing.assert_close(trained.logits, expected.logits, atol=1e-4, rtol=1e-4)
 
 
 # ----------------------------------------------------------------------------------------------------------------- MADE

@@ -18,6 +18,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.distributions import Distribution
 
+from zoo.errors import ConfigError
 from zoo.random import Source, Streams, rand, seed_from
 from zoo.training.optimization import Optimization
 
@@ -178,9 +179,12 @@ class ClosedForm(GenerativeModel):
 
     Attributes:
         statistics: sums over the examples seen; kept in the run's checkpoints, not among the weights.
+        iterative: whether the statistics depend on the fit before, as in expectation maximisation: each epoch then
+            begins with none. Otherwise more epochs, with other noise, add to them.
     """
 
     statistics: dict[str, Tensor]
+    iterative = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -210,6 +214,11 @@ class ClosedForm(GenerativeModel):
 
     def on_validation_start(self) -> None:
         self._finish()
+
+    def on_train_epoch_end(self) -> None:
+        if self.iterative:
+            self._finish()
+            self.statistics = {}
 
     def on_fit_end(self) -> None:
         self._finish()
@@ -365,6 +374,21 @@ class Completable(ABC):
         Raises:
             ConfigError: the mask is not one that the model can condition on.
         """
+
+    def given(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """x with zeros where it is not known, and where it is known: both [B, *event_shape], on the model's device.
+
+        Raises:
+            ConfigError: the mask is not boolean, or its shape is neither that of x nor of one example.
+        """
+        model = cast(GenerativeModel, self)
+        if tuple(mask.shape) not in (model.event_shape, tuple(x.shape)) or mask.dtype != torch.bool:
+            raise ConfigError(
+                f"complete: expected a bool mask of shape {list(model.event_shape)} or {list(x.shape)}, "
+                f"found {str(mask.dtype).removeprefix('torch.')} {list(mask.shape)}"
+            )
+        known = mask.to(model.device).expand_as(x)
+        return x.to(model.device).where(known, 0), known
 
 
 class Conditional(ABC):

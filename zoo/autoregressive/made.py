@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.autoregressive.raster import first_known, forced, log_likelihood
 from zoo.capabilities import Completable, TractableDensity
-from zoo.errors import ConfigError
 from zoo.nn.dropout import dropout
 from zoo.nn.shift import num_shifts, shift
 from zoo.random import Streams, rand, seed_from
@@ -111,14 +111,14 @@ class MADE(TractableDensity, Completable):
 
     def log_prob(self, x: Tensor) -> Tensor:
         x = x.flatten(1)
-        components = [_log_likelihood(self._logits(x, k), x).sum(-1) for k in range(self.num_masks)]
+        components = [log_likelihood(self._logits(x, k), x).sum(-1) for k in range(self.num_masks)]
         return torch.stack(components).logsumexp(0) - math.log(self.num_masks)
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
         """log p(x given its shift) under the masks whose turn it is: one network a step."""
         x, shifts = shift(x, self.max_shift, streams) if self.max_shift else (x, None)
         x = x.flatten(1)
-        return _log_likelihood(self._logits(x, self.global_step % self.num_masks, shifts, streams), x).sum(-1)
+        return log_likelihood(self._logits(x, self.global_step % self.num_masks, shifts, streams), x).sum(-1)
 
     def draw(self, streams: Streams) -> Tensor:
         mask = (rand((len(streams), 1), streams, self.device)[:, 0] * self.num_masks).long()
@@ -129,30 +129,18 @@ class MADE(TractableDensity, Completable):
     @torch.no_grad()
     def complete(self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Samples the pixels after the known ones, which come first in raster order; see `Completable`."""
-        if tuple(mask.shape) not in (self.event_shape, tuple(x.shape)) or mask.dtype != torch.bool:
-            raise ConfigError(
-                f"complete: expected a bool mask of shape {list(self.event_shape)} or {list(x.shape)}, "
-                f"found {str(mask.dtype).removeprefix('torch.')} {list(mask.shape)}"
-            )
-        known = mask.to(self.device).expand_as(x).flatten(1)
-        if (known[:, 1:] & ~known[:, :-1]).any():
-            raise ConfigError(
-                "complete: MADE conditions on pixels that come first in raster order (rows from the top), but the mask "
-                "has an unknown pixel before a known one; mark as known only the first pixels"
-            )
+        x, known = first_known(self, x, mask)
+        values, known = x.flatten(1), known.flatten(1)
         streams = Streams(seed_from(generator), range(len(x)))
-        uniforms = rand((len(x), self.size), streams, self.device)
-        x = x.to(self.device)
-        values = x.flatten(1).where(known, 0)
+        uniforms = rand(tuple(values.shape), streams, self.device)
         # the known pixels choose the component: p(k given known) is proportional to p_k(known)
         log_likelihoods = [
-            (_log_likelihood(self._logits(values, k), values) * known).sum(-1) for k in range(self.num_masks)
+            (log_likelihood(self._logits(values, k), values) * known).sum(-1) for k in range(self.num_masks)
         ]
         cumulative = torch.stack(log_likelihoods, -1).softmax(-1).cumsum(-1)
         choice = (rand((len(x), 1), streams, self.device) >= cumulative).sum(-1).clamp_(max=self.num_masks - 1)
-        # a uniform of -1 draws 1, a uniform of 1 draws 0
         with torch.autocast(self.device.type, enabled=False):
-            drawn = self._scan(torch.where(known, 1 - 2 * values, uniforms), choice)
+            drawn = self._scan(forced(uniforms, values, known), choice)
         return torch.where(known, values, drawn).view_as(x)
 
     def _scan(self, uniforms: Tensor, masks: Tensor) -> Tensor:
@@ -210,8 +198,3 @@ class MADE(TractableDensity, Completable):
         inside = (degrees > start) & (degrees <= stop)  # [K, H]
         is_one, index = inside.byte().topk(int(inside.sum(1).max()))
         return index, degrees.gather(1, index).where(is_one > 0, self.size + 1), is_one > 0
-
-
-def _log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
-    """log p of each pixel, in nats: [B, D]."""
-    return -F.binary_cross_entropy_with_logits(logits, x, reduction="none")

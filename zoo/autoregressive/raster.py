@@ -1,0 +1,74 @@
+"""What autoregressive models of binary pixels in raster order have in common: they draw one pixel after another.
+
+    x_d = 1 where u_d < p(x_d = 1 given x_<d),    u_d uniform on [0, 1)
+
+A known pixel is one whose uniform is set so that it can only come out as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.capabilities import Completable, TractableDensity
+from zoo.errors import ConfigError
+from zoo.random import Streams, rand, seed_from
+
+
+class RasterOrder(TractableDensity, Completable):
+    """A density of binary pixels, each given those before it: rows from the top, each from the left."""
+
+    @abstractmethod
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits of every pixel given the earlier ones: [B, *event_shape] -> [B, D]."""
+
+    @abstractmethod
+    def scan(self, uniforms: Tensor) -> Tensor:
+        """Pixels in turn, each 1 where its uniform is below its probability: uniforms [B, D] -> [B, D]."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return log_likelihood(self.logits(x), x).sum(-1)
+
+    def draw(self, streams: Streams) -> Tensor:
+        uniforms = rand((len(streams), math.prod(self.event_shape)), streams, self.device)
+        with torch.autocast(self.device.type, enabled=False):
+            return self.scan(uniforms).view(-1, *self.event_shape)
+
+    @torch.no_grad()
+    def complete(self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Samples the pixels after the known ones, which come first in raster order; see `Completable`."""
+        x, known = first_known(self, x, mask)
+        uniforms = rand(tuple(x.flatten(1).shape), Streams(seed_from(generator), range(len(x))), self.device)
+        with torch.autocast(self.device.type, enabled=False):
+            drawn = self.scan(forced(uniforms, x.flatten(1), known.flatten(1))).view_as(x)
+        return torch.where(known, x, drawn)
+
+
+def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
+    """log p of each pixel in nats: [B, D] and images [B, ...] of D pixels -> [B, D]."""
+    return -F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="none")
+
+
+def first_known(model: Completable, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """`model.given(x, mask)`, for a mask of pixels that come first in raster order.
+
+    Raises:
+        ConfigError: an unknown pixel comes before a known one.
+    """
+    x, known = model.given(x, mask)
+    flat = known.flatten(1)
+    if (flat[:, 1:] & ~flat[:, :-1]).any():
+        raise ConfigError(
+            f"complete: {type(model).__name__} conditions on pixels that come first in raster order (rows from the "
+            "top), but the mask has an unknown pixel before a known one; mark as known only the first pixels"
+        )
+    return x, known
+
+
+def forced(uniforms: Tensor, x: Tensor, known: Tensor) -> Tensor:
+    """Uniforms that draw x where it is known: -1 draws 1, and 1 draws 0; all [B, D]."""
+    return torch.where(known, 1 - 2 * x, uniforms)

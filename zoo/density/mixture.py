@@ -1,0 +1,94 @@
+"""Mixture of Bernoullis, fitted by expectation maximisation (Bishop 2006, Pattern Recognition, section 9.3.3).
+
+    p(x) = sum_k pi_k prod_d mu_kd^x_d (1 - mu_kd)^(1 - x_d)                                             (eq. 9.47)
+    E step: r_nk = p(k given x_n)                                                                         (eq. 9.56)
+    M step: pi_k = N_k/N,  mu_k = (sum_n r_nk x_n + a m)/(N_k + a),  N_k = sum_n r_nk            (eqs. 9.59 and 9.60)
+
+Density: exact, one matrix product.
+Sampling: exact; a component, then its pixels.
+Differs from the paper: the prior of a component's mean, worth `a` images that look like the average m of the data.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.capabilities import ClosedForm, Completable, TractableDensity
+from zoo.random import Source, Streams, rand, seed_from
+
+
+class BernoulliMixture(ClosedForm, TractableDensity, Completable):
+    """A mixture of independent pixels; an epoch of training is one step of EM.
+
+    Args:
+        event_shape: shape of one example; values in {0, 1}.
+        num_components: K.
+        prior: a, in images.
+    """
+
+    iterative = True
+    log_weights: Tensor
+    logits: Tensor
+    fitted: Tensor
+
+    def __init__(
+        self,
+        event_shape: list[int] = [1, 28, 28],  # noqa: B006
+        num_components: int = 500,
+        prior: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.event_shape = tuple(event_shape)
+        self.num_components = num_components
+        self.prior = prior
+        self.register_buffer("log_weights", torch.full((num_components,), -math.log(num_components)))
+        self.register_buffer("logits", torch.zeros(num_components, math.prod(event_shape)))
+        self.register_buffer("fitted", torch.tensor(False))
+
+    def _log_joint(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        """log p(x, k), of the known pixels alone if they are named: [B, D] -> [B, K]."""
+        if known is None:
+            return F.linear(x, self.logits, self.log_weights - F.softplus(self.logits).sum(-1))
+        known = known.to(x)
+        return F.linear(x * known, self.logits, self.log_weights) - F.linear(known, F.softplus(self.logits))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self._log_joint(x.flatten(1)).logsumexp(-1)
+
+    def draw(self, streams: Streams) -> Tensor:
+        return self._pixels(self.log_weights.expand(len(streams), -1), streams)
+
+    def _pixels(self, log_joint: Tensor, streams: Streams) -> Tensor:
+        """Images from the component that log_joint [B, K] chooses."""
+        cumulative = log_joint.softmax(-1).cumsum(-1)
+        component = (rand((len(streams), 1), streams, self.device) >= cumulative).sum(-1)
+        probs = self.logits[component.clamp_(max=self.num_components - 1)].sigmoid()
+        return (rand(tuple(probs.shape), streams, self.device) < probs).float().view(-1, *self.event_shape)
+
+    @torch.no_grad()
+    def complete(self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        x, known = self.given(x, mask)
+        streams = Streams(seed_from(generator), range(len(x)))
+        return torch.where(known, x, self._pixels(self._log_joint(x.flatten(1), known.flatten(1)), streams))
+
+    def gather(self, x: Tensor, *, generator: Source = None) -> dict[str, Tensor]:
+        x = x.flatten(1)
+        if self.fitted:
+            responsibility = self._log_joint(x).softmax(-1)
+        else:  # components start as averages of images picked at random
+            which = rand((len(x), 1), generator, x.device)[:, 0] * self.num_components
+            responsibility = F.one_hot(which.long(), self.num_components).to(x)
+        return {"counts": responsibility.sum(0).double(), "sums": (responsibility.T @ x).double()}
+
+    def finish(self) -> None:
+        counts, sums = self.statistics["counts"], self.statistics["sums"]
+        average = (sums.sum(0) + 0.5) / (counts.sum() + 1)  # no pixel is certain
+        means = (sums + self.prior * average) / (counts + self.prior)[:, None]
+        self.log_weights.copy_(((counts + 1e-3) / (counts + 1e-3).sum()).log())
+        self.logits.copy_(means.logit())
+        self.fitted.fill_(True)
