@@ -15,7 +15,9 @@ from torch import Tensor
 
 import zoo
 from zoo.autoregressive.fvsbn import FVSBN
+from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.made import MADE
+from zoo.autoregressive.raster import RasterOrder
 from zoo.capabilities import ClosedForm, ZooModule
 from zoo.classifier.lenet import LeNet
 from zoo.density.gaussian import Gaussian
@@ -82,6 +84,10 @@ def _each_mask(model: MADE, x: Tensor) -> list[Tensor]:
     return [model._logits(x.flatten(1), k) for k in range(model.num_masks)]
 
 
+def _one_pass(model: RasterOrder, x: Tensor) -> list[Tensor]:
+    return [model.logits(x)]
+
+
 INSTANCES = [
     Instance(MADE, {"event_shape": [1, 2, 4], "hidden": 16, "num_masks": 3}, 2, _each_mask),
     Instance(MADE, {"event_shape": [2, 1, 2], "hidden": 5, "num_masks": 1, "mask_seed": 4}, 2, _each_mask),
@@ -91,7 +97,14 @@ INSTANCES = [
         2,
         _each_mask,
     ),
-    Instance(FVSBN, {"event_shape": [1, 3, 3]}, 2, lambda model, x: [model.logits(x)]),
+    Instance(FVSBN, {"event_shape": [1, 3, 3]}, 2, _one_pass),
+    Instance(GatedPixelCNN, {"event_shape": [1, 3, 3], "channels": 4, "num_layers": 2, "hidden": 5}, 2, _one_pass),
+    Instance(
+        GatedPixelCNN,
+        {"event_shape": [1, 2, 5], "channels": 2, "num_layers": 2, "kernel": 5, "max_shift": 1, "dropout": 0.3},
+        2,
+        _one_pass,
+    ),
     Instance(BernoulliMixture, {"event_shape": [2, 2, 2], "num_components": 3, "prior": 0.5}, 2),
     Instance(Gaussian, {"event_shape": [2]}, None),
     Instance(Gaussian, {"event_shape": [1, 2, 3], "levels": 256, "logit": 1e-4, "jitter": 0.1}, 256),

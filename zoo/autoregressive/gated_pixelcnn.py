@@ -1,0 +1,181 @@
+"""Gated PixelCNN (van den Oord et al. 2016, https://arxiv.org/abs/1606.05328), for binary pixels.
+
+    log p(x) = sum over pixels of log p(x_rc given the rows above r and the pixels of row r left of c)         (eq. 1)
+    v' = v + tanh(W_f v) * sigmoid(W_g v)     vertical stack: what is above, all of it, without a blind spot
+    h' = h + W_o [tanh(U_f h + V_f v) * sigmoid(U_g h + V_g v)]     horizontal stack: what is left    (eq. 2, figure 2)
+
+Training may shift the images, with the shift as an input (Jun et al. 2020): see `zoo.nn.shift`.
+
+Density: exact, one pass.
+Sampling: exact; the vertical stack is computed once a row, the horizontal one once a pixel.
+Differs from the paper: a residual connection in the vertical stack too, no skip connections; a learned bias at each
+position; dropout; Adam with averaged weights.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.autoregressive.raster import RasterOrder, log_likelihood
+from zoo.nn.dropout import dropout
+from zoo.nn.shift import num_shifts, shift
+from zoo.random import Streams
+
+
+def _gate(x: Tensor) -> Tensor:
+    """tanh(a) sigmoid(b) of the two halves of the channels."""
+    a, b = x.chunk(2, 1)
+    return a.tanh() * b.sigmoid()
+
+
+class _Layer(nn.Module):
+    """One step of both stacks. v at row r knows the rows above r, and h at (r, c) also the pixels left of c."""
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__()
+        self.reach = kernel // 2
+        self.vertical = nn.Conv2d(channels, 2 * channels, (self.reach + 1, kernel), padding=(0, self.reach))
+        self.horizontal = nn.Conv2d(channels, 2 * channels, (1, self.reach + 1), bias=False)
+        self.between = nn.Conv2d(2 * channels, 2 * channels, 1, bias=False)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def vertically(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """v with `reach` rows above it, [B, C, reach + H, W] -> the sums for both stacks, each [B, 2C, H, W]."""
+        sums = self.vertical(v)
+        return sums, self.between(sums)
+
+    def forward(self, v: Tensor, h: Tensor, rate: float, streams: Streams | None) -> tuple[Tensor, Tensor]:
+        for_v, for_h = self.vertically(F.pad(v, (0, 0, self.reach, 0)))
+        for_h = for_h + self.horizontal(F.pad(h, (self.reach, 0)))
+        return v + _gate(for_v), h + self.out(dropout(_gate(for_h), rate, streams))
+
+
+class GatedPixelCNN(RasterOrder):
+    """Two stacks of gated, masked convolutions.
+
+    Args:
+        event_shape: (1, H, W); values in {0, 1}.
+        channels: width of both stacks.
+        num_layers: gated layers.
+        kernel: size of the convolutions, odd.
+        hidden: units of the layer before the logits.
+        dropout: fraction of a layer's outputs that each training image does without.
+        max_shift: pixels by which training shifts every second image, at most, up or down and left or right.
+    """
+
+    def __init__(
+        self,
+        event_shape: list[int] = [1, 28, 28],  # noqa: B006
+        channels: int = 32,
+        num_layers: int = 8,
+        kernel: int = 3,
+        hidden: int = 64,
+        dropout: float = 0.0,
+        max_shift: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.event_shape = tuple(event_shape)
+        self.channels, self.reach = channels, kernel // 2
+        self.dropout = dropout
+        self.max_shift = max_shift
+        _, height, width = event_shape
+        self.above = nn.Conv2d(1, channels, (self.reach + 1, 2 * self.reach + 3), padding=(0, self.reach + 1))
+        self.left = nn.Conv2d(1, channels, (1, self.reach + 1))
+        self.position = nn.Parameter(torch.zeros(2 * channels, height, width))
+        if max_shift:
+            self.shift_biases = nn.Parameter(torch.zeros(num_shifts(max_shift), 2 * channels))
+        self.layers = nn.ModuleList(_Layer(channels, kernel) for _ in range(num_layers))
+        self.hidden = nn.Conv2d(channels, hidden, 1)
+        self.output = nn.Conv2d(hidden, 1, 1)
+
+    def _begin(self, x: Tensor, shifts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """v and h before the first layer, [B, C, H, W]."""
+        v = self.above(F.pad(x, (0, 0, self.reach + 1, -1)))  # the last row is above nothing
+        h = self.left(F.pad(x, (self.reach + 1, -1)))
+        position = self.position[None]
+        if shifts is not None:
+            none = num_shifts(self.max_shift) // 2  # its row stays zero
+            position = position + F.embedding(shifts, self.shift_biases, padding_idx=none)[..., None, None]
+        return v + position[:, : self.channels], h + position[:, self.channels :]
+
+    def _logits(self, x: Tensor, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:
+        v, h = (y.contiguous(memory_format=torch.channels_last) for y in self._begin(x, shifts))
+        for layer in self.layers:
+            v, h = layer(v, h, self.dropout, streams)
+        return self.output(self.hidden(h.relu()).relu()).flatten(1)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self._logits(x)
+
+    def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
+        """log p(x given its shift), with dropout."""
+        x, shifts = shift(x, self.max_shift, streams) if self.max_shift else (x, None)
+        return log_likelihood(self._logits(x, shifts, streams), x).sum(-1)
+
+    def scan(self, uniforms: Tensor) -> Tensor:
+        _, height, width = self.event_shape
+        batch, reach = len(uniforms), self.reach
+        uniforms = uniforms.view(batch, height, width)
+        x = uniforms.new_zeros(batch, 1, height + reach + 1, width)  # with rows of zeros above
+        # what a layer's vertical stack needs of the rows before: its inputs there
+        above = [x.new_zeros(batch, self.channels, reach, width) for _ in self.layers]
+        horizontal, position = _Horizontal(self), self.position[self.channels :]
+        for row in range(height):
+            v = self.above(x[:, :, row : row + reach + 1]) + self.position[: self.channels, row, None]
+            sums = []
+            for i, layer in enumerate(cast(list[_Layer], self.layers)):
+                slab = torch.cat([above[i], v], 2)
+                for_v, for_h = layer.vertically(slab)
+                above[i] = slab[:, :, 1:]
+                v = v + _gate(for_v)
+                sums.append(for_h[:, :, 0])
+            x[:, 0, row + reach + 1] = horizontal.scan(uniforms[:, row], torch.stack(sums), position[:, row])
+        return x[:, 0, reach + 1 :].flatten(1)
+
+
+class _Horizontal:
+    """The horizontal stack of a model, a pixel at a time.
+
+    One product for all layers brings what is left of a pixel; then each layer takes four small operations, as
+    sigmoid(b) = (tanh(b/2) + 1)/2 makes one tanh of the gate.
+    """
+
+    def __init__(self, model: GatedPixelCNN) -> None:
+        half = torch.ones(2 * model.channels, device=model.device)
+        half[model.channels :] = 0.5
+        self.half, self.reach, self.left = half, model.reach, model.left
+        layers = [cast(_Layer, layer) for layer in model.layers]
+        taps = torch.stack([layer.horizontal.weight[:, :, 0] for layer in layers]) * half[:, None, None]
+        self.own = taps[..., -1].mT.contiguous()  # [L, C, 2C]
+        self.before = taps[..., :-1].permute(0, 3, 2, 1).flatten(1, 2).contiguous()  # [L, reach C, 2C]
+        self.out = [(layer.out.weight[:, :, 0, 0].T * 0.5, cast(Tensor, layer.out.bias)) for layer in layers]
+        self.hidden, self.output = ((layer.weight[:, :, 0, 0], layer.bias) for layer in (model.hidden, model.output))
+
+    def scan(self, uniforms: Tensor, sums: Tensor, position: Tensor) -> Tensor:
+        """A row of pixels: uniforms [B, W], the sums from above [L, B, 2C, W], biases [C, W] -> [B, W]."""
+        batch, width = uniforms.shape
+        num_layers, channels = self.own.shape[:2]
+        sums = (sums.permute(3, 0, 1, 2) * self.half).contiguous()  # [W, L, B, 2C]
+        left = self.left.weight[:, 0, 0].T  # [taps, C]
+        start = (position + cast(Tensor, self.left.bias)[:, None]).T.contiguous()  # [W, C]
+        pixels = uniforms.new_zeros(batch, self.reach + 1 + width)
+        # inputs of the layers at the pixels before
+        states = uniforms.new_zeros(self.reach, num_layers, batch, channels)
+        for column in range(width):
+            h = torch.addmm(start[column], pixels[:, column : column + self.reach + 1], left)
+            before = states.permute(1, 2, 0, 3).flatten(2)  # [L, B, reach C]
+            total = torch.baddbmm(sums[column], before, self.before)
+            inputs = []
+            for i, (weight, bias) in enumerate(self.out):
+                inputs.append(h)
+                a, b = torch.addmm(total[i], h, self.own[i]).tanh_().chunk(2, 1)
+                h = torch.addmm(h + bias, torch.addcmul(a, a, b), weight)
+            states = torch.cat([states[1:], torch.stack(inputs)[None]])
+            logit = F.linear(F.linear(h.relu_(), *self.hidden).relu_(), *self.output)
+            pixels[:, column + self.reach + 1] = uniforms[:, column] < logit[:, 0].sigmoid()
+        return pixels[:, self.reach + 1 :]
