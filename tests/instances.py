@@ -17,6 +17,7 @@ import zoo
 from zoo.autoregressive.fvsbn import FVSBN
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.made import MADE
+from zoo.autoregressive.nade import NADE
 from zoo.autoregressive.raster import RasterOrder
 from zoo.capabilities import ClosedForm, ZooModule
 from zoo.classifier.lenet import LeNet
@@ -98,6 +99,8 @@ INSTANCES = [
         _each_mask,
     ),
     Instance(FVSBN, {"event_shape": [1, 3, 3]}, 2, _one_pass),
+    Instance(NADE, {"event_shape": [1, 3, 3], "hidden": 6, "dropout": 0.2, "max_shift": 1}, 2, _one_pass),
+    Instance(NADE, {"event_shape": [1, 2, 2], "hidden": 4}, 2, _one_pass),
     Instance(GatedPixelCNN, {"event_shape": [1, 3, 3], "channels": 4, "num_layers": 2, "hidden": 5}, 2, _one_pass),
     Instance(
         GatedPixelCNN,
