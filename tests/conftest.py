@@ -1,10 +1,33 @@
-"""What all tests share: one thread, a quiet Lightning, and the published data where they are at hand."""
+"""What all tests share: one thread, a quiet Lightning, an own Hub, the published data where they are at hand."""
 
 import logging
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
+import hub_server
 import pytest
 import torch
+
+# The real Hub client reads its environment once, when it is imported: no test reaches the network, and this server
+# answers while a test has it running.
+HUB = Path(tempfile.mkdtemp(prefix="zoo-hub-"))
+PORT = hub_server.free_port()
+for key in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
+    os.environ.pop(key, None)
+os.environ |= {
+    "HF_ENDPOINT": f"http://127.0.0.1:{PORT}",
+    "HF_HOME": str(HUB),
+    "HF_HUB_CACHE": str(HUB / "cache"),
+    "HF_HUB_DISABLE_XET": "1",
+    "HF_HUB_ETAG_TIMEOUT": "3",
+    "HF_HUB_DOWNLOAD_TIMEOUT": "3",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 
@@ -16,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*smaller than the logging interval.*",
         ".*GPU available but not used.*",
+        "Use 'content=<...>' to upload raw bytes",  # how the Hub client uploads
     ):
         config.addinivalue_line("filterwarnings", f"ignore:{message}")
 
@@ -25,6 +49,43 @@ def quiet_lightning() -> None:
     """After collection, since importing Lightning sets its own levels."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(HUB, ignore_errors=True)
+
+
+@pytest.fixture
+def hub_cache() -> Iterator[Path]:
+    """The client's cache, empty."""
+    cache = HUB / "cache"
+    shutil.rmtree(cache, ignore_errors=True)
+    yield cache
+    shutil.rmtree(cache, ignore_errors=True)
+
+
+@pytest.fixture
+def hub(hub_cache: Path) -> Iterator[hub_server.Hub]:
+    """A Hub without a repository, and an empty cache."""
+    running = hub_server.Hub(PORT)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model with 3 KB of weights; not to be changed."""
+    from zoo import Zoo
+    from zoo.autoregressive.made import MADE
+
+    model = MADE(event_shape=[1, 3, 3], hidden=16, num_masks=2, mask_seed=3)
+    return Zoo.save(model, tmp_path_factory.mktemp("tiny") / "made-tiny", recipe={"seed": 0})
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tiny_checkpoint: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in tiny_checkpoint.iterdir()}
 
 
 @pytest.fixture(scope="session")

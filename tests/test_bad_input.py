@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -25,7 +24,7 @@ from zoo import Zoo, checkpoint
 from zoo import registry as records
 from zoo.classifier.lenet import LeNet
 from zoo.cli import main
-from zoo.errors import CheckpointError, ConfigError, DownloadError, ZooError
+from zoo.errors import CheckpointError, ConfigError, DownloadError, UploadError, ZooError
 from zoo.vae.vae import VAE
 
 Action = Callable[[], object]
@@ -45,7 +44,6 @@ class World:
         Zoo.save(self.model, self.folder, recipe={"data": {"class": "Digits"}})
         monkeypatch.setattr(records, "SHIPPED", self.shipped)
         monkeypatch.setattr(records, "REGISTRY", root / "registry.json")
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(root / "cache"))
         records.write_registry()
 
     def load(self) -> ZooError | object:
@@ -155,18 +153,24 @@ def hub_revision_with_slashes(world: World) -> Action:
     return lambda: Zoo.load("hf-hub:user/vae@refs/pr/1")
 
 
-@bad(DownloadError, "hf-hub:user/vae@main: config.json is not in the cache", "http://127.0.0.1:9", "local-dir:PATH")
+@bad(DownloadError, "hf-hub:user/vae@main: config.json is not in the cache", "http://127.0.0.1:", "local-dir:PATH")
 def no_network_and_no_cached_file(world: World) -> Action:
-    template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
-    world.patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    world.patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     return lambda: Zoo.load("hf-hub:user/vae@main")
 
 
-@bad(DownloadError, "config.json is not in the cache", "HF_HUB_OFFLINE")
-def offline_and_no_cached_file(world: World) -> Action:
-    world.patch.setattr(constants, "HF_HUB_OFFLINE", True)
-    return lambda: Zoo.load("hf-hub:user/vae@main")
+@bad(ConfigError, "a repository 'user/name'", "found 'my-vae'")
+def push_without_a_user(world: World) -> Action:
+    return lambda: Zoo.push(world.folder, "my-vae")
+
+
+@bad(ConfigError, "a checkpoint folder or a name to push, found 'my-vaee'")
+def push_of_nothing(world: World) -> Action:
+    return lambda: Zoo.push("my-vaee", "user/my-vae")
+
+
+@bad(UploadError, "hf-hub:user/my-vae", "gives no answer", "push again")
+def push_without_a_network(world: World) -> Action:
+    return lambda: Zoo.push("vae-digits", "user/my-vae")
 
 
 @bad(CheckpointError, "'vae-digits' is missing", "not on the Hub")

@@ -1,32 +1,27 @@
-"""Checkpoint folders, the registry, sources, the Hub and model cards."""
+"""Checkpoint folders, the registry, sources and model cards."""
 
 import errno
-import http.server
 import json
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
 import torch
-from huggingface_hub import ModelCard, constants
+from huggingface_hub import ModelCard
 
-from zoo import Zoo, checkpoint, hub
+from zoo import Zoo, checkpoint
 from zoo import registry as records
 from zoo.autoregressive.made import MADE
 from zoo.capabilities import EvidenceLowerBound, ZooModule
 from zoo.card import render_card, render_model_cards
 from zoo.classifier.lenet import LeNet
 from zoo.density.gaussian import Gaussian
-from zoo.errors import CheckpointError, ConfigError, DownloadError
+from zoo.errors import CheckpointError, ConfigError
 from zoo.gan.gan import GAN
 from zoo.metrics.measurement import Measurement
 from zoo.vae.vae import VAE
@@ -34,7 +29,6 @@ from zoo.vae.vae import VAE
 NUMBER = Measurement(
     "elbo", -12.5, 0.25, "nats", "bound", 300, 0, "test", "digits", {"slice": {"n": 10, "value": -12.0}}
 )
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def tiny_vae() -> VAE:
@@ -263,129 +257,6 @@ def test_listing_imports_neither_torch_nor_lightning() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-# ---------------------------------------------------------------------------------------------------------------- Hub
-
-
-class _Server(http.server.BaseHTTPRequestHandler):
-    """One repository, user/vae, at one commit with the branch main and the tag v1, in the Hub's terms for downloads."""
-
-    root: Path
-    requests: list[str]
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def _answer(self, body: bool) -> None:
-        self.requests.append(f"{self.command} {self.path}")
-        found = re.fullmatch(r"/user/vae/resolve/([^/]+)/([^/?]+)", self.path)
-        error = "RepoNotFound" if not found else "RevisionNotFound" if found[1] not in ("main", "v1", COMMIT) else ""
-        path = self.root / found[2] if found else self.root
-        if not error and not path.is_file():
-            error = "EntryNotFound"
-        content = b"" if error else path.read_bytes()
-        self.send_response(404 if error else 200)
-        self.send_header("X-Error-Code", error) if error else self.send_header(
-            "ETag", f'"{checkpoint.sha256(content)}"'
-        )
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def server(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A Hub on this machine that serves `folder`, and an empty cache."""
-    root = tmp_path / "served"
-    shutil.copytree(folder, root)
-    handler = type("Handler", (_Server,), {"root": root, "requests": []})
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{httpd.server_port}")
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", constants.ENDPOINT + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    huggingface_hub.utils.disable_progress_bars()
-    yield handler
-    httpd.shutdown()
-    thread.join()
-    httpd.server_close()
-
-
-@pytest.mark.parametrize("revision", ["", "@main", "@v1", f"@{COMMIT}"])
-def test_a_repository_loads_and_is_cached(revision: str, server: Any, folder: Path) -> None:
-    expected = Zoo.load(f"local-dir:{folder}").state_dict()
-    loaded = Zoo.load(f"hf-hub:user/vae{revision}").state_dict()
-    assert all(torch.equal(tensor, loaded[key]) for key, tensor in expected.items())
-    assert sum(request.startswith("GET /user/vae/") for request in server.requests) == 3
-    # the revision was resolved with the first file: requests for the others name the commit
-    assert all(COMMIT in request for request in server.requests if re.search("metrics|safetensors", request))
-    server.requests.clear()
-    Zoo.load(f"hf-hub:user/vae@{COMMIT}")
-    assert server.requests == []
-
-
-def test_a_cached_repository_needs_no_network(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    Zoo.load("hf-hub:user/vae@v1")
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
-    )
-    assert isinstance(Zoo.load(f"hf-hub:user/vae@{COMMIT}"), VAE)
-    assert isinstance(Zoo.load("hf-hub:user/vae@v1"), VAE)
-    assert Zoo.info(f"hf-hub:user/vae@{COMMIT}").class_name == "zoo.vae.vae.VAE"
-
-
-def test_a_registered_name_comes_from_the_hub_where_it_is_not_shipped(
-    server: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entry = {**records.describe(folder).__dict__, "repo": "user/vae", "revision": COMMIT}
-    registry = tmp_path / "registry.json"
-    registry.write_text(json.dumps({"format_version": 1, "checkpoints": {"vae-digits": entry}}))
-    monkeypatch.setattr(records, "REGISTRY", registry)
-    monkeypatch.setattr(records, "SHIPPED", tmp_path / "nothing")
-    assert isinstance(Zoo.load("vae-digits"), VAE)
-    assert all(COMMIT in request for request in server.requests if "/resolve/" in request)
-
-
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        ("hf-hub:user/other@v1", "shows no such repository"),
-        ("hf-hub:user/vae@v2", "no such revision"),
-        ("hf-hub:user/vae@main", "config.json does not exist there"),
-    ],
-)
-def test_what_the_hub_does_not_have(source: str, words: str, server: Any) -> None:
-    (server.root / "config.json").unlink()
-    with pytest.raises(DownloadError, match=words):
-        Zoo.load(source)
-
-
-def test_damaged_downloads_are_refused(server: Any) -> None:
-    content = bytearray((server.root / "model.safetensors").read_bytes())
-    content[-5] ^= 4
-    (server.root / "model.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointError, match="expected sha256"):
-        Zoo.load("hf-hub:user/vae@v1")
-
-
-def test_weights_beyond_the_limit_are_not_downloaded(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "MAX_WEIGHTS", 5000)
-    with pytest.raises(DownloadError, match="expected at most 5000; not downloaded"):
-        Zoo.load("hf-hub:user/vae@v1")
-    assert not any(request.startswith("GET") and "safetensors" in request for request in server.requests)
 
 
 # -------------------------------------------------------------------------------------------------------------- cards

@@ -8,10 +8,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import PORT
+from hub_server import Hub
 
 from zoo.card import render_readme
 from zoo.cli import main
@@ -57,6 +60,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image.save(folder / "my_images" / label / f"{i}.png")
     (folder / "checkpoints").symlink_to(ROOT / "checkpoints")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def logged_in() -> Iterator[None]:
+    """The user of the page has an account."""
+    server = Hub(PORT)
+    server.tokens["hf_you"] = "you"
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", "hf_you")
+        yield
+    server.stop()
 
 
 def run(command: str, extra: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -227,3 +227,43 @@ class Zoo:
         return checkpoint.save(
             model, folder, overwrite=overwrite, recipe=recipe, measurements=measurements, dtype=dtype
         )
+
+    @staticmethod
+    def push(source: str | Path, repo: str, *, private: bool = False, pull_request: bool = False) -> hub.Pushed:
+        """Publishes a checkpoint on the Hugging Face Hub; see `zoo.hub.push` for commits, tags and tokens.
+
+        Args:
+            source: a checkpoint folder, with or without `local-dir:`, or the name of a pretrained checkpoint.
+            repo: "user/name"; created if there is none.
+            private: visible to its owner alone.
+            pull_request: propose the commit to an existing repository.
+
+        Raises:
+            ConfigError: no such name or folder, or no such name of a repository.
+            CheckpointError: not a sound checkpoint; nothing was sent.
+            UploadError: the Hub refused or did not answer.
+        """
+        name = str(source)
+        if name in registry():
+            Zoo.load(name)  # it is also what the registry says
+            return hub.push(records.SHIPPED / name, repo, private=private, pull_request=pull_request)
+        folder = Path(name.removeprefix(LOCAL)).expanduser()
+        if not folder.is_dir():
+            raise ConfigError(
+                f"expected a checkpoint folder or a name to push, found {brief(name)}; {near(name, registry())}"
+            )
+        return hub.push(folder, repo, private=private, pull_request=pull_request)
+
+    @staticmethod
+    def push_all(namespace: str, *, private: bool = False) -> Iterator[hub.Pushed]:
+        """Publishes every shipped checkpoint as `namespace/NAME` and pins its commit in the registry, one by one.
+
+        Repeated after an interruption it goes on: what lies there unchanged is not sent again.
+
+        Raises:
+            ZooError: as `push`, or the registry cannot be written.
+        """
+        for name in records.shipped_names():
+            pushed = Zoo.push(name, f"{namespace}/{name}", private=private)
+            records.pin(name, f"{namespace}/{name}", pushed.commit)
+            yield pushed

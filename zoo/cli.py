@@ -141,7 +141,16 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--json", action="store_true")
 
     pull = command("pull", _pull, "download a checkpoint from the Hugging Face Hub and verify it")
-    pull.add_argument("name", help="hf-hub:USER/REPO@REVISION")
+    pull.add_argument("name", help="hf-hub:USER/REPO@REVISION; REVISION is a tag or a commit, else the newest")
+
+    push = command("push", _push, "publish a checkpoint on the Hugging Face Hub: verified, in one commit, tagged")
+    push.add_argument("name", nargs="?", help="a checkpoint folder, or the NAME of a pretrained one")
+    push.add_argument("repo", nargs="?", help="USER/NAME; created if there is none")
+    push.add_argument("--private", action="store_true", help="visible to its owner alone")
+    push.add_argument("--pull-request", action="store_true", help="propose it to an existing repository")
+    push.add_argument("--all", action="store_true", help="every pretrained checkpoint, pinning each in the registry")
+    push.add_argument("--namespace", metavar="ORG", help="where --all puts them, as ORG/NAME")
+    push.epilog = "Log in with `hf auth login`, or set HF_TOKEN. Repeating an interrupted push completes it."
     return parser
 
 
@@ -201,6 +210,20 @@ def _pull(options: argparse.Namespace) -> None:
 
     Zoo.load(options.name)
     print(Zoo.info(options.name).folder)
+
+
+def _push(options: argparse.Namespace) -> None:
+    from zoo.catalog import Zoo
+
+    if options.all:
+        if options.namespace is None or options.name or options.pull_request:
+            raise ConfigError("--all: expected `zoo push --all --namespace ORG`, with --private or without")
+        for pushed in Zoo.push_all(options.namespace, private=options.private):
+            print(pushed, flush=True)
+        return
+    if options.repo is None or options.namespace:
+        raise ConfigError("push: expected `zoo push FOLDER USER/NAME`, or `zoo push --all --namespace ORG`")
+    print(Zoo.push(options.name, options.repo, private=options.private, pull_request=options.pull_request))
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures

@@ -9,6 +9,10 @@ class DownloadError(ZooError):
     """A file could not be fetched, or what came is not what was promised."""
 
 
+class UploadError(ZooError):
+    """A checkpoint could not be published."""
+
+
 class CheckpointError(ZooError):
     """A checkpoint folder is missing, damaged or does not fit its model."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from zoo.checkpoint import CONFIG, FORMAT, RECIPE, WEIGHTS, find_class, read_config, read_metrics, read_recipe
 from zoo.config import check, load_json, parse_yaml
@@ -98,7 +99,29 @@ def render_registry() -> str:
         if (known := registry().get(name)) and known.weights_sha256 == entry["weights_sha256"]:
             entry.update(repo=known.repo, revision=known.revision)
         entries[name] = entry
+    return _render(entries)
+
+
+def _render(entries: dict[str, dict[str, Any]]) -> str:
     return json.dumps({"format_version": FORMAT, "checkpoints": entries}, indent=1) + "\n"
+
+
+def pin(name: str, repo: str, revision: str) -> None:
+    """Records at which commit of which repository a checkpoint lies on the Hub, all of it or nothing.
+
+    Raises:
+        CheckpointError: `registry.json` cannot be written.
+    """
+    entries = {key: asdict(entry) for key, entry in registry().items()}
+    entries[name].update(repo=repo, revision=revision)
+    temporary = REGISTRY.with_name(f".{REGISTRY.name}.new")
+    try:
+        temporary.write_text(_render(entries))
+        temporary.replace(REGISTRY)
+    except OSError as exc:
+        raise CheckpointError(
+            f"{REGISTRY}: cannot record {repo}@{revision}: {exc.strerror}; run it where the zoo can be written to"
+        ) from exc
 
 
 def write_registry() -> None:
