@@ -168,7 +168,7 @@ def push_of_nothing(world: World) -> Action:
     return lambda: Zoo.push("my-vaee", "user/my-vae")
 
 
-@bad(UploadError, "hf-hub:user/my-vae", "gives no answer", "push again")
+@bad(UploadError, "hf-hub:user/my-vae", "gives no sound answer", "push again")
 def push_without_a_network(world: World) -> Action:
     return lambda: Zoo.push("vae-digits", "user/my-vae")
 

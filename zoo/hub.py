@@ -79,7 +79,8 @@ def fetch(repo: str, revision: str, files: Sequence[str] = (CONFIG, METRICS, WEI
     for name in files:
         try:
             commit, size = _insist(partial(_ask, repo, name, commit), deadline)
-            if found := _cached(repo, commit, files):
+            if whole := _cached(repo, commit, files):
+                found = whole
                 break
             deadline += size / PACE
             found = _insist(partial(_download, repo, name, commit), deadline).parent
@@ -198,7 +199,9 @@ def _refusal(exc: Exception) -> str:
         return "was not found, since there is no such revision; check the tag or commit"
     if isinstance(exc, errors.RemoteEntryNotFoundError):
         return "does not exist there; it is no checkpoint of the zoo"
-    return _first_line(exc)
+    if isinstance(exc, DownloadError):
+        return str(exc)
+    return f"was refused: {_first_line(exc)}; log in again with `hf auth login`, or check HF_TOKEN and HF_ENDPOINT"
 
 
 def _absence(exc: Exception, repo: str, commit: str, files: Sequence[str]) -> str:
@@ -345,14 +348,15 @@ def _why_not_sent(exc: Exception, repo: str) -> str:
 
 def _insist(step: Callable[[], Result], deadline: float) -> Result:
     """What `step` returns, which is tried again while it fails for the network alone and there is time."""
-    pause = 0.2
+    pause, last = 0.2, None
     while True:
         try:
             return _await(step, deadline)
         except Exception as exc:
             wait = max(pause, _retry_after(exc))
             if not _may_pass(exc) or time.monotonic() + wait > deadline:
-                raise
+                raise (last if last and isinstance(exc, TimeoutError) else exc) from exc.__cause__
+            last = exc
         time.sleep(wait)
         pause = min(2 * pause, 8.0)
 
@@ -425,7 +429,7 @@ def _silence(exc: BaseException) -> str:
     if wait := _retry_after(exc):
         return f"{constants.ENDPOINT} asks to wait for {wait:.0f} seconds"
     found = f"{type(exc).__name__} {_first_line(exc)}".strip()
-    return f"{constants.ENDPOINT} gives no answer, tried for at most {PATIENCE:.0f} seconds ({found})"
+    return f"{constants.ENDPOINT} gives no sound answer, tried for at most {PATIENCE:.0f} seconds ({found})"
 
 
 def _first_line(exc: BaseException) -> str:
