@@ -263,7 +263,7 @@ class Zoo:
         Raises:
             ZooError: as `push`, or the registry cannot be written.
         """
-        for name in records.shipped_names():
+        for name in sorted(registry().keys() & records.shipped_names()):
             pushed = Zoo.push(name, f"{namespace}/{name}", private=private)
             records.pin(name, f"{namespace}/{name}", pushed.commit)
             yield pushed

@@ -236,9 +236,8 @@ class Pushed:
     tag: str | None
 
     def __str__(self) -> str:
-        return "\n".join(
-            filter(None, [self.url, self.source and f"{self.source}{f' = {self.tag}' if self.tag else ''}"])
-        )
+        name = f"{self.source} = {self.tag}" if self.tag else self.source
+        return f"{self.url}\n{name}" if name else self.url
 
 
 def push(folder: str | Path, repo: str, *, private: bool = False, pull_request: bool = False) -> Pushed:
@@ -333,7 +332,9 @@ def _tag(api: HfApi, repo: str, tag: str, commit: str) -> bool:
 def _why_not_sent(exc: Exception, repo: str) -> str:
     """What happened and what to do."""
     match _status(exc):
-        case 401 | 403 | 404:
+        case 404:
+            return "was not found; check the name, or log in with `hf auth login` if it is private"
+        case 401 | 403:
             owner = repo.partition("/")[0]
             return (
                 f"was refused; log in with `hf auth login`, or set HF_TOKEN, with a token that may write to {owner!r}"
@@ -433,4 +434,5 @@ def _silence(exc: BaseException) -> str:
 
 
 def _first_line(exc: BaseException) -> str:
-    return (str(exc).strip().splitlines() or [""])[0][:200]
+    """Without the query of an address, which may hold a signature."""
+    return re.sub(r"\?[^\s'\"]+", "", (str(exc).strip().splitlines() or [""])[0])[:200]
