@@ -356,7 +356,7 @@ def _insist(step: Callable[[], Result], deadline: float) -> Result:
         except Exception as exc:
             wait = max(pause, _retry_after(exc))
             if not _may_pass(exc) or time.monotonic() + wait > deadline:
-                raise (last if last and isinstance(exc, TimeoutError) else exc) from exc.__cause__
+                raise last if last and isinstance(exc, TimeoutError) else exc  # noqa: B904 - with its own cause
             last = exc
         time.sleep(wait)
         pause = min(2 * pause, 8.0)
