@@ -12,6 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
+import zoo.imports  # noqa: F401
+
+# isort: split
 import torch
 from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer

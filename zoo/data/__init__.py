@@ -1,5 +1,6 @@
 """Data sets: published ones in their published splits, and users' own."""
 
+import zoo.imports  # noqa: F401
 from zoo.data.base import DataModule, Loader, Split
 from zoo.data.cifar import CIFAR10
 from zoo.data.digits import Digits

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from zoo.data.base import DataModule, Split, Which, divide
+from zoo.errors import DataError
 
 
 class Digits(DataModule):
@@ -31,8 +32,12 @@ class Digits(DataModule):
 
     @cached_property
     def _parts(self) -> dict[Which, Split]:
-        from sklearn.datasets import load_digits
-
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError as error:
+            raise DataError(
+                f"digits: the package scikit-learn cannot be imported ({error}); pip install scikit-learn"
+            ) from error
         digits = load_digits()
         x = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
         x = (x >= 128).to(torch.uint8) if self.binarize else x

@@ -118,9 +118,11 @@ class Inception(Extractor):
     def __init__(self, weights: str | Path | None = None) -> None:
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ImportError:
+        except Exception as error:  # also of torchvision, which it imports
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise ConfigError(
-                "inception: expected the package torch-fidelity, found none; pip install torch-fidelity"
+                f"inception: expected the package torch-fidelity, which cannot be imported ({reason}); pip install "
+                "torch-fidelity, with torch and torchvision of one build"
             ) from None
         super().__init__()
         path = Path(weights) if weights is not None else data_root() / INCEPTION.path

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+import zoo.imports  # noqa: F401
+
 if TYPE_CHECKING:
     from zoo.training.optimization import Optimization as Optimization
     from zoo.training.trainer import Trainer as Trainer
