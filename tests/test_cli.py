@@ -297,10 +297,12 @@ def test_reproduce(run: Run, fail: Run) -> None:
 def test_finetune_on_a_folder_of_images(home: Path, images: Path, tmp_path: Path, run: Run, fail: Run) -> None:
     source, out = f"local-dir:{home / 'vae'}", tmp_path / "mine"
     (images / "odd" / "broken.png").write_bytes(b"no picture")
-    printed = run(
-        "finetune", source, "--data", images, "--out", out, "--epochs", 2, "--resize", "--skip-corrupt",
-        "--evaluation.k", 5, "--data.batch_size", 8, *QUIET,
-    )  # fmt: skip
+    with pytest.warns(UserWarning, match="left out 1 of 41 images") as warned:
+        printed = run(
+            "finetune", source, "--data", images, "--out", out, "--epochs", 2, "--resize", "--skip-corrupt",
+            "--evaluation.k", 5, "--data.batch_size", 8, *QUIET,
+        )  # fmt: skip
+    assert sum("left out" in str(warning.message) for warning in warned) == 1  # the images are read once
     lines = printed.splitlines()
     assert [line.split()[0] for line in lines[:-1]] == ["before:", "after:"] * 4 and lines[-1] == str(out)
     rows = json.loads((out / "metrics.json").read_text())["measurements"]

@@ -73,7 +73,7 @@ def finetune(
     module = build_data(recipe["data"], recipe["seed"])
     settings = Evaluation(**bind(Evaluation, recipe["evaluation"] or {}, "evaluation"))
     _check_fit(source, model, module)
-    result = make(recipe, folder, resume=resume)
+    result = make(recipe, folder, resume=resume, data=module)
     if is_leader():
         before, after = (evaluate(m, module, settings) for m in (model, Zoo.load(f"local-dir:{result}")))
         rows = []

@@ -102,13 +102,16 @@ def build_model(section: Mapping[str, Any], seed: int = 0) -> ZooModule:
         return kind(**bound)
 
 
-def fit(recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False) -> ZooModule:
+def fit(
+    recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False, data: DataModule | None = None
+) -> ZooModule:
     """Trains what a recipe describes, keeping the run (checkpoints, logs, sample grids) in `folder`.
 
     Args:
         recipe: as `load_recipe` gives it.
         folder: of the run; must not exist, unless resumed.
         resume: go on from the last checkpoint in `folder`, or from the beginning where there is none.
+        data: what the section `data` describes, where it has been read already.
 
     Returns:
         The trained model with its averaged weights.
@@ -126,7 +129,7 @@ def fit(recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False) 
             raise ConfigError(f"{folder}: a run is there already; resume it, or choose another folder")
         _check_same(recipe, folder / RECIPE)
     seed = recipe.get("seed", 0)
-    data = build_data(recipe["data"], seed)
+    data = data or build_data(recipe["data"], seed)
     model = Zoo.load(recipe["start"]) if "start" in recipe else build_model(recipe["model"], seed)
     _check_shape(model, data)
     model.seed = seed
@@ -170,7 +173,9 @@ def _check_shape(model: ZooModule, data: DataModule) -> None:
         )
 
 
-def make(recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False) -> Path:
+def make(
+    recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False, data: DataModule | None = None
+) -> Path:
     """`fit` in `<folder>.run`, then the checkpoint folder itself; of several processes, the leader writes it.
 
     Raises:
@@ -179,7 +184,7 @@ def make(recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False)
     folder = Path(folder)
     if folder.exists():
         raise ConfigError(f"{folder}: exists already; choose another folder")
-    model = fit(recipe, folder.with_name(f"{folder.name}.run"), resume=resume)
+    model = fit(recipe, folder.with_name(f"{folder.name}.run"), resume=resume, data=data)
     if is_leader():
         Zoo.save(model, folder, recipe=recipe, dtype=recipe.get("dtype", "float32"))
     if torch.distributed.is_initialized():
