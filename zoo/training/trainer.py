@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
 import os
@@ -100,7 +101,7 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
         )
     strategy = settings.get("strategy", "auto")
     if strategy == "ddp" or (strategy == "auto" and num_processes not in (1, "1")):
-        settings["strategy"] = _DDP(find_unused_parameters=True)
+        settings["strategy"] = _DDP()
     try:
         if settings["logger"] is True:
             settings["logger"] = _loggers(folder, wandb)
@@ -123,17 +124,27 @@ _NOTHING = nullcontext()
 class _DDP(DDPStrategy):
     """Averages gradients over processes; models without any, which are fitted in closed form, add up statistics.
 
-    Looks for unused parameters: each of the two backward passes of an adversarial step leaves some.
+    Looks for unused parameters where a model optimises by itself: each of the two backward passes of an adversarial
+    step leaves some.
     """
 
     def configure_ddp(self) -> None:
-        if self.model is not None and any(parameter.requires_grad for parameter in self.model.parameters()):
+        module = self.lightning_module
+        if module is not None and any(parameter.requires_grad for parameter in module.parameters()):
+            self._ddp_kwargs["find_unused_parameters"] = not module.automatic_optimization
             super().configure_ddp()
 
 
 def _loggers(folder: Path, wandb: dict[str, Any] | None) -> list[Logger]:
     loggers: list[Logger] = [CSVLogger(folder, name="logs")]
     if wandb is not None:
+        try:  # Lightning would import it only in the middle of fit
+            importlib.import_module("wandb")
+        except Exception as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ConfigError(
+                f"trainer: wandb: the package cannot be imported ({reason}); pip install wandb, or leave it out"
+            ) from error
         loggers.append(WandbLogger(**{"save_dir": folder, **wandb}))
     return loggers
 
@@ -143,7 +154,6 @@ _WARNINGS = (
     r".*does not have many workers",  # the data layer needs none
     r".*is smaller than the logging interval",  # means are logged at the end of an epoch too
     r".*when logging on epoch level in distributed setting",  # they are means over processes already
-    r".*find_unused_parameters=True was specified.*did not find any unused",  # of models with one optimiser
 )
 _LINES = ("GPU available", "TPU available", "💡 Tip", "Loading `train_dataloader`", "You are using the plain")
 
