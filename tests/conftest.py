@@ -1,4 +1,4 @@
-"""What all tests share: one thread, a quiet Lightning, an own Hub, the published data where they are at hand."""
+"""What all tests share: one thread, an own Hub, a checkpoint to damage, and the published data if they are at hand."""
 
 import logging
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 import hub_server
 import pytest
 import torch
+from harm import World
 
 # The real Hub client reads its environment once, when it is imported: no test reaches the network, and this server
 # answers while a test has it running.
@@ -95,3 +96,10 @@ def real_data() -> str:
     if not root:
         pytest.skip("needs the published data: set ZOO_DATA to the folder that holds MNIST/raw and the others")
     return root
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A checkpoint folder to do harm to."""
+    torch.manual_seed(0)
+    return World(tmp_path, monkeypatch)

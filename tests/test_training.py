@@ -20,6 +20,7 @@ from torch import Tensor
 from zoo.capabilities import Adversarial, Batch, GenerativeModel, TractableDensity
 from zoo.config import load_yaml
 from zoo.data import Arrays, Digits
+from zoo.density.gaussian import Gaussian
 from zoo.errors import CheckpointError, ConfigError, ZooError
 from zoo.random import Streams, randn
 from zoo.training import Optimization, Trainer, callbacks
@@ -236,6 +237,14 @@ def test_closed_form_models_are_fitted_before_validation_and_not_averaged(tmp_pa
     batches = list(data.batches("valid"))
     total = sum(float(model.validation_step(batch, 0)["nll"].sum()) for batch in batches)
     assert rows(folder, "valid/nll") == [(11, pytest.approx(total / 200, rel=1e-5))]
+
+
+def test_a_gaussian_of_fewer_examples_than_pixels_is_refused() -> None:
+    model = Gaussian([1, 4, 4], levels=256)
+    model.statistics = model.gather(torch.zeros(5, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ZooError, match=r"expected examples that vary in all 16 dimensions, found 5 with .*jitter"):
+        model.finish()
+    assert model.loc.eq(0).all()  # as it was
 
 
 # ---------------------------------------------------------------------------------------------------------------- logs

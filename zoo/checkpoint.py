@@ -44,9 +44,11 @@ FILES = (CONFIG, WEIGHTS, METRICS, RECIPE, CARD, SAMPLES)
 """All that a checkpoint folder may hold."""
 
 FORMAT = 1
+MAX_CONFIG = 2**14  # bytes; those of the zoo have some hundred
 MAX_ARGUMENT = 100_000  # a width or depth beyond it is no model of the zoo
 
 _CLASS = re.compile(r"zoo((?:\.[a-z][a-z0-9_]*)+)\.([A-Z][A-Za-z0-9]*)", re.ASCII)
+_PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -76,11 +78,13 @@ class Metrics:
     measurements: list[dict[str, Any]]
 
 
-def _member(folder: Path, name: str, inside: Path | None = None) -> Path:
+def member(folder: Path, name: str, inside: Path | None = None) -> Path:
     """The path of a file of the folder, refused where a symbolic link leads out of `inside` (by default the folder)."""
     path = folder / name
     if not path.exists():
         state = "does not exist" if not folder.exists() else f"has no {name}"
+        if pickles := sorted(file.name for file in folder.glob("*") if file.suffix in _PICKLES):
+            state += f" and {brief(pickles[0])} is a pickle, which could run code and is never opened"
         raise CheckpointError(f"{folder}: expected a checkpoint folder with {name}, but it {state}; check the path")
     if not path.resolve().is_relative_to((inside or folder).resolve()):
         raise CheckpointError(f"{path}: expected a file of the checkpoint, found a link that leads out of it")
@@ -89,8 +93,8 @@ def _member(folder: Path, name: str, inside: Path | None = None) -> Path:
 
 def read_config(folder: Path, inside: Path | None = None) -> Config:
     """`config.json`; arguments are checked against the class only by `load`."""
-    path = _member(folder, CONFIG, inside)
-    content = read_bytes(path, MAX_BYTES, CheckpointError)
+    path = member(folder, CONFIG, inside)
+    content = read_bytes(path, MAX_CONFIG, CheckpointError)
     hints = {"format_version": int, "class": str, "arguments": dict[str, Any]}
     fields = check(parse_json(content, str(path)), hints, str(path))
     if fields["format_version"] != FORMAT:
@@ -101,7 +105,7 @@ def read_config(folder: Path, inside: Path | None = None) -> Config:
 
 def read_metrics(folder: Path, inside: Path | None = None) -> Metrics:
     """`metrics.json`."""
-    path = _member(folder, METRICS, inside)
+    path = member(folder, METRICS, inside)
     hints = {"format_version": int, "weights_sha256": str, "config_sha256": str, "measurements": list[dict[str, Any]]}
     fields = check(parse_json(read_bytes(path, MAX_BYTES, CheckpointError), str(path)), hints, str(path))
     for key in ("weights_sha256", "config_sha256"):
@@ -114,7 +118,7 @@ def read_recipe(folder: Path, inside: Path | None = None) -> str | None:
     """The text of `recipe.yaml`, or None where there is none."""
     if not (folder / RECIPE).exists():
         return None
-    path = _member(folder, RECIPE, inside)
+    path = member(folder, RECIPE, inside)
     return read_bytes(path, MAX_BYTES, CheckpointError).decode("utf-8", "replace")
 
 
@@ -144,7 +148,7 @@ def load(
     folder = Path(folder)
     target = _device(device)
     config, metrics = read_config(folder, inside), read_metrics(folder, inside)
-    where, path = str(folder / CONFIG), _member(folder, WEIGHTS, inside)
+    where, path = str(folder / CONFIG), member(folder, WEIGHTS, inside)
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a file, found something else")
     with path.open("rb") as file:
@@ -155,7 +159,7 @@ def load(
             _compare(where, record, config.sha256)
         compare(str(path), header, sketch(cls, arguments, where))
         file.seek(0)
-        content = file.read(MAX_WEIGHTS + 1)
+        content = file.read(min(os.fstat(file.fileno()).st_size, MAX_WEIGHTS))
     for record in {metrics.weights_sha256, weights_sha256 or metrics.weights_sha256}:
         _compare(str(path), record, sha256(content))
     model = build(cls, arguments)

@@ -13,6 +13,7 @@ import math
 import re
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -20,7 +21,7 @@ import yaml
 
 from zoo.errors import ConfigError
 
-MAX_BYTES = 2**20
+MAX_BYTES = 2**17
 """Size above which a JSON or YAML file is refused unread, in bytes."""
 
 MAX_ITEMS = 10_000
@@ -37,7 +38,10 @@ def brief(value: object, width: int = 60) -> str:
         return f"a {type(value).__name__} of {len(value)} entries"
     elif isinstance(value, int) and value.bit_length() > 200:
         return f"an integer of {value.bit_length()} bits"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} nested too deeply"
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
@@ -175,6 +179,45 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------- signatures as schemas
 
 
+@dataclass(frozen=True)
+class Between:
+    """The range of a number in a signature, inclusive: `penalty: Annotated[float, Between(0, 1e6)]`."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"between {self.low} and {self.high}"
+
+
+@dataclass(frozen=True)
+class Length:
+    """The number of entries of a list in a signature."""
+
+    size: int
+
+    def __contains__(self, value: Sequence[Any]) -> bool:
+        return len(value) == self.size
+
+    def __str__(self) -> str:
+        return f"with {self.size} entries"
+
+
+Size = Annotated[int, Between(1, 100_000)]
+"""A width, a depth, a number of classes; beyond it is no model of the zoo."""
+
+Fraction = Annotated[float, Between(0, 1)]
+
+Shift = Annotated[int, Between(0, 100)]
+"""Pixels."""
+
+ImageShape = Annotated[list[Size], Length(3)]
+"""(C, H, W)."""
+
+
 def bind(
     target: Callable[..., Any], arguments: Mapping[str, Any], where: str, *, largest: int = 2**63 - 1
 ) -> dict[str, Any]:
@@ -216,13 +259,13 @@ def check(
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: expected a mapping of keys to values, found {brief(values)}")
     checked = {}
-    try:
-        for key, value in values.items():
-            if not isinstance(key, str) or (key not in hints and not is_open):
-                raise ConfigError(f"{where}: unknown key {brief(key)}; {near(str(key), hints)}")
+    for key, value in values.items():
+        if not isinstance(key, str) or (key not in hints and not is_open):
+            raise ConfigError(f"{where}: unknown key {brief(key)}; {near(str(key), hints)}")
+        try:
             checked[key] = _coerce(value, hints.get(key, Any), f"{where}: {key}", largest)
-    except RecursionError:
-        raise ConfigError(f"{where}: nested too deeply") from None
+        except RecursionError:
+            raise ConfigError(f"{where}: {key} must be {_title(hints.get(key, Any))}, nested too deeply") from None
     for key, hint in hints.items():
         if key not in checked and key not in optional:
             raise ConfigError(f"{where}: missing key {key!r}; expected {_title(hint)}")
@@ -250,7 +293,10 @@ def _coerce(value: Any, hint: Any, where: str, largest: int) -> Any:
 def _match(value: Any, hint: Any, where: str, largest: int) -> Any:
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _match(value, inner[0], where, largest)
+        value = _match(value, inner[0], where, largest)
+        if all(value in bounds for bounds in inner[1:]):
+            return value
+        raise _MisfitError
     if origin in (Union, types.UnionType):
         detail: Exception = _MisfitError()
         for option in inner:
@@ -307,5 +353,9 @@ def _title(hint: Any) -> str:
     if get_origin(hint) in (Union, types.UnionType):
         return " or ".join("null" if option is _NONE else _title(option) for option in get_args(hint))
     if get_origin(hint) is Annotated:
-        return _title(get_args(hint)[0])
-    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
+        kind, *bounds = get_args(hint)
+        return " ".join([_title(kind), *map(str, bounds)])
+    if inner := get_args(hint):
+        names = ("Any" if entry is Any else "..." if entry is Ellipsis else _title(entry) for entry in inner)
+        return f"{get_origin(hint).__name__}[{', '.join(names)}]"
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

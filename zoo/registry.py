@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.checkpoint import CONFIG, FORMAT, RECIPE, WEIGHTS, find_class, read_config, read_metrics, read_recipe
+from zoo.checkpoint import CONFIG, FORMAT, RECIPE, WEIGHTS, find_class, member, read_config, read_metrics, read_recipe
 from zoo.config import check, load_json, parse_yaml
 from zoo.errors import CheckpointError
 
@@ -78,14 +78,12 @@ def _data_of(folder: Path, inside: Path | None) -> str:
 
 def describe(folder: Path, inside: Path | None = None) -> Entry:
     """The entry that a folder deserves; see `checkpoint.load` for `inside`. Imports its class, and so torch."""
-    config, metrics, weights = read_config(folder, inside), read_metrics(folder, inside), folder / WEIGHTS
-    if not weights.is_file():
-        raise CheckpointError(f"{folder}: expected a checkpoint folder with {WEIGHTS}, but it has none")
+    config, metrics = read_config(folder, inside), read_metrics(folder, inside)
     return Entry(
         class_name=config.class_name,
         capabilities=capabilities_of(find_class(config.class_name, str(folder / CONFIG))),
         data=_data_of(folder, inside),
-        size=weights.stat().st_size,
+        size=member(folder, WEIGHTS, inside).stat().st_size,
         weights_sha256=metrics.weights_sha256,
         config_sha256=metrics.config_sha256,
     )

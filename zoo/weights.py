@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MAX_WEIGHTS = 2**30
 """Size above which a file of weights is refused unread, in bytes."""
 
-MAX_HEADER, MAX_TENSORS, MAX_DIMENSIONS = 2**20, 10_000, 16
+MAX_HEADER, MAX_TENSORS, MAX_DIMENSIONS = 2**19, 5_000, 16
 
 Layout: TypeAlias = dict[str, tuple[str, tuple[int, ...]]]
 """Types and shapes of tensors by name."""
@@ -42,16 +42,18 @@ def read_header(file: BinaryIO, where: str) -> Layout:
         entries = parse_json(file.read(length), f"{where}: header")
     except ConfigError as exc:
         raise CheckpointError(f"{exc}; the file is damaged or no safetensors file, fetch it again") from None
-    entries.pop("__metadata__", None)
+    metadata = entries.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError(f"{where}: header: expected __metadata__ to map names to text, found {brief(metadata)}")
     if len(entries) > MAX_TENSORS:
         raise CheckpointError(f"{where}: expected at most {MAX_TENSORS} tensors, found {len(entries)}")
     tensors, spans = {}, []
     for name, entry in entries.items():
         match entry:
-            case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)], **rest} if not rest:
+            case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end], **rest} if not rest:
                 is_sound = (
                     len(shape) <= MAX_DIMENSIONS
-                    and all(type(size) is int and size >= 0 for size in shape)
+                    and all(type(number) is int and number >= 0 for number in (*shape, begin, end))
                     and dtype in _ITEM
                 )
             case _:

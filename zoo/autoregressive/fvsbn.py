@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.autoregressive.raster import RasterOrder
+from zoo.config import Size
 
 
 class FVSBN(RasterOrder):
@@ -28,7 +29,7 @@ class FVSBN(RasterOrder):
         event_shape: shape of one example; values in {0, 1}.
     """
 
-    def __init__(self, event_shape: list[int] = [1, 28, 28]) -> None:  # noqa: B006
+    def __init__(self, event_shape: list[Size] = [1, 28, 28]) -> None:  # noqa: B006
         super().__init__()
         self.save_hyperparameters()
         self.event_shape = tuple(event_shape)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.autoregressive.raster import RasterOrder, log_likelihood
+from zoo.config import Fraction, ImageShape, Shift, Size
 from zoo.nn.dropout import dropout
 from zoo.nn.shift import num_shifts, shift
 from zoo.random import Streams
@@ -69,13 +70,13 @@ class GatedPixelCNN(RasterOrder):
 
     def __init__(
         self,
-        event_shape: list[int] = [1, 28, 28],  # noqa: B006
-        channels: int = 32,
-        num_layers: int = 8,
-        kernel: int = 3,
-        hidden: int = 64,
-        dropout: float = 0.0,
-        max_shift: int = 0,
+        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        channels: Size = 32,
+        num_layers: Size = 8,
+        kernel: Size = 3,
+        hidden: Size = 64,
+        dropout: Fraction = 0.0,
+        max_shift: Shift = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from zoo.autoregressive.raster import first_known, forced, log_likelihood
 from zoo.capabilities import Completable, TractableDensity
+from zoo.config import Fraction, Shift, Size
 from zoo.nn.dropout import dropout
 from zoo.nn.shift import num_shifts, shift
 from zoo.random import Streams, rand, seed_from
@@ -53,13 +54,13 @@ class MADE(TractableDensity, Completable):
 
     def __init__(
         self,
-        event_shape: list[int] = [1, 28, 28],  # noqa: B006
-        hidden: int = 500,
-        num_masks: int = 8,
+        event_shape: list[Size] = [1, 28, 28],  # noqa: B006
+        hidden: Size = 500,
+        num_masks: Size = 8,
         mask_seed: int = 0,
-        spread: int | None = None,
-        max_shift: int = 0,
-        dropout: float = 0.0,
+        spread: Size | None = None,
+        max_shift: Shift = 0,
+        dropout: Fraction = 0.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.autoregressive.raster import RasterOrder, log_likelihood
+from zoo.config import Fraction, Shift, Size
 from zoo.nn.dropout import dropout
 from zoo.nn.shift import num_shifts, shift
 from zoo.random import Streams
@@ -42,10 +43,10 @@ class NADE(RasterOrder):
 
     def __init__(
         self,
-        event_shape: list[int] = [1, 28, 28],  # noqa: B006
-        hidden: int = 500,
-        dropout: float = 0.0,
-        max_shift: int = 0,
+        event_shape: list[Size] = [1, 28, 28],  # noqa: B006
+        hidden: Size = 500,
+        dropout: Fraction = 0.0,
+        max_shift: Shift = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from zoo.capabilities import Classifier
+from zoo.config import ImageShape, Size
 
 
 class LeNet(Classifier):
@@ -24,10 +25,10 @@ class LeNet(Classifier):
 
     def __init__(
         self,
-        event_shape: list[int] = [1, 28, 28],  # noqa: B006
-        num_classes: int = 10,
-        channels: int = 32,
-        num_features: int = 128,
+        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        num_classes: Size = 10,
+        channels: Size = 32,
+        num_features: Size = 128,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

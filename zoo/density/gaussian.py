@@ -12,11 +12,14 @@ Differs from the paper: nothing.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from zoo.capabilities import ClosedForm, Dequantized
+from zoo.config import Between, Size
+from zoo.errors import ZooError
 from zoo.random import Source, Streams, randn
 
 
@@ -35,10 +38,10 @@ class Gaussian(ClosedForm, Dequantized):
 
     def __init__(
         self,
-        event_shape: list[int] = [1, 28, 28],  # noqa: B006
-        levels: int | None = None,
-        logit: float | None = None,
-        jitter: float = 0.0,
+        event_shape: list[Size] = [1, 28, 28],  # noqa: B006
+        levels: Annotated[int, Between(2, 2**16)] | None = None,
+        logit: Annotated[float, Between(1e-12, 0.499)] | None = None,
+        jitter: Annotated[float, Between(0, 1e6)] = 0.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -91,6 +94,13 @@ class Gaussian(ClosedForm, Dequantized):
         mean = self.statistics["sum"] / self.statistics["count"]
         covariance = self.statistics["outer"] / self.statistics["count"] - mean.outer(mean)
         covariance.diagonal().add_(self.jitter)
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        if failed:
+            count = int(self.statistics["count"])
+            raise ZooError(
+                f"Gaussian: expected examples that vary in all {self.size} dimensions, found {count} with a covariance "
+                f"that has no inverse; fit it to more examples, or to a model with jitter (now {self.jitter})"
+            )
         row, column = torch.tril_indices(self.size, self.size, device=mean.device)
         self.loc.copy_(mean)
-        self.scale_tril.copy_(torch.linalg.cholesky(covariance)[row, column])
+        self.scale_tril.copy_(factor[row, column])

@@ -12,12 +12,14 @@ Differs from the paper: the prior of a component's mean, worth `a` images that l
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.capabilities import ClosedForm, Completable, TractableDensity
+from zoo.config import Between, Size
 from zoo.random import Source, Streams, rand, seed_from
 
 
@@ -37,9 +39,9 @@ class BernoulliMixture(ClosedForm, TractableDensity, Completable):
 
     def __init__(
         self,
-        event_shape: list[int] = [1, 28, 28],  # noqa: B006
-        num_components: int = 500,
-        prior: float = 1.0,
+        event_shape: list[Size] = [1, 28, 28],  # noqa: B006
+        num_components: Size = 500,
+        prior: Annotated[float, Between(0, 1e6)] = 1.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

@@ -11,12 +11,15 @@ Differs from the paper: convolutional networks; the R1 penalty, which makes trai
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 from torch.nn import functional as F
 
 from zoo.capabilities import Adversarial, Decoder
+from zoo.config import Between, ImageShape, Size
 from zoo.random import Streams, randn
 
 
@@ -73,10 +76,10 @@ class GAN(Adversarial, Decoder):
 
     def __init__(
         self,
-        event_shape: list[int] = [1, 28, 28],  # noqa: B006
-        latent_dim: int = 64,
-        channels: int = 32,
-        penalty: float = 1.0,
+        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        latent_dim: Size = 64,
+        channels: Size = 32,
+        penalty: Annotated[float, Between(0, 1e6)] = 1.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

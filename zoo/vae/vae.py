@@ -12,13 +12,14 @@ discretised logistic likelihood (Salimans et al. 2017, https://arxiv.org/abs/170
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal, kl_divergence
 
 from zoo.capabilities import Decoder, Encoder, ImportanceWeighted
+from zoo.config import Between, ImageShape, Size
 from zoo.nn.discretized_logistic import DiscretizedLogistic
 from zoo.random import Source, Streams, rand, randn
 
@@ -49,12 +50,12 @@ class VAE(ImportanceWeighted, Encoder, Decoder):
 
     def __init__(
         self,
-        event_shape: list[int] = [1, 28, 28],  # noqa: B006
-        latent_dim: int = 32,
-        channels: int = 48,
-        hidden: int = 256,
+        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        latent_dim: Size = 32,
+        channels: Size = 48,
+        hidden: Size = 256,
         likelihood: Literal["bernoulli", "discretized-logistic"] = "bernoulli",
-        min_scale: float = 0.001,
+        min_scale: Annotated[float, Between(1e-9, 1e3)] = 0.001,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
