@@ -10,7 +10,6 @@ from pathlib import Path
 import hub_server
 import pytest
 import torch
-from harm import World
 
 # The real Hub client reads its environment once, when it is imported: no test reaches the network, and this server
 # answers while a test has it running.
@@ -29,6 +28,8 @@ os.environ |= {
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+
+from harm import World  # noqa: E402 - imports the client
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 

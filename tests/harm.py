@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from zoo import Zoo, checkpoint
@@ -39,7 +38,6 @@ class World:
         Zoo.save(self.model, self.folder, recipe={"data": {"class": "Digits"}})
         monkeypatch.setattr(records, "SHIPPED", self.shipped)
         monkeypatch.setattr(records, "REGISTRY", root / "registry.json")
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(root / "cache"))
         records.write_registry()
 
     def load(self) -> object:

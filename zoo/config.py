@@ -209,7 +209,7 @@ class Length:
 Size = Annotated[int, Between(1, 100_000)]
 """A width, a depth, a number of classes; beyond it is no model of the zoo."""
 
-Fraction = Annotated[float, Between(0, 1)]
+Fraction = Annotated[float, Between(0, 0.99)]
 
 Shift = Annotated[int, Between(0, 100)]
 """Pixels."""
