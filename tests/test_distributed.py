@@ -1,18 +1,27 @@
-"""Two processes train the weights of one; and so in mixed precision, as far as it is precise."""
+"""Two processes train the weights of one, and so in mixed precision, as far as it is precise; and share other work."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import tiny_runs
 import torch
+from PIL import Image
 from torch import Tensor
 
 from zoo.catalog import Zoo
+from zoo.distributed import gather, join, share
+from zoo.errors import ConfigError, ZooError
 from zoo.training.recipe import build_model, fit
 
 
@@ -57,3 +66,169 @@ def test_two_processes_write_one_checkpoint(pairs: Path) -> None:
     weights = Zoo.load(f"local-dir:{pairs / 'made'}").state_dict()
     trained = torch.load(pairs / "likelihood.pt")
     assert all(torch.equal(weights[key], trained[key]) for key in trained)
+
+
+# ------------------------------------------------------------------------------------------------------- shared work
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def by_torchrun(command: list[str]) -> list[subprocess.Popen[str]]:
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
+    return [start([sys.executable, *torchrun, *command], {})]
+
+
+def by_slurm(command: list[str]) -> list[subprocess.Popen[str]]:
+    """Two processes with the variables that `srun --ntasks-per-node 2` gives them."""
+    job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "zoo", "SLURM_NODELIST": "127.0.0.1", "SLURM_NNODES": "1"}
+    tasks = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0", "MASTER_PORT": free_port()}
+    ranks = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
+    return [start([sys.executable, *command], job | tasks | rank) for rank in ranks]
+
+
+def start(command: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1]), **variables}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process makes of `commands`."""
+    folder = tmp_path_factory.mktemp("one")
+    Zoo.save(build_model(tiny_runs.recipe("likelihood")["model"]), folder / "tiny", recipe=EVALUATED)
+    Zoo.save(build_model(tiny_runs.recipe("likelihood")["model"]), folder / "start", recipe=EVALUATED)
+    np.save(folder / "own.npy", np.random.default_rng(0).integers(0, 256, (200, 1, 8, 8), np.uint8))
+    (folder / "commands.json").write_text(json.dumps(commands(folder)))
+    tiny_runs.together(folder)
+    return folder
+
+
+EVALUATED = {"data": {"class": "Digits"}, "evaluation": {"k": 60, "draws": 2}}
+
+
+def commands(folder: Path) -> dict[str, list[str]]:
+    """By name; the numbers of examples, 297 and 33, are odd."""
+    tiny = f"local-dir:{folder}/tiny"
+    tune = ["finetune", f"local-dir:{folder}/start", "--epochs", "2", "--data.batch_size", "20"]
+    return {
+        "sample": ["sample", "gan-mnist", "--num", "33", "--out", f"{folder}/samples.png"],
+        "expected": ["sample", "vae-mnist", "--expected", "--num", "33", "--out", f"{folder}/expected.png"],
+        "evaluate": ["evaluate", tiny, "--json"],
+        "write": ["evaluate", tiny, "--write"],
+        "finetune": [*tune, "--data", f"{folder}/own.npy", "--out", f"{folder}/tuned"],
+    }
+
+
+@pytest.fixture(scope="module", params=[by_torchrun, by_slurm])
+def two(request: pytest.FixtureRequest, one: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes make of them."""
+    folder = tmp_path_factory.mktemp("two")
+    for name in ("start", "tiny"):
+        shutil.copytree(one / "start", folder / name)
+    shutil.copy(one / "own.npy", folder)
+    both = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
+    run_together(request.param, folder, {k: v + both * (k == "finetune") for k, v in commands(folder).items()})
+    return folder
+
+
+def run_together(launch: Callable[[list[str]], list[Any]], folder: Path, words: dict[str, list[str]]) -> None:
+    (folder / "commands.json").write_text(json.dumps(words))
+    for process in launch([tiny_runs.__file__, "together", str(folder)]):
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said[-3000:]
+
+
+def numbers(text: str) -> dict[str, dict[str, Any]]:
+    return {f"{m['name']} {m['unit']}": m for m in json.loads(text)["measurements"]}
+
+
+def same_numbers(ours: str, theirs: str, tolerance: dict[str, float]) -> None:
+    found, expected = numbers(ours), numbers(theirs)
+    assert found.keys() == expected.keys() and found
+    for name, number in expected.items():
+        assert found[name]["n"] == number["n"]
+        for key in ("value", "error"):
+            close = pytest.approx(number[key], rel=tolerance.get(number["name"], 1e-5))
+            assert found[name][key] == close, (name, key)
+
+
+def test_shared_samples_are_the_same_picture(one: Path, two: Path) -> None:
+    for name in ("samples.png", "expected.png"):
+        ours, theirs = (np.asarray(Image.open(folder / name)).astype(int) for folder in (one, two))
+        assert ours.shape == theirs.shape and ours.std() > 10
+        apart = abs(ours - theirs)
+        assert apart.max() <= 1 and (apart > 0).mean() < 1e-3  # rounding, where the batch changes the order of a sum
+
+
+def test_a_shared_evaluation_gives_the_same_numbers(one: Path, two: Path) -> None:
+    same_numbers((two / "evaluate.out").read_text(), (one / "evaluate.out").read_text(), {})
+    assert numbers((two / "evaluate.out").read_text())["nll nats"]["n"] == 360
+    same_numbers((two / "tiny/metrics.json").read_text(), (one / "tiny/metrics.json").read_text(), {})
+    assert (two / "write.out").read_text().count("neg_elbo") == 2  # in nats and in bits/dim, once
+    assert (two / "tiny/samples.png").exists()
+
+
+def test_shared_fine_tuning_measures_once_and_records_the_same_numbers(one: Path, two: Path) -> None:
+    loose = dict.fromkeys(("neg_elbo", "nll"), 1e-4)  # of weights that differ by rounding
+    same_numbers((two / "tuned/metrics.json").read_text(), (one / "tuned/metrics.json").read_text(), loose)
+    assert (two / "finetune.out").read_text().count("before:") == (one / "finetune.out").read_text().count("before:")
+    weights, start = (Zoo.load(f"local-dir:{two / name}").state_dict() for name in ("tuned", "start"))
+    assert distance(weights, Zoo.load(f"local-dir:{one / 'tuned'}").state_dict()) < 1e-3 * distance(weights, start)
+
+
+def test_shared_sample_quality(real_data: str, tmp_path: Path) -> None:
+    words = {
+        name: ["evaluate", name, "--only", group, "--num", "301", "--slice", "--json"]
+        for name, group in (("gan-mnist", "quality"), ("lenet-mnist", "accuracy"))
+    }
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "one/commands.json").write_text(json.dumps(words))
+    tiny_runs.together(tmp_path / "one")
+    run_together(by_torchrun, tmp_path / "two", words)
+    for name in words:
+        ours, theirs = ((tmp_path / folder / f"{name}.out").read_text() for folder in ("one", "two"))
+        same_numbers(theirs, ours, {"fid": 1e-4, "kid": 1e-4})
+    assert "fid " in numbers((tmp_path / "two/gan-mnist.out").read_text())
+
+
+def test_one_process_has_it_all() -> None:
+    assert share(3).tolist() == [0, 1, 2] and share(0).tolist() == []
+    rows = torch.rand(3, 2)
+    assert gather(rows, 3) is rows
+    assert join("cpu") == "cpu" and not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(("size", "num"), [(2, 5), (3, 3), (4, 1), (4, 9)])
+def test_shares_are_equally_long_and_together_the_whole(size: int, num: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: size)
+    for rank in range(size):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        shares.append(share(num))
+    assert len({len(part) for part in shares}) == 1
+    assert torch.cat(shares)[:num].tolist() == list(range(num))
+    assert all(0 <= position < num for part in shares for position in part.tolist())
+
+
+def test_what_cannot_be_joined_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_JOB_NAME", "zoo")
+    with pytest.raises(ConfigError, match=r"^SLURM: .*--ntasks-per-node=2") as error:
+        join()
+    assert "\n" not in str(error.value)
+
+
+def test_a_process_that_loses_the_others_says_so() -> None:
+    code = (
+        "import os, torch, zoo.distributed as d\nd.join()\nif d.is_leader(): os._exit(3)\nd.gather(torch.ones(2), 4)\n"
+    )
+    first, second = by_slurm(["-c", code])
+    said, _ = second.communicate(timeout=120)
+    first.communicate()
+    assert second.returncode == 1 and f"{ZooError.__name__}: another process of this command failed" in said

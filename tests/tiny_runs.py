@@ -2,11 +2,14 @@
 
 python tests/tiny_runs.py killed FOLDER        runs killed at many moments and resumed, beside ones left alone
 python tests/tiny_runs.py distributed FOLDER   runs on two processes
+torchrun tests/tiny_runs.py together FOLDER     commands that the launched processes share
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import os
 import random
 import signal
@@ -19,6 +22,8 @@ from typing import Any
 
 import torch
 
+from zoo.cli import main
+from zoo.distributed import is_leader
 from zoo.random import Streams
 from zoo.training import callbacks
 from zoo.training.recipe import fit, make
@@ -207,6 +212,21 @@ def distributed(folder: Path) -> None:
     make({**recipe("likelihood", **two), "name": "made"}, folder / "made")
 
 
+def together(folder: Path) -> None:
+    """Runs the commands in FOLDER/commands.json, {name: words}; FOLDER/<name>.out has what the leader printed.
+
+    Nothing may be printed by another process, and none may fail.
+    """
+    for name, words in json.loads((folder / "commands.json").read_text()).items():
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            status = main(words)
+        if is_leader():
+            (folder / f"{name}.out").write_text(printed.getvalue())
+        if status or (printed.getvalue() and not is_leader()):
+            sys.exit(f"{name}: status {status}, printed {printed.getvalue()!r}")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"killed": killed, "distributed": distributed}[sys.argv[1]](Path(sys.argv[2]))
+    {"killed": killed, "distributed": distributed, "together": together}[sys.argv[1]](Path(sys.argv[2]))

@@ -89,14 +89,24 @@ class GenerativeModel(ZooModule):
 
     @torch.no_grad()
     def iter_samples(
-        self, num_samples: int, *, generator: torch.Generator | None = None, batch_size: int = 250
+        self,
+        num_samples: int,
+        *,
+        generator: torch.Generator | None = None,
+        batch_size: int = 250,
+        positions: Tensor | None = None,
     ) -> Iterator[Tensor]:
-        """The batches that `sample` concatenates, one at a time: memory does not grow with `num_samples`."""
+        """The batches that `sample` concatenates, one at a time: memory does not grow with `num_samples`.
+
+        Args:
+            positions: which of them to draw, [n], int64; by default all, in order.
+        """
         if num_samples < 0:
             raise ValueError(f"num_samples must not be negative, found {num_samples}")
         seed = seed_from(generator)
-        for start in range(0, num_samples, batch_size):
-            yield self.draw(Streams(seed, range(start, min(start + batch_size, num_samples))))
+        index = torch.arange(num_samples) if positions is None else positions
+        for start in range(0, len(index), batch_size):
+            yield self.draw(Streams(seed, index[start : start + batch_size]))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Held-out quantities by name, each [B]; nothing here, but samples are drawn after validation."""

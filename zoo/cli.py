@@ -286,21 +286,27 @@ def _sample(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from zoo.capabilities import Decoder
+    from zoo.distributed import gather, is_leader, join, share
     from zoo.pictures import pixels
 
+    options.device = join(options.device)
     model = _load(options)
+    mine = share(options.num)
     if options.expected:
-        codes = _codes(model, options.num, options.seed)
+        codes = _codes(model, options.num, options.seed)[mine]
         assert isinstance(model, Decoder)
         with torch.no_grad():
             batches = [pixels(model.decode(z)) for z in codes.split(250)]
     else:
-        with tqdm(total=options.num, desc="sampling", unit="img", disable=None, leave=False) as bar:
+        shown = None if is_leader() else True
+        with tqdm(total=len(mine), desc="sampling", unit="img", disable=shown, leave=False) as bar:
             batches = []
-            for batch in model.iter_samples(options.num, generator=_generator(options)):
+            for batch in model.iter_samples(options.num, generator=_generator(options), positions=mine):
                 batches.append(pixels(batch))
                 bar.update(len(batch))
-    _write(torch.cat(batches), options)
+    images = gather(torch.cat(batches), options.num)
+    if is_leader():
+        _write(images, options)
 
 
 def _interpolate(options: argparse.Namespace) -> None:
@@ -355,7 +361,8 @@ def _complete(options: argparse.Namespace) -> None:
 
 
 def _fit(options: argparse.Namespace, overrides: Overrides) -> None:
-    from zoo.training.recipe import is_leader, load_recipe, make
+    from zoo.distributed import is_leader
+    from zoo.training.recipe import load_recipe, make
 
     recipe = load_recipe(options.recipe, _seeded(options, overrides))
     with _interruptible():
@@ -365,8 +372,8 @@ def _fit(options: argparse.Namespace, overrides: Overrides) -> None:
 
 
 def _finetune(options: argparse.Namespace, overrides: Overrides) -> None:
+    from zoo.distributed import is_leader
     from zoo.training.finetune import finetune
-    from zoo.training.recipe import is_leader
 
     with _interruptible():
         folder = finetune(
@@ -399,6 +406,7 @@ def _interruptible() -> Iterator[None]:
 def _evaluate(options: argparse.Namespace) -> None:
     from zoo import hub
     from zoo.catalog import Zoo
+    from zoo.distributed import is_leader, join
     from zoo.metrics.evaluate import evaluate_checkpoint
     from zoo.metrics.measurement import Measurement, compare
 
@@ -407,9 +415,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.write and options.name.startswith(hub.PREFIX):
         raise ConfigError(f"--write: expected a checkpoint of your own, found {options.name}, which is only a copy")
     info = Zoo.info(options.name)
+    device = join(options.device)
     found = evaluate_checkpoint(
-        options.name, k=options.k, num=options.num, only=options.only, on_slice=options.slice, device=options.device
+        options.name, k=options.k, num=options.num, only=options.only, on_slice=options.slice, device=device
     )
+    if not is_leader():
+        return
     differences = compare([Measurement.from_dict(number) for number in info.numbers], found)
     if options.json:
         numbers = [measurement.to_dict() for measurement in found]
@@ -469,9 +480,13 @@ def _portrait(model: GenerativeModel) -> Tensor:
 
 
 def _reproduce(options: argparse.Namespace) -> None:
+    from zoo.distributed import is_leader, join
     from zoo.metrics.tables import reproduce
 
-    table = reproduce(options.table, recompute=not options.recorded, on_slice=options.slice, device=options.device)
+    device = join(options.device)
+    table = reproduce(options.table, recompute=not options.recorded, on_slice=options.slice, device=device)
+    if not is_leader():
+        return
     _print_json(table.to_dict()) if options.json else print(table)
 
 

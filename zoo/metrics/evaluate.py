@@ -11,6 +11,7 @@ import torch
 from zoo.capabilities import Classifier, GenerativeModel, ZooModule
 from zoo.config import bind, near, parse_yaml
 from zoo.data.base import DataModule, Which
+from zoo.distributed import share
 from zoo.errors import ConfigError
 from zoo.metrics.classification import accuracy
 from zoo.metrics.examples import Index, check_shapes, measuring
@@ -61,6 +62,7 @@ def evaluate(
 
     Likelihoods where it has a density or a bound; accuracy where it labels; FID, KID, inception score, precision and
     recall where it draws 28x28 grey 8-bit images. A classifier of such images has the floors of these, by itself.
+    In a process group, every process must call it: they share the examples and samples, and all get all numbers.
 
     Args:
         settings: of the measurement; defaults as in `Evaluation`.
@@ -198,6 +200,7 @@ def _quality_of(
     def measure(num: int) -> list[Measurement]:
         generator = torch.Generator().manual_seed(settings.seed)
         with measuring(model):
-            return evaluate_quality(model.iter_samples(num, generator=generator), data, network, num=num, **options)
+            samples = model.iter_samples(num, generator=generator, positions=share(num))
+            return evaluate_quality(samples, data, network, num=num, **options)
 
     return measure

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from zoo.capabilities import Batch
 from zoo.data.base import DataModule, Which
+from zoo.distributed import gather, is_leader, share
 from zoo.errors import DataError
 
 Index: TypeAlias = Tensor | Literal["slice"] | None
@@ -56,21 +57,24 @@ def per_example(
 ) -> Tensor:
     """`function` of every example, batch by batch: [n], float64, on the CPU, in the order of `index` or the split.
 
+    Processes of a group share the examples, and all get all values.
+
     Args:
         seed, cost: see `seeded_slice`.
     """
     if isinstance(index, str):
         index = seeded_slice(data, split, seed, cost)
-    total = len(data.split(split)) if index is None else len(index)
-    if total == 0:
+    index = torch.arange(len(data.split(split))) if index is None else index
+    if (total := len(index)) == 0:
         raise DataError(f"{data.name}: expected examples in {split}, found none")
     values = []
-    with tqdm(total=total, desc=label, unit="ex", disable=None if progress else True) as bar:
-        for batch in data.batches(split, index=index, batch_size=batch_size):
+    mine = index[share(total)]
+    with tqdm(total=len(mine), desc=label, unit="ex", disable=None if progress and is_leader() else True) as bar:
+        for batch in data.batches(split, index=mine, batch_size=batch_size):
             labels = batch.labels.to(device) if batch.labels is not None else None
             values.append(function(Batch(batch.x.to(device), labels, batch.index)).cpu().double())
             bar.update(len(batch.x))
-    return torch.cat(values)
+    return gather(torch.cat(values), total)
 
 
 def seeded_slice(data: DataModule, split: Which, seed: int, cost: int) -> Tensor:

@@ -27,6 +27,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from tqdm import tqdm
 
 from zoo.data.base import DataModule, Which
+from zoo.distributed import gather, is_leader, share
 from zoo.errors import DataError
 from zoo.metrics.examples import measuring
 from zoo.metrics.extractors import Extractor, to_bytes
@@ -35,6 +36,7 @@ from zoo.metrics.measurement import Measurement
 SUBSETS, SUBSET_SIZE = 100, 1000  # of KID
 SPLITS = 10  # of the inception score
 NEIGHBOURS = 3  # of precision and recall
+_LOCAL: dict[str, Any] = {"sync_on_compute": False}  # every process has all features: a sum over them counts them twice
 
 
 class Features(NamedTuple):
@@ -58,6 +60,8 @@ class _Extracted(nn.Module):
 def extract(images: Iterable[Tensor], extractor: Extractor, num: int, *, label: str, progress: bool = True) -> Features:
     """Features of the first `num` images of an iterable of batches [B, C, H, W], uint8 or float in [0, 1].
 
+    Processes of a group share the images: each gives those at its `share(num)`, and all get all features.
+
     Images become uint8 first, clamped and rounded, as if they had been written to files.
 
     Raises:
@@ -66,18 +70,19 @@ def extract(images: Iterable[Tensor], extractor: Extractor, num: int, *, label: 
     device = next(iter(extractor.parameters()), torch.empty(0)).device
     parts: list[tuple[Tensor, Tensor]] = []
     found = 0
-    with measuring(extractor), tqdm(total=num, desc=label, unit="img", disable=None if progress else True) as bar:
+    wanted, shown = len(share(num)), progress and is_leader()
+    with measuring(extractor), tqdm(total=wanted, desc=label, unit="img", disable=None if shown else True) as bar:
         for batch in images:
-            for chunk in to_bytes(batch[: num - found]).split(extractor.batch_size):
+            for chunk in to_bytes(batch[: wanted - found]).split(extractor.batch_size):
                 values, logits = extractor.features_and_logits(chunk.to(device))
                 parts.append((values.float().cpu(), logits.float().cpu()))
                 found += len(chunk)
                 bar.update(len(chunk))
-            if found == num:
+            if found == wanted:
                 break
-    if found < num or num == 0:
-        raise DataError(f"{label}: expected {max(num, 1)} images, found {found}")
-    values, logits = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    if found < wanted or num == 0:
+        raise DataError(f"{label}: expected {max(wanted, 1)} images, found {found}")
+    values, logits = (gather(torch.cat(tensors), num) for tensors in zip(*parts, strict=True))
     return Features(values, logits)
 
 
@@ -99,7 +104,7 @@ def fid(samples: Tensor, reference: Tensor) -> tuple[float, float]:
             raise DataError(
                 f"FID: expected more images than the {features.shape[1]} features, found {len(features)} in the {name}"
             )
-    metric = FrechetInceptionDistance(_Extracted(samples.shape[1]))
+    metric = FrechetInceptionDistance(_Extracted(samples.shape[1]), **_LOCAL)
     metric.update(reference.double(), real=True)
     metric.update(samples.double(), real=False)
     variance = _fid_variance(samples.double(), reference.double()) + _fid_variance(reference.double(), samples.double())
@@ -137,7 +142,8 @@ def kid(
     if (smaller := min(len(samples), len(reference))) < subset_size:
         raise DataError(f"KID: expected at least {subset_size} images in each set, found {smaller}")
     with _seeded(seed):
-        metric = KernelInceptionDistance(_Extracted(samples.shape[1]), subsets=subsets, subset_size=subset_size)
+        extracted = _Extracted(samples.shape[1])
+        metric = KernelInceptionDistance(extracted, subsets=subsets, subset_size=subset_size, **_LOCAL)
         metric.update(reference.double(), real=True)
         metric.update(samples.double(), real=False)
         mean, deviation = metric.compute()
@@ -147,7 +153,7 @@ def kid(
 def inception_score(logits: Tensor, *, splits: int = SPLITS, seed: int = 0) -> tuple[float, float]:
     """Mean of the inception score of logits [N, classes] over random disjoint splits, and its standard error."""
     with _seeded(seed):
-        metric = InceptionScore(_Extracted(logits.shape[1]), splits=splits)
+        metric = InceptionScore(_Extracted(logits.shape[1]), splits=splits, **_LOCAL)
         metric.update(logits.double())
         mean, deviation = metric.compute()
     return mean.item(), deviation.item() / math.sqrt(splits)
@@ -212,7 +218,8 @@ def evaluate_quality(
     The FID is left out where there are no more images than features.
 
     Args:
-        samples: batches [B, *event_shape], uint8 or float in [0, 1]; the first `num` samples count.
+        samples: batches [B, *event_shape], uint8 or float in [0, 1]; the first `num` samples count. In a process
+            group, those of `iter_samples(num, positions=share(num))`.
         data: gives the reference and, from its training split, the floor.
         num: samples, images of the reference, and training images of the floor; fewer of the latter two where a split
             holds fewer.
@@ -282,7 +289,7 @@ class _Score(NamedTuple):
 
 def _real(data: DataModule, split: Which, extractor: Extractor, num: int, seed: int, progress: bool) -> Features:
     num = min(num, len(data.split(split)))
-    batches = data.batches(split, index=data.subset(split, num, seed))
+    batches = data.batches(split, index=data.subset(split, num, seed)[share(num)])
     return extract((batch.x for batch in batches), extractor, num, label=f"{data.name} {split}", progress=progress)
 
 

@@ -10,9 +10,10 @@ from typing import Any
 from zoo.capabilities import Classifier, ZooModule
 from zoo.config import bind
 from zoo.data.base import DataModule
+from zoo.distributed import is_leader
 from zoo.errors import ConfigError, DataError
 from zoo.metrics.evaluate import Evaluation, data_of, evaluate
-from zoo.training.recipe import build_data, is_leader, make, override
+from zoo.training.recipe import build_data, make, override
 
 
 def finetune(
@@ -74,8 +75,8 @@ def finetune(
     settings = Evaluation(**bind(Evaluation, recipe["evaluation"] or {}, "evaluation"))
     _check_fit(source, model, module)
     result = make(recipe, folder, resume=resume, data=module)
+    before, after = (evaluate(m, module, settings) for m in (model, Zoo.load(f"local-dir:{result}")))
     if is_leader():
-        before, after = (evaluate(m, module, settings) for m in (model, Zoo.load(f"local-dir:{result}")))
         rows = []
         for old, new in zip(before, after, strict=True):
             print(f"before: {old}\nafter:  {new}")

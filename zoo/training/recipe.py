@@ -22,13 +22,13 @@ from typing import Any, Literal
 import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from zoo.capabilities import ZooModule
 from zoo.catalog import Zoo
 from zoo.checkpoint import RECIPE
 from zoo.config import bind, brief, check, load_yaml, near
 from zoo.data.base import DataModule
+from zoo.distributed import is_leader
 from zoo.errors import ConfigError
 from zoo.training.optimization import Optimization
 
@@ -190,8 +190,3 @@ def make(
     if torch.distributed.is_initialized():
         torch.distributed.barrier()  # until the folder is there
     return folder
-
-
-def is_leader() -> bool:
-    """Whether this is the first of the processes that train together, each of which runs the whole program."""
-    return getattr(rank_zero_only, "rank", 0) == 0

@@ -20,6 +20,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import DDPStrategy
 
 from zoo.config import near
+from zoo.distributed import launcher
 from zoo.errors import ConfigError
 from zoo.training.callbacks import AtomicCheckpointIO, LogMeans, RunCheckpoint, SampleGrid, WeightAverage
 
@@ -88,7 +89,7 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
         "use_distributed_sampler": False,  # the data layer stripes batches itself, so that n processes equal one
         "enable_model_summary": False,
         "enable_progress_bar": progress,
-        "plugins": [AtomicCheckpointIO()],
+        "plugins": [AtomicCheckpointIO(), *filter(None, [launcher()])],
         "profiler": _NoProfiler(),
         "default_root_dir": folder,
         **options,
