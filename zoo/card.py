@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from zoo import __version__
 from zoo import registry as records
 from zoo.catalog import LICENCE, LOCAL
-from zoo.checkpoint import CARD, RECIPE, SAMPLES, find_class, read_config, read_metrics, read_recipe
+from zoo.checkpoint import CARD, CURVE, RECIPE, SAMPLES, find_class, read_config, read_metrics, read_recipe
 from zoo.config import brief
 from zoo.registry import Entry, describe, shipped_names
 
@@ -42,14 +44,15 @@ def render_card(folder: str | Path, *, name: str | None = None, source: str | No
     folder = Path(folder)
     name = name or folder.resolve().name
     entry, numbers = describe(folder), _numbers(folder)
-    task = _task(entry)
+    task, papers = _task(entry), re.findall(r"https://arxiv\.org/abs/([\d.]+\d)", _about(entry))
     data = ModelCardData(
         model_name=name,
         library_name="generative-zoo",
+        library_version=__version__,
         license=LICENCE if _is_shipped(folder) else None,
         pipeline_tag=task,
         datasets=_HUB_DATA.get(entry.data),
-        tags=["pytorch-lightning", "generative-modeling", entry.family],
+        tags=["pytorch-lightning", "generative-modeling", entry.family, *(f"arxiv:{paper}" for paper in papers)],
         eval_results=[
             EvalResult(
                 task_type=task,
@@ -59,6 +62,7 @@ def render_card(folder: str | Path, *, name: str | None = None, source: str | No
                 metric_type=number.name,
                 metric_name=f"{number.name} ({', '.join(filter(None, (number.unit, number.kind)))})",
                 metric_value=number.value,
+                metric_args={"n": number.n, "seed": number.seed, "error": number.error, **_settings(number)},
             )
             for number in numbers
         ]
@@ -115,14 +119,14 @@ def _task(entry: Entry) -> str:
 def _body(folder: Path, name: str, source: str | None, level: int = 1, prefix: str = "") -> str:
     """The card without metadata; headings begin at `level`, `prefix` leads to the folder's files."""
     config, entry, heading = read_config(folder), describe(folder), "#" * level
-    cls = find_class(config.class_name, str(folder))
-    about = (inspect.getdoc(sys.modules[cls.__module__]) or "").split("\n\n")[0].replace("\n", " ")
     source = source or (name if _is_shipped(folder) else f"{LOCAL}{name}")
-    lines = [f"{heading} {name}", "", about, ""]
+    lines = [f"{heading} {name}", "", _about(entry), ""]
     if (folder / SAMPLES).exists():
         lines += [f"![Samples of {name}]({prefix}{SAMPLES})", ""]
         if {"EvidenceLowerBound", "Decoder"} <= set(entry.capabilities):
             lines += ["Upper half: the expected image of each code. Lower half: draws, pixel noise included.", ""]
+    if (folder / CURVE).exists():
+        lines += [f"![Training curve of {name}]({prefix}{CURVE})", ""]
     lines += ["```python", *_snippet(source, entry.capabilities), "```", "", f"{heading}# Numbers", ""]
     lines += [
         *_table(_numbers(folder)),
@@ -144,6 +148,17 @@ def _body(folder: Path, name: str, source: str | None, level: int = 1, prefix: s
     if (recipe := read_recipe(folder)) is not None:
         lines += [f"{heading}# Recipe ({RECIPE})", "", "```yaml", recipe.rstrip(), "```", ""]
     return "\n".join(lines)
+
+
+def _about(entry: Entry) -> str:
+    """Name and paper of the model: the first lines of its module."""
+    module = sys.modules[find_class(entry.class_name, entry.class_name).__module__]
+    return (inspect.getdoc(module) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _settings(number: Measurement) -> dict[str, Any]:
+    """The plain details of a number: how it was measured."""
+    return {key: value for key, value in number.details.items() if not isinstance(value, dict | list)}
 
 
 def _snippet(source: str, capabilities: list[str]) -> list[str]:
@@ -169,7 +184,7 @@ def _table(numbers: list[Measurement]) -> list[str]:
     rows = ["| number | value | unit | kind | n | data | settings |", "| --- | --- | --- | --- | --- | --- | --- |"]
     for number in numbers:
         error = "" if number.error is None else f" ± {number.error:.2g}"
-        plain = [f"{key} {value}" for key, value in number.details.items() if not isinstance(value, dict | list)]
+        plain = [f"{key} {value}" for key, value in _settings(number).items()]
         value, data = f"{number.value:.5g}{error}", f"{number.data} {number.split}"
         cells = (number.name, value, number.unit, number.kind, number.n, data, ", ".join(plain))
         rows.append(f"| {' | '.join(map(str, cells))} |")

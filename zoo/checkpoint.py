@@ -6,6 +6,7 @@
     recipe.yaml         the input of the run that made it (optional)
     README.md           the model card, generated
     samples.png         a grid of samples (optional)
+    curve.png           training loss and validation number against steps (optional)
 
 Reading goes from what is cheap and safe to what is costly: names and sizes, the safetensors header, the schema of the
 configuration, a sketch of the model without memory, keys and shapes, sha256, and only then tensors. No file can name
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
     from zoo.capabilities import ZooModule
 
 CONFIG, WEIGHTS, METRICS = "config.json", "model.safetensors", "metrics.json"
-RECIPE, CARD, SAMPLES = "recipe.yaml", "README.md", "samples.png"
-FILES = (CONFIG, WEIGHTS, METRICS, RECIPE, CARD, SAMPLES)
+RECIPE, CARD, SAMPLES, CURVE = "recipe.yaml", "README.md", "samples.png", "curve.png"
+FILES = (CONFIG, WEIGHTS, METRICS, RECIPE, CARD, SAMPLES, CURVE)
 """All that a checkpoint folder may hold."""
 
 FORMAT = 1
@@ -287,9 +288,10 @@ def update(
     folder = Path(folder)
     record = read_metrics(folder)
     changed = dict(files or {})
-    if unknown := changed.keys() - {RECIPE, SAMPLES}:
+    replaceable = (RECIPE, SAMPLES, CURVE)
+    if unknown := changed.keys() - set(replaceable):
         raise ConfigError(
-            f"{folder}: {min(unknown)!r} is not a file that can be replaced; expected {RECIPE} or {SAMPLES}"
+            f"{folder}: {min(unknown)!r} is not a file that can be replaced; expected one of {', '.join(replaceable)}"
         )
     if measurements is not None:
         changed[METRICS] = _metrics(record.weights_sha256, record.config_sha256, measurements)

@@ -23,13 +23,15 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from zoo import checkpoint
 from zoo.capabilities import ZooModule
 from zoo.catalog import Zoo
-from zoo.checkpoint import RECIPE
+from zoo.checkpoint import CURVE, RECIPE
 from zoo.config import bind, brief, check, load_yaml, near
 from zoo.data.base import DataModule
 from zoo.distributed import is_leader
 from zoo.errors import ConfigError
+from zoo.training.curve import draw_curve
 from zoo.training.optimization import Optimization
 
 SECTIONS: dict[str, Any] = {
@@ -176,7 +178,7 @@ def _check_shape(model: ZooModule, data: DataModule) -> None:
 def make(
     recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False, data: DataModule | None = None
 ) -> Path:
-    """`fit` in `<folder>.run`, then the checkpoint folder itself; of several processes, the leader writes it.
+    """`fit` in `<folder>.run`, then the checkpoint folder itself with its training curve; the leader writes it.
 
     Raises:
         ZooError: as `fit` and `Zoo.save`; `folder` is refused if it exists, before anything is trained.
@@ -184,9 +186,12 @@ def make(
     folder = Path(folder)
     if folder.exists():
         raise ConfigError(f"{folder}: exists already; choose another folder")
-    model = fit(recipe, folder.with_name(f"{folder.name}.run"), resume=resume, data=data)
+    run = folder.with_name(f"{folder.name}.run")
+    model = fit(recipe, run, resume=resume, data=data)
     if is_leader():
         Zoo.save(model, folder, recipe=recipe, dtype=recipe.get("dtype", "float32"))
+        if (curve := draw_curve(run)) is not None:
+            checkpoint.update(folder, files={CURVE: curve})
     if torch.distributed.is_initialized():
         torch.distributed.barrier()  # until the folder is there
     return folder
