@@ -271,28 +271,8 @@ def test_logged_losses_are_means(tmp_path: Path) -> None:
     assert [value for _, value in rows(tmp_path, "train/lr")] == pytest.approx([0.1 * 5 / 8, 0.1 * 2 / 8, 0.0])
 
 
-def test_csv_is_the_default_and_wandb_takes_pictures_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [type(logger).__name__ for logger in Trainer(tmp_path / "a", accelerator="cpu").loggers] == ["CSVLogger"]
-    wandb = pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    logged: list[dict[str, Any]] = []
-    original = wandb.Run.log
-    monkeypatch.setattr(
-        wandb.Run, "log", lambda self, data, *a, **k: (logged.append(data), original(self, data, *a, **k))
-    )
-    settings = tiny_runs.recipe(
-        "likelihood", max_epochs=1, sample_grids=True, wandb={"project": "zoo", "offline": True}
-    )
-    try:
-        fit(settings, tmp_path / "run")
-    finally:
-        wandb.finish()
-    keys = set().union(*logged)
-    assert {"samples", "train/loss", "train/lr", "valid/neg_elbo"} <= keys
-    assert next(data for data in logged if "samples" in data)["trainer/global_step"] == 12
-    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
-    assert rows(tmp_path / "run", "train/loss")
+def test_csv_is_the_default(tmp_path: Path) -> None:
+    assert [type(logger).__name__ for logger in Trainer(tmp_path, accelerator="cpu").loggers] == ["CSVLogger"]
 
 
 def test_a_run_says_nothing_that_is_of_no_use(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -358,7 +338,6 @@ def test_a_loss_that_is_not_finite_stops_training_at_the_next_log(tmp_path: Path
         ({"devices": 10_000}, r"devices=10000 asks for more processes than the \d+ "),
         ({"devices": 0}, r".*0"),
         ({"strategy": "telepathy"}, r".*telepathy"),
-        ({"wandb": {"offline": True, "log_model": True}}, r".*log_model"),
     ],
 )
 def test_unknown_and_impossible_options(options: dict[str, Any], message: str, tmp_path: Path) -> None:

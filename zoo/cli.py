@@ -361,6 +361,7 @@ def _complete(options: argparse.Namespace) -> None:
 
 
 def _fit(options: argparse.Namespace, overrides: Overrides) -> None:
+    from zoo.checkpoint import read_metrics
     from zoo.distributed import is_leader
     from zoo.training.recipe import load_recipe, make
 
@@ -368,7 +369,9 @@ def _fit(options: argparse.Namespace, overrides: Overrides) -> None:
     with _interruptible():
         folder = make(recipe, options.out, resume=options.resume)
     if is_leader():
-        print(f"{folder}\nnow measure it: zoo evaluate local-dir:{folder} --write")
+        print(folder)
+        if not read_metrics(folder).measurements:
+            print(f"now measure it: zoo evaluate local-dir:{folder} --write")
 
 
 def _finetune(options: argparse.Namespace, overrides: Overrides) -> None:

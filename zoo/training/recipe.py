@@ -25,14 +25,16 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from zoo import checkpoint
 from zoo.capabilities import ZooModule
-from zoo.catalog import Zoo
+from zoo.catalog import LOCAL, Zoo
 from zoo.checkpoint import CURVE, RECIPE
 from zoo.config import bind, brief, check, load_yaml, near
 from zoo.data.base import DataModule
 from zoo.distributed import is_leader
 from zoo.errors import ConfigError
+from zoo.metrics.evaluate import evaluate_checkpoint
 from zoo.training.curve import draw_curve
 from zoo.training.optimization import Optimization
+from zoo.training.tracking import finish, is_tracked
 
 SECTIONS: dict[str, Any] = {
     "name": str,
@@ -180,6 +182,8 @@ def make(
 ) -> Path:
     """`fit` in `<folder>.run`, then the checkpoint folder itself with its training curve; the leader writes it.
 
+    A run that is logged to Weights & Biases ends with the numbers of the checkpoint, measured as its recipe says.
+
     Raises:
         ZooError: as `fit` and `Zoo.save`; `folder` is refused if it exists, before anything is trained.
     """
@@ -194,4 +198,10 @@ def make(
             checkpoint.update(folder, files={CURVE: curve})
     if torch.distributed.is_initialized():
         torch.distributed.barrier()  # until the folder is there
+    if is_tracked(model.trainer):
+        numbers = evaluate_checkpoint(f"{LOCAL}{folder}", device=str(model.trainer.strategy.root_device))
+        if is_leader():
+            command = f"zoo evaluate {LOCAL}{folder.name}"
+            checkpoint.update(folder, [{**number.to_dict(), "command": command} for number in numbers])
+        finish(model.trainer, folder, numbers)
     return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import logging
 import os
@@ -15,7 +14,7 @@ import lightning
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -23,6 +22,7 @@ from zoo.config import near
 from zoo.distributed import launcher
 from zoo.errors import ConfigError
 from zoo.training.callbacks import AtomicCheckpointIO, LogMeans, RunCheckpoint, SampleGrid, WeightAverage
+from zoo.training.tracking import begin, wandb_logger
 
 CHECKPOINT = "last.ckpt"
 _OURS = {
@@ -49,7 +49,7 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
         ema_decay: of the exponential moving average of the weights, which is what validation and export see; or None.
         checkpoint_every: steps between checkpoints of the run.
         sample_grids: draw a grid of samples after each validation.
-        wandb: arguments of `WandbLogger` (project, name, offline, ...), or None to log to CSV alone.
+        wandb: arguments of `WandbLogger` and `wandb.init` (project, name, offline, ...), or None to log to CSV alone.
         progress: show a progress bar.
         callbacks: more callbacks.
         options: everything else that `lightning.Trainer` takes: max_epochs, devices, strategy, precision, ...
@@ -106,10 +106,12 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
     try:
         if settings["logger"] is True:
             settings["logger"] = _loggers(folder, wandb)
-        return lightning.Trainer(callbacks=[*ours, *(callbacks or [])], **settings)
+        trainer = lightning.Trainer(callbacks=[*ours, *(callbacks or [])], **settings)
     except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"trainer: {reason}") from error
+    begin(trainer)
+    return trainer
 
 
 class _NoProfiler(PassThroughProfiler):
@@ -137,17 +139,8 @@ class _DDP(DDPStrategy):
 
 
 def _loggers(folder: Path, wandb: dict[str, Any] | None) -> list[Logger]:
-    loggers: list[Logger] = [CSVLogger(folder, name="logs")]
-    if wandb is not None:
-        try:  # Lightning would import it only in the middle of fit
-            importlib.import_module("wandb")
-        except Exception as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise ConfigError(
-                f"trainer: wandb: the package cannot be imported ({reason}); pip install wandb, or leave it out"
-            ) from error
-        loggers.append(WandbLogger(**{"save_dir": folder, **wandb}))
-    return loggers
+    csv = CSVLogger(folder, name="logs")
+    return [csv] if wandb is None else [csv, wandb_logger(folder, wandb)]
 
 
 _WARNINGS = (

@@ -1,0 +1,86 @@
+"""Runs in Weights & Biases: what Lightning's `WandbLogger` logs of a training, and the checkpoint that came of it.
+
+Losses, learning rate and sample grids are logged by callbacks of the Trainer, figures of the system by wandb itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.loggers import WandbLogger
+
+from zoo.config import near
+from zoo.distributed import is_leader
+from zoo.errors import ConfigError
+from zoo.metrics.measurement import Measurement
+
+
+def wandb_logger(folder: Path, arguments: dict[str, Any]) -> WandbLogger:
+    """The logger of a run that is kept in `folder`, not yet begun; `arguments` as of `Trainer`.
+
+    Raises:
+        ConfigError: wandb is not installed, or an argument is unknown.
+    """
+    try:
+        import wandb
+    except ImportError:
+        raise ConfigError(
+            "trainer: wandb: expected the package wandb, found none; pip install wandb, or leave wandb out: losses go "
+            "to CSV in any case"
+        ) from None
+    options = {"save_dir": folder, **arguments}
+    known = {*inspect.signature(WandbLogger).parameters, *inspect.signature(wandb.init).parameters} - {"kwargs"}
+    for name in options:
+        if name == "log_model":
+            raise ConfigError("trainer: wandb: log_model is not used here: the finished checkpoint is logged anyway")
+        if name not in known:
+            raise ConfigError(f"trainer: wandb: no option {name!r}; {near(name, known)}")
+    if options.pop("offline", False):
+        options["mode"] = "offline"  # Lightning's own switch sets the mode of the whole process
+    return WandbLogger(**options)
+
+
+def begin(trainer: lightning.Trainer) -> None:
+    """Opens the W&B run of a Trainer, if it has one, before anything else is made.
+
+    Raises:
+        ConfigError: wandb has no key, or does not reach its server.
+    """
+    for logger in _wandb(trainer):
+        import wandb
+
+        try:
+            _ = logger.experiment
+        except wandb.errors.Error as error:
+            raise ConfigError(
+                f"trainer: wandb: {' '.join(str(error).split())} Or log without a network: offline: true"
+            ) from error
+
+
+def finish(trainer: lightning.Trainer, folder: Path, numbers: list[Measurement]) -> None:
+    """Ends the W&B run of a Trainer, if it has one, with the numbers of the checkpoint in `folder`, an artifact."""
+    for logger in _wandb(trainer) if is_leader() else []:
+        import wandb
+
+        logger.log_metrics({_title(number): number.value for number in numbers}, step=trainer.global_step)
+        artifact = wandb.Artifact(folder.name, "model", metadata={_title(number): number.value for number in numbers})
+        artifact.add_dir(str(folder))
+        logger.experiment.log_artifact(artifact)
+        logger.experiment.finish()
+
+
+def is_tracked(trainer: lightning.Trainer) -> bool:
+    """Whether the Trainer logs to W&B."""
+    return bool(_wandb(trainer))
+
+
+def _wandb(trainer: lightning.Trainer) -> list[WandbLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+
+
+def _title(number: Measurement) -> str:
+    unit = {"nats": "_nats", "bits/dim": "_bits_per_dim"}.get(number.unit, "")
+    return f"{number.split}/{number.name}{unit}"
