@@ -54,15 +54,12 @@ def contents(folder: Path) -> dict[str, Any]:
         if record.HasField("history"):
             row = {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
             for name, value in row.items():
-                if isinstance(value, int | float):
+                if name.endswith(".filenames"):
+                    found["pictures"] += [path.parent / "files" / name for name in value]
+                elif "." not in name:
                     found["history"].setdefault(name, []).append(value)
-                elif isinstance(value, dict) and value.get("_type", "").startswith("images"):
-                    found["pictures"] += [path.parent / "files" / name for name in value["filenames"]]
         elif record.HasField("stats"):
             found["system"] |= {item.key for item in record.stats.item}
-        elif record.HasField("request") and record.request.HasField("log_artifact"):
-            artifact = record.request.log_artifact.artifact
-            found["artifacts"][artifact.name] = sorted(entry.path for entry in artifact.manifest.contents)
         elif record.HasField("artifact"):
             entries = record.artifact.manifest.contents
             found["artifacts"][record.artifact.name] = sorted(entry.path for entry in entries)
@@ -73,10 +70,13 @@ def contents(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     os.environ["WANDB_SILENT"] = "true"
+    import wandb
+
     from zoo.training.recipe import make
 
     with tempfile.TemporaryDirectory() as folder:
         make(RECIPE, Path(folder) / "vae-digits")
+        wandb.teardown()  # until all is written
         run = contents(Path(folder) / "vae-digits.run")
     print("vae-digits.run/wandb/offline-run-*")
     for name, values in sorted(run["history"].items()):

@@ -232,3 +232,8 @@ def test_a_process_that_loses_the_others_says_so() -> None:
     said, _ = second.communicate(timeout=120)
     first.communicate()
     assert second.returncode == 1 and f"{ZooError.__name__}: another process of this command failed" in said
+
+
+def test_the_command_is_a_module_that_torchrun_can_start() -> None:
+    done = start([sys.executable, "-m", "zoo", "--version"], {})
+    assert done.communicate(timeout=60)[0].startswith("zoo ") and done.returncode == 0

@@ -29,11 +29,12 @@ def test_an_offline_run_holds_everything(tmp_path: Path, monkeypatch: pytest.Mon
     folder = make({**recipe, "name": "vae", "evaluation": {"k": 60}}, tmp_path / "vae")
 
     assert "WANDB_MODE" not in os.environ and wandb.run is None  # the next run in this process is on its own
+    wandb.teardown()  # until all is written
     run = contents(tmp_path / "vae.run")
     assert run["exit"] == 0
     history = run["history"]
-    assert len(history["train/loss"]) == len(history["train/lr"]) == 9 and len(history["valid/neg_elbo"]) == 3
-    assert history["train/lr"][0] == pytest.approx(3e-3 * 6 / 36, rel=0.5) and history["train/lr"][-1] < 1e-4
+    assert len(history["train/loss"]) == len(history["train/lr"]) == 10 and len(history["valid/neg_elbo"]) == 3
+    assert history["train/lr"][0] == pytest.approx(3e-3) and history["train/lr"][-1] == 0
     assert max(history["trainer/global_step"]) == 36
     assert len(run["pictures"]) == 3 and all(Image.open(path).size[0] > 100 for path in run["pictures"])
     assert any("cpu" in name for name in run["system"])
