@@ -167,7 +167,9 @@ def test_whatever_fails_while_overwriting_the_old_one_stays(
 def test_update_puts_numbers_pictures_and_a_card(folder: Path) -> None:
     weights = (folder / "model.safetensors").read_bytes()
     checkpoint.update(
-        folder, [NUMBER, {**NUMBER.to_dict(), "name": "iwae", "command": "zoo evaluate"}], {"samples.png": b"png"}
+        folder,
+        [NUMBER, {**NUMBER.to_dict(), "name": "iwae", "command": "zoo evaluate"}],
+        dict.fromkeys(("samples.png", "curve.png"), b"png"),
     )
     assert [number["name"] for number in Zoo.info(f"local-dir:{folder}").numbers] == ["elbo", "iwae"]
     assert "| iwae |" in (folder / "README.md").read_text() and "](samples.png)" in (folder / "README.md").read_text()
