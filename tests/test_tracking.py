@@ -49,7 +49,7 @@ def test_an_offline_run_holds_everything(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_without_wandb_asking_for_it_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
-    with pytest.raises(ConfigError, match="expected the package wandb, found none; pip install wandb") as error:
+    with pytest.raises(ConfigError, match=r"wandb: the package cannot be imported \(.*\); pip install wandb") as error:
         Trainer(tmp_path, accelerator="cpu", wandb={"project": "zoo"})
     assert "\n" not in str(error.value)
     assert make(tiny_runs.recipe("likelihood", max_epochs=1), tmp_path / "vae").is_dir()

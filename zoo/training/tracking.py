@@ -26,11 +26,12 @@ def wandb_logger(folder: Path, arguments: dict[str, Any]) -> WandbLogger:
     """
     try:
         import wandb
-    except ImportError:
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
-            "trainer: wandb: expected the package wandb, found none; pip install wandb, or leave wandb out: losses go "
-            "to CSV in any case"
-        ) from None
+            f"trainer: wandb: the package cannot be imported ({reason}); pip install wandb, or leave it out: losses "
+            "go to CSV in any case"
+        ) from error
     options = {"save_dir": folder, **arguments}
     known = {*inspect.signature(WandbLogger).parameters, *inspect.signature(wandb.init).parameters} - {"kwargs"}
     for name in options:
