@@ -160,7 +160,8 @@ def test_after_one_download_everything_works_offline(hub: Hub, tiny_files: Any, 
 
 
 def test_a_pushed_folder_arrives_in_one_commit_with_card_and_tag(hub: Hub, user: str, folder: Path) -> None:
-    (folder / "samples.png").write_bytes(b"\x89PNG\0")
+    for picture in ("samples.png", "curve.png"):
+        (folder / picture).write_bytes(b"\x89PNG\0")
     (folder / "notes.txt").write_text("not of the checkpoint")
     pushed = Zoo.push(f"local-dir:{folder}", "user/my-made")
     repository = hub.repositories["user/my-made"]

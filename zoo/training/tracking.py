@@ -29,8 +29,7 @@ def wandb_logger(folder: Path, arguments: dict[str, Any]) -> WandbLogger:
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
-            f"trainer: wandb: the package cannot be imported ({reason}); pip install wandb, or leave it out: losses "
-            "go to CSV in any case"
+            f"trainer: wandb: the package cannot be imported ({reason}); pip install wandb, or leave it out"
         ) from error
     options = {"save_dir": folder, **arguments}
     known = {*inspect.signature(WandbLogger).parameters, *inspect.signature(wandb.init).parameters} - {"kwargs"}
