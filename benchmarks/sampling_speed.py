@@ -31,17 +31,19 @@ class Passes:
             (
                 model.first.weight * (first[:, None] >= pixel),
                 model.second.weight * (second[:, None] >= first),
+                model.pixels_to_second * (second[:, None] >= pixel),
                 model.output.weight * (pixel[:, None] > second),
+                model.first_to_output * (pixel[:, None] > first),
             )
             for first, second in model.degrees.long()
         ]
         self.direct = model.direct.tril(-1)
 
     def logits(self, x: Tensor, mask: int) -> Tensor:
-        first, second, output = self.weights[mask]
-        h = F.linear(x, first, self.model.first.bias).relu_()
-        h = F.linear(h, second, self.model.second.bias).relu_()
-        return F.linear(h, output, self.model.output.bias) + F.linear(x, self.direct)
+        first, second, pixels_to_second, output, first_to_output = self.weights[mask]
+        h1 = F.linear(x, first, self.model.first.bias).relu_()
+        h2 = F.linear(x, pixels_to_second, self.model.second.bias).add_(F.linear(h1, second)).relu_()
+        return F.linear(h2, output, self.model.output.bias) + F.linear(h1, first_to_output) + F.linear(x, self.direct)
 
     def seconds(self, pixels: list[int]) -> float:
         """Of drawing these pixels, scaled to all."""
