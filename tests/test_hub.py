@@ -53,7 +53,8 @@ def test_a_repository_loads_and_is_cached(revision: str, hub: Hub, tiny_checkpoi
     commit = hub.add("user/made", tiny_files)
     hub.repositories["user/made"].tags["v1"] = commit
     assert is_same(Zoo.load(f"hf-hub:user/made{revision.replace('commit', commit)}"), tiny_checkpoint)
-    assert hub.count("^GET") == 3
+    assert Zoo.info(f"hf-hub:user/made@{commit}").recipe == Zoo.info(f"local-dir:{tiny_checkpoint}").recipe is not None
+    assert hub.count("^GET") == 4  # configuration, recipe, numbers, weights
     # the revision was resolved with the first file: requests for the others name the commit
     assert all(commit in request for request in hub.requests if re.search("metrics|safetensors", request))
     hub.requests.clear()

@@ -237,7 +237,8 @@ class ClosedForm(GenerativeModel):
         self._finish()
 
     def _finish(self) -> None:
-        if getattr(self, "statistics", None):
+        is_part = self.iterative and not self.trainer.is_last_batch  # of an epoch
+        if getattr(self, "statistics", None) and not is_part:
             self.finish()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo import __version__, checkpoint
-from zoo.checkpoint import CARD, CONFIG, FILES, METRICS, WEIGHTS
-from zoo.config import brief
+from zoo.checkpoint import CARD, CONFIG, FILES, MAX_CONFIG, METRICS, RECIPE, WEIGHTS
+from zoo.config import MAX_BYTES, brief
 from zoo.errors import CheckpointError, ConfigError, DownloadError, UploadError, ZooError
 from zoo.weights import MAX_WEIGHTS
 
@@ -63,28 +63,35 @@ def parse_source(source: str) -> tuple[str, str]:
 
 
 def fetch(repo: str, revision: str, files: Sequence[str] = (CONFIG, METRICS, WEIGHTS)) -> Path:
-    """The folder in the cache that holds `files` of a repository, downloaded if absent or damaged.
+    """The folder in the cache that holds `files` of a repository, and its recipe; downloaded if absent or damaged.
 
-    The revision is resolved once, and the commit found is used for every file. A commit that is in the cache needs no
-    network, and neither does a branch or tag where there is none.
+    A repository may have no recipe. The revision is resolved once, and the commit found is used for every file. A
+    commit that is in the cache needs no network, and neither does a branch or tag where there is none.
 
     Raises:
         DownloadError: one line saying which file, from where, and what to do.
     """
+    from huggingface_hub.errors import EntryNotFoundError
+
     folder = _cached(repo, revision, files)
     if folder and _COMMIT.fullmatch(revision):
         return folder
     where, commit = f"{PREFIX}{repo}@{revision}", revision
     deadline = time.monotonic() + (PATIENCE / 6 if folder else PATIENCE)
-    for name in files:
+    for name in (files[0], RECIPE, *files[1:]):
         try:
-            commit, size = _insist(partial(_ask, repo, name, commit), deadline)
+            answered, size = _insist(partial(_ask, repo, name, commit), deadline)
+            if _COMMIT.fullmatch(commit) and answered != commit:
+                raise DownloadError(f"comes from another commit: expected {commit}, found {answered}")
+            commit = answered
             if whole := _cached(repo, commit, files):
                 found = whole
                 break
             deadline += size / PACE
             found = _insist(partial(_download, repo, name, commit), deadline).parent
         except Exception as exc:  # the client raises its own errors, the HTTP library's and the system's
+            if name == RECIPE and isinstance(exc, EntryNotFoundError):
+                continue
             if _is_answer(exc):
                 raise DownloadError(f"{where}: {name} {_refusal(exc)}") from exc
             if folder:
@@ -110,8 +117,9 @@ def _ask(repo: str, name: str, revision: str) -> tuple[str, int]:
 
     metadata = get_hf_file_metadata(hf_hub_url(repo, name, revision=revision))
     size = metadata.size or 0
-    if size > MAX_WEIGHTS:
-        raise DownloadError(f"has {size} bytes, expected at most {MAX_WEIGHTS}; not downloaded")
+    largest = {CONFIG: MAX_CONFIG, WEIGHTS: MAX_WEIGHTS}.get(name, MAX_BYTES)
+    if size > largest:
+        raise DownloadError(f"has {size} bytes, expected at most {largest}; not downloaded")
     if not _COMMIT.fullmatch(metadata.commit_hash or ""):
         raise DownloadError(f"comes without a commit: expected 40 digits, found {brief(metadata.commit_hash)}")
     return metadata.commit_hash or "", size

@@ -14,14 +14,15 @@ position; dropout; Adam with averaged weights.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Annotated, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.autoregressive.raster import RasterOrder, log_likelihood
-from zoo.config import Fraction, ImageShape, Shift, Size
+from zoo.config import Between, Fraction, ImageShape, Shift, Size
+from zoo.errors import ConfigError
 from zoo.nn.dropout import dropout
 from zoo.nn.shift import num_shifts, shift
 from zoo.random import Streams
@@ -72,14 +73,18 @@ class GatedPixelCNN(RasterOrder):
         self,
         event_shape: ImageShape = [1, 28, 28],  # noqa: B006
         channels: Size = 32,
-        num_layers: Size = 8,
-        kernel: Size = 3,
+        num_layers: Annotated[int, Between(1, 1000)] = 8,
+        kernel: Annotated[int, Between(1, 99)] = 3,
         hidden: Size = 64,
         dropout: Fraction = 0.0,
         max_shift: Shift = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if event_shape[0] != 1 or kernel % 2 == 0:
+            raise ConfigError(
+                f"GatedPixelCNN: expected one channel and an odd kernel, found {event_shape[0]} and {kernel}"
+            )
         self.event_shape = tuple(event_shape)
         self.channels, self.reach = channels, kernel // 2
         self.dropout = dropout

@@ -6,7 +6,8 @@
 
 Density: exact, one matrix product.
 Sampling: exact; a component, then its pixels.
-Differs from the paper: the prior of a component's mean, worth `a` images that look like the average m of the data.
+Differs from the paper: the prior of a component's mean, worth `a` images that look like the average m of the data; no
+weight and no average is quite 0.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class BernoulliMixture(ClosedForm, TractableDensity, Completable):
         self,
         event_shape: list[Size] = [1, 28, 28],  # noqa: B006
         num_components: Size = 500,
-        prior: Annotated[float, Between(0, 1e6)] = 1.0,
+        prior: Annotated[float, Between(1e-3, 1e6)] = 1.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

@@ -81,11 +81,13 @@ class LogMeans(Callback):
         self._examples += len(batch.x)
 
     def on_validation_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
-        if not self._examples:
+        names = trainer.strategy.broadcast(list(self._valid))  # the first process has rows if any has
+        if not names:
             return
-        sums = torch.stack(list(self._valid.values()))
-        sums = trainer.strategy.reduce(torch.cat([sums, sums.new_tensor([self._examples])]), reduce_op="sum")
-        for name, mean in zip(self._valid, sums[:-1] / sums[-1], strict=True):
+        none = torch.zeros((), dtype=torch.float64, device=pl_module.device)
+        sums = torch.stack([*(self._valid.get(name, none) for name in names), none + self._examples])
+        sums = trainer.strategy.reduce(sums, reduce_op="sum")
+        for name, mean in zip(names, sums[:-1] / sums[-1], strict=True):
             pl_module.log(f"valid/{name}", mean.float(), prog_bar=True)
 
 
@@ -96,8 +98,8 @@ class WeightAverage(Callback):
 
     The smaller d of the first steps (Abadi et al. 2016, ExponentialMovingAverage in TensorFlow) forgets the initial
     weights in short runs too. After the first `DENSE` steps only each fourth is averaged, with d^4: it costs as much as
-    the optimiser's own pass over the parameters. Buffers hold constants and power iterations: they are not averaged. Models fitted in
-    closed form are left alone.
+    the optimiser's own pass over the parameters. Buffers hold constants and power iterations: they are not averaged.
+    Models fitted in closed form are left alone.
 
     In the run's checkpoints, `state_dict` holds the averaged weights and `raw_state_dict` those of the last step.
     """

@@ -135,6 +135,7 @@ class _DDP(DDPStrategy):
         module = self.lightning_module
         if module is not None and any(parameter.requires_grad for parameter in module.parameters()):
             self._ddp_kwargs["find_unused_parameters"] = not module.automatic_optimization
+            self._ddp_kwargs["broadcast_buffers"] = False  # all have the same, and not all have as many batches
             super().configure_ddp()
 
 
