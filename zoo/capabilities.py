@@ -9,7 +9,7 @@ Log-likelihoods are in nats, per example, of the data as given: pixels in {0, 1}
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import zoo.imports  # noqa: F401
@@ -21,7 +21,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.distributions import Distribution
 
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, DataError
 from zoo.random import Source, Streams, rand, seed_from
 from zoo.training.optimization import Optimization
 
@@ -56,6 +56,10 @@ class ZooModule(LightningModule, ABC):
     def streams(self, batch: Batch, training: bool = True) -> Streams:
         """The noise of this step, one stream per example."""
         return Streams(self.seed, batch.index, self.global_step if training else VALIDATION)
+
+    def conditions(self, batch: Batch) -> dict[str, Tensor]:
+        """What `log_prob` and its like take of a batch besides x, as keywords: nothing, unless `Conditional`."""
+        return {}
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimization.build(self.parameters())
@@ -101,16 +105,25 @@ class GenerativeModel(ZooModule):
         Args:
             positions: which of them to draw, [n], int64; by default all, in order.
         """
-        if num_samples < 0:
-            raise ValueError(f"num_samples must not be negative, found {num_samples}")
-        seed = seed_from(generator)
-        index = torch.arange(num_samples) if positions is None else positions
-        for start in range(0, len(index), batch_size):
-            yield self.draw(Streams(seed, index[start : start + batch_size]))
+        for streams, _ in _batches(num_samples, generator, batch_size, positions):
+            yield self.draw(streams)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Held-out quantities by name, each [B]; nothing here, but samples are drawn after validation."""
         return {}
+
+
+def _batches(
+    num_samples: int, generator: torch.Generator | None, batch_size: int, positions: Tensor | None
+) -> Iterator[tuple[Streams, Tensor]]:
+    """The noise of samples and their positions, batch by batch."""
+    if num_samples < 0:
+        raise ValueError(f"num_samples must not be negative, found {num_samples}")
+    seed = seed_from(generator)
+    index = torch.arange(num_samples) if positions is None else positions
+    for rows in index.split(batch_size):
+        if len(rows):
+            yield Streams(seed, rows), rows
 
 
 class TractableDensity(GenerativeModel):
@@ -121,14 +134,17 @@ class TractableDensity(GenerativeModel):
         """log p(x), exact, in nats: [B, *event_shape] -> [B]."""
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
-        """What training maximises, [B]: `log_prob`, unless a model learns from its parts in turn or altered data."""
+        """What training maximises, [B]: `log_prob`, unless a model learns from its parts in turn or altered data.
+
+        A conditional density overrides this, and `log_prob`, with `labels` as one more argument.
+        """
         return self.log_prob(x)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        return {"loss": -self.training_log_prob(batch.x, self.streams(batch)).mean()}
+        return {"loss": -self.training_log_prob(batch.x, self.streams(batch), **self.conditions(batch)).mean()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        return {"nll": -self.log_prob(batch.x)}
+        return {"nll": -self.log_prob(batch.x, **self.conditions(batch))}
 
 
 class Dequantized(TractableDensity):
@@ -169,10 +185,11 @@ class EvidenceLowerBound(GenerativeModel):
         """An unbiased estimate of the evidence lower bound, E[elbo] <= log p(x), in nats: [B, *event_shape] -> [B]."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        return {"loss": -self.elbo(batch.x, generator=self.streams(batch)).mean()}
+        return {"loss": -self.elbo(batch.x, generator=self.streams(batch), **self.conditions(batch)).mean()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        return {"neg_elbo": -self.elbo(batch.x, generator=self.streams(batch, training=False))}
+        noise = self.streams(batch, training=False)
+        return {"neg_elbo": -self.elbo(batch.x, generator=noise, **self.conditions(batch))}
 
 
 class ImportanceWeighted(EvidenceLowerBound):
@@ -405,11 +422,64 @@ class Completable(ABC):
         return x.to(model.device).where(known, 0), known
 
 
-class Conditional(ABC):
-    """Takes `labels=` ([B], int64) in `sample` and in `log_prob` or `elbo`.
+class Conditional(GenerativeModel):
+    """Models p(x given label): `log_prob` or `elbo` take `labels=`, [B], int64, and so does `sample`.
+
+    Stands before the capabilities that it conditions in a class's list of bases.
 
     Attributes:
         num_classes: labels lie in {0, ..., num_classes - 1}.
     """
 
     num_classes: int
+
+    @abstractmethod
+    def draw_given(self, streams: Streams, labels: Tensor) -> Tensor:
+        """One example per stream, of the class that its label says: labels [len(streams)], int64."""
+
+    def draw(self, streams: Streams) -> Tensor:
+        labels = (rand((len(streams), 1), streams, self.device)[:, 0] * self.num_classes).long()
+        return self.draw_given(streams, labels)
+
+    def conditions(self, batch: Batch) -> dict[str, Tensor]:
+        if batch.labels is None:
+            raise DataError(f"{type(self).__name__} is conditional: expected labelled data, found none with labels")
+        return {"labels": batch.labels}
+
+    def sample(
+        self,
+        num_samples: int,
+        *,
+        labels: Tensor | Sequence[int] | int | None = None,
+        generator: torch.Generator | None = None,
+        batch_size: int = 250,
+    ) -> Tensor:
+        """As `GenerativeModel.sample`.
+
+        Args:
+            labels: one for all samples, or one for each; by default, each class is as likely as any other.
+
+        Raises:
+            ConfigError: a label is no class of the model, or there are more or fewer labels than samples.
+        """
+        if labels is None:
+            return super().sample(num_samples, generator=generator, batch_size=batch_size)
+        given = self.check_labels(labels, num_samples)
+        with torch.no_grad():
+            batches = [
+                self.draw_given(streams, given[rows].to(self.device))
+                for streams, rows in _batches(num_samples, generator, batch_size, None)
+            ]
+        return torch.cat(batches) if batches else torch.empty(0, *self.event_shape, device=self.device)
+
+    def check_labels(self, labels: Tensor | Sequence[int] | int, num: int) -> Tensor:
+        """Labels of `num` examples: [num], int64, on the CPU; see `sample`."""
+        given = torch.as_tensor(labels).cpu()
+        if given.is_floating_point() or given.dtype == torch.bool or given.shape not in ((), (num,)):
+            found = f"{str(given.dtype).removeprefix('torch.')} {list(given.shape)}"
+            raise ConfigError(f"labels: expected one whole number or {num} of them, found {found}")
+        given = given.long().expand(num)
+        if num and not 0 <= given.min() <= given.max() < self.num_classes:
+            wrong = next(int(label) for label in given if not 0 <= label < self.num_classes)
+            raise ConfigError(f"labels: expected classes from 0 to {self.num_classes - 1}, found {wrong}")
+        return given

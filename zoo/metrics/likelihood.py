@@ -106,32 +106,29 @@ def _estimators(
 ) -> dict[str, tuple[Callable[[Batch], Tensor], int, int, dict[str, Any]]]:
     """Estimates of log p(x) in nats by name: the function, rows of an example at once and in all, settings."""
 
-    def labels(batch: Batch) -> dict[str, Any]:
-        return {"labels": batch.labels} if isinstance(model, Conditional) else {}
-
     def average(batch: Batch, function: Callable[[Streams], Tensor]) -> Tensor:
         return sum(function(Streams(seed, batch.index, step)).cpu().double() for step in range(draws)) / draws  # type: ignore
 
     def exact(batch: Batch) -> Tensor:
         assert isinstance(model, TractableDensity)
-        return model.log_prob(batch.x, **labels(batch))
+        return model.log_prob(batch.x, **model.conditions(batch))
 
     def dequantized(batch: Batch) -> Tensor:
         assert isinstance(model, Dequantized) and model.levels is not None
         cell = math.prod(model.event_shape) * math.log(model.levels)  # log 1/volume of what rounds to one image
-        dequantize, given = model.dequantize, labels(batch)
+        dequantize, given = model.dequantize, model.conditions(batch)
         return average(batch, lambda noise: model.log_prob(dequantize(batch.x, generator=noise), **given)) - cell
 
     def lower_bound(batch: Batch) -> Tensor:
         assert isinstance(model, EvidenceLowerBound)
-        return average(batch, lambda noise: model.elbo(batch.x, generator=noise, **labels(batch)))
+        return average(batch, lambda noise: model.elbo(batch.x, generator=noise, **model.conditions(batch)))
 
     def importance_weighted(batch: Batch) -> Tensor:
         assert isinstance(model, ImportanceWeighted)
         total = torch.full((len(batch.x),), -math.inf, dtype=torch.float64)
         for step, start in enumerate(range(0, k, SAMPLES_PER_CALL)):
             noise, num = Streams(seed, batch.index, step), min(SAMPLES_PER_CALL, k - start)
-            weights = model.log_weights(batch.x, num, generator=noise, **labels(batch))  # [num, B]
+            weights = model.log_weights(batch.x, num, generator=noise, **model.conditions(batch))  # [num, B]
             total = torch.logaddexp(total, weights.cpu().double().logsumexp(0))
         return total - math.log(k)
 
