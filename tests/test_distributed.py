@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 import tiny_runs
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from PIL import Image
 from torch import Tensor
 
 from zoo.catalog import Zoo
-from zoo.distributed import gather, join, share
+from zoo.distributed import gather, join, launcher, share
 from zoo.errors import ConfigError, ZooError
+from zoo.training import Trainer
 from zoo.training.recipe import build_model, fit
 
 
@@ -82,12 +84,13 @@ def by_torchrun(command: list[str]) -> list[subprocess.Popen[str]]:
     return [start([sys.executable, *torchrun, *command], {})]
 
 
-def by_slurm(command: list[str]) -> list[subprocess.Popen[str]]:
+def by_slurm(command: list[str], **variables: str) -> list[subprocess.Popen[str]]:
     """Two processes with the variables that `srun --ntasks-per-node 2` gives them."""
     job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "zoo", "SLURM_NODELIST": "127.0.0.1", "SLURM_NNODES": "1"}
     tasks = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0", "MASTER_PORT": free_port()}
+    tasks |= {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}
     ranks = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
-    return [start([sys.executable, *command], job | tasks | rank) for rank in ranks]
+    return [start([sys.executable, *command], job | tasks | rank | variables) for rank in ranks]
 
 
 def start(command: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
@@ -216,12 +219,106 @@ def test_shares_are_equally_long_and_together_the_whole(size: int, num: int, mon
     assert all(0 <= position < num for part in shares for position in part.tolist())
 
 
-def test_what_cannot_be_joined_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_NTASKS", "2")
-    monkeypatch.setenv("SLURM_JOB_NAME", "zoo")
-    with pytest.raises(ConfigError, match=r"^SLURM: .*--ntasks-per-node=2") as error:
+SRUN = {"SLURM_STEP_ID": "3", "SLURM_STEP_NUM_TASKS": "2"}  # a step of two tasks
+SALLOC = {"SLURM_STEP_ID": "4294967290", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PTY_PORT": "1", "SLURM_PROCID": "0"}
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A job of SLURM that has four tasks on one node, and variables besides."""
+
+    def allocate(variables: dict[str, str], name: str = "zoo") -> None:
+        shell = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": name, "SLURM_NTASKS": "4", "SLURM_NNODES": "1"}
+        for key, value in (shell | variables).items():
+            monkeypatch.setenv(key, value)
+
+    return allocate
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}, "zoo"),  # what sbatch gives its script
+        ({}, "interactive"),  # salloc, a shell on the login node
+        (SALLOC, "interactive"),  # salloc, a shell on the first node, which is a step of its own kind
+        ({**SRUN, "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1"}, "zoo"),
+        ({**SRUN, "SLURM_PTY_PORT": "1"}, "bash"),  # srun --pty bash: the other shells are at no terminal
+    ],
+)
+@pytest.mark.filterwarnings("ignore:SLURM has 4 tasks")
+def test_what_srun_has_not_started_waits_for_nobody(
+    variables: dict[str, str], name: str, job: Callable[..., None], tmp_path: Path
+) -> None:
+    job(variables, name)
+    assert join("cpu") == "cpu" and not torch.distributed.is_initialized()
+    assert Trainer(tmp_path, accelerator="cpu", max_steps=1).world_size == 1
+    both = Trainer(tmp_path, accelerator="cpu", max_steps=1, devices=2)
+    assert both.strategy.launcher is not None  # which starts the other
+    with pytest.raises(ConfigError, match=r"num_nodes=2 needs .* put srun before the command$"):
+        Trainer(tmp_path, accelerator="cpu", max_steps=1, devices=2, num_nodes=2, strategy="ddp")
+
+
+@pytest.mark.parametrize(("variables", "name"), [(SRUN, "zoo"), (SALLOC | SRUN, "interactive")])
+def test_what_srun_has_started_is_a_group(variables: dict[str, str], name: str, job: Callable[..., None]) -> None:
+    """In the shell of salloc too, whose variables srun passes on."""
+    job({**variables, "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "1"}, name)
+    started = launcher()
+    assert isinstance(started, SLURMEnvironment) and (started.global_rank(), started.world_size()) == (1, 2)
+
+
+def test_one_process_of_a_job_of_many_tasks_says_so(job: Callable[..., None]) -> None:
+    job({"SLURM_PROCID": "0"})
+    with pytest.warns(UserWarning, match=r"SLURM has 4 tasks .*; put srun before it to use all$"):
+        join()
+
+
+def test_what_cannot_be_joined_is_said_in_one_line(job: Callable[..., None]) -> None:
+    job(SRUN)
+    with pytest.raises(ConfigError, match=r"^SLURM: .*--ntasks-per-node=4") as error:
         join()
     assert "\n" not in str(error.value)
+
+
+FULL = "No space left on device"
+
+
+def test_what_fails_in_the_first_process_fails_in_all(one: Path, tmp_path: Path) -> None:
+    """Nobody ends processes that wait, as torchrun would: they end by themselves, soon, and say the same."""
+    shutil.copytree(one / "start", tmp_path / "tiny")
+    shutil.copy(one / "own.npy", tmp_path)
+    for folder in ("there", "half.run"):
+        (tmp_path / "first" / folder).mkdir(parents=True)  # the other process does not see it
+    processes = by_slurm([tiny_runs.__file__, "failing", str(tmp_path)], HOME=str(tmp_path), WANDB_API_KEY="")
+    said = [said_by(process) for process in processes]
+    raised = [json.loads(path.read_text()) for path in (tmp_path / "0.json", tmp_path / "1.json")]
+    first, other = raised
+    assert len(first) == len(other) == 13, said
+    for name, words in {
+        "folder": "exists already; choose another folder",
+        "run": "a run is there already; resume it",
+        "recipe": FULL,
+        "checkpoint": f"last.ckpt: cannot be written: {FULL}",
+        "picture": f"a picture cannot be written: {FULL}",
+        "export": FULL,
+        "wandb": "trainer: wandb: No API key configured",
+        "devices": "expected devices x num_nodes to be the 2 processes",
+        "sample": FULL,
+        "evaluate": FULL,
+        "finetune": FULL,
+    }.items():
+        assert words in other[name][1] and "\n" not in other[name][1], other[name]
+        assert first[name][0] == other[name][0] != "OSError" or name == "finetune"
+    assert other["other"] == ["ZooError", f"the first process of this command failed: OSError [Errno 28] {FULL}"]
+    assert first["log"][0] == "OSError" and "another process of this command failed" in other["log"][1]
+    assert not (tmp_path / "export").exists()
+
+
+def said_by(process: subprocess.Popen[str]) -> str:
+    try:
+        return process.communicate(timeout=100)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return f"still waiting: {process.communicate()[0]}"
 
 
 def test_a_process_that_loses_the_others_says_so() -> None:

@@ -12,8 +12,9 @@ import pytest
 import tiny_runs
 from PIL import Image
 
-from zoo.errors import ConfigError
-from zoo.training import Trainer
+from zoo import checkpoint
+from zoo.errors import CheckpointError, ConfigError
+from zoo.training import Trainer, callbacks
 from zoo.training.recipe import make
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
@@ -45,6 +46,22 @@ def test_an_offline_run_holds_everything(tmp_path: Path, monkeypatch: pytest.Mon
     (files,) = run["artifacts"].values()
     assert files == sorted(path.name for path in folder.iterdir())
     assert {"config.json", "model.safetensors", "metrics.json", "curve.png"} <= set(files)
+
+
+def test_a_run_that_fails_is_finished_as_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training, and when its checkpoint is written: nothing is left open in the process, and W&B shows a failure."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    tracked = {"project": "zoo", "offline": True}
+    for name, (owner, function) in {"training": (callbacks.os, "replace"), "export": (checkpoint, "_write")}.items():
+        with monkeypatch.context() as patch, pytest.raises(CheckpointError, match="No space left on device"):
+            patch.setattr(owner, function, tiny_runs.full)
+            make(tiny_runs.recipe("likelihood", max_epochs=1, wandb=tracked), tmp_path / name)
+        assert wandb.run is None
+    wandb.teardown()  # until all is written
+    for name in ("training", "export"):
+        run = contents(tmp_path / f"{name}.run")
+        assert run["exit"] == 1 and not run["artifacts"] and not (tmp_path / name).exists()
 
 
 def test_without_wandb_asking_for_it_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 python tests/tiny_runs.py killed FOLDER        runs killed at many moments and resumed, beside ones left alone
 python tests/tiny_runs.py distributed FOLDER   runs on two processes
 torchrun tests/tiny_runs.py together FOLDER     commands that the launched processes share
+srun tests/tiny_runs.py failing FOLDER          what fails in the first of them alone
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -19,11 +21,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
+from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
 
+from zoo import checkpoint
 from zoo.cli import main
-from zoo.distributed import is_leader
+from zoo.distributed import is_leader, join, on_leader
+from zoo.errors import ZooError
 from zoo.random import Streams
 from zoo.training import callbacks
 from zoo.training.recipe import fit, make
@@ -227,6 +234,79 @@ def together(folder: Path) -> None:
             sys.exit(f"{name}: status {status}, printed {printed.getvalue()!r}")
 
 
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def failures(folder: Path) -> dict[str, tuple[Callable[[], object], Any, str]]:
+    """By name: what to call, and of which owner which function finds the disk full in the first process alone."""
+    own, two = folder / "first" if is_leader() else folder / "other", {"devices": 2, "strategy": "ddp"}
+    tiny = recipe("likelihood", max_epochs=1, **two)
+    pictured = recipe("likelihood", max_epochs=1, **two, sample_grids=True)
+    tracked = recipe("likelihood", **two, wandb={"project": "zoo"})  # without a key
+    tune = [
+        "--data",
+        f"{folder}/own.npy",
+        "--epochs",
+        "1",
+        "--data.batch_size",
+        "20",
+        "--trainer.accelerator",
+        "cpu",
+        *TWO,
+    ]
+    return {
+        "folder": (lambda: make(tiny, own / "there"), None, ""),
+        "run": (lambda: make(tiny, own / "half"), None, ""),
+        "recipe": (lambda: fit(tiny, own / "recipe"), Path, "write_text"),
+        "checkpoint": (lambda: fit(tiny, own / "checkpoint"), callbacks.os, "fsync"),
+        "picture": (lambda: fit(pictured, own / "picture"), Image.Image, "save"),
+        "export": (lambda: make(tiny, folder / "export"), checkpoint, "_write"),
+        "wandb": (lambda: make(tracked, own / "wandb"), None, ""),
+        "devices": (lambda: fit(recipe("likelihood"), own / "devices"), None, ""),
+        "sample": (lambda: run("sample", f"local-dir:{folder}/tiny", "--out", f"{own}/x.png"), Image.Image, "save"),
+        "evaluate": (lambda: run("evaluate", f"local-dir:{folder}/tiny", "--write"), checkpoint, "_write"),
+        "finetune": (
+            lambda: run("finetune", f"local-dir:{folder}/tiny", *tune, "--out", f"{folder}/tuned"),
+            checkpoint,
+            "update",
+        ),
+        "other": (lambda: on_leader(full), None, ""),
+        "log": (lambda: fit(tiny, own / "log"), CSVLogger, "save"),  # the last: the first process ends with it
+    }
+
+
+TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+
+
+def run(*words: str) -> None:
+    """A command, which must fail: its one line as a ZooError."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        status = main(words)
+    if status:
+        raise ZooError(said.getvalue().splitlines()[-1])
+
+
+def failing(folder: Path) -> None:
+    """FOLDER/<rank>.json: for each of `failures`, the type and the words of what was raised."""
+    join()
+    raised: dict[str, list[str]] = {}
+    rank = torch.distributed.get_rank()
+    for name, (act, owner, function) in failures(folder).items():
+        with contextlib.ExitStack() as stack:
+            if function and is_leader():
+                stack.enter_context(mock.patch.object(owner, function, full))
+            try:
+                act()
+            except Exception as error:
+                raised[name] = [type(error).__name__, str(error)]
+        (folder / f"{rank}.json").write_text(json.dumps(raised))
+        if name == "log" and is_leader():
+            os._exit(1)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"killed": killed, "distributed": distributed, "together": together}[sys.argv[1]](Path(sys.argv[2]))
+    works = {"killed": killed, "distributed": distributed, "together": together, "failing": failing}
+    works[sys.argv[1]](Path(sys.argv[2]))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zoo.capabilities import GenerativeModel, ZooModule
+    from zoo.catalog import Info
+    from zoo.metrics.measurement import Measurement
 
 Overrides = dict[str, Any]
 
@@ -286,7 +288,7 @@ def _sample(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from zoo.capabilities import Decoder
-    from zoo.distributed import gather, is_leader, join, share
+    from zoo.distributed import gather, is_leader, join, on_leader, share
     from zoo.pictures import pixels
 
     options.device = join(options.device)
@@ -305,8 +307,7 @@ def _sample(options: argparse.Namespace) -> None:
                 batches.append(pixels(batch))
                 bar.update(len(batch))
     images = gather(torch.cat(batches), options.num)
-    if is_leader():
-        _write(images, options)
+    on_leader(lambda: _write(images, options))
 
 
 def _interpolate(options: argparse.Namespace) -> None:
@@ -409,9 +410,8 @@ def _interruptible() -> Iterator[None]:
 def _evaluate(options: argparse.Namespace) -> None:
     from zoo import hub
     from zoo.catalog import Zoo
-    from zoo.distributed import is_leader, join
+    from zoo.distributed import join, on_leader
     from zoo.metrics.evaluate import evaluate_checkpoint
-    from zoo.metrics.measurement import Measurement, compare
 
     if options.write and options.slice:
         raise ConfigError("--write: a slice is a check, not a number to record; leave out --slice")
@@ -422,8 +422,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     found = evaluate_checkpoint(
         options.name, k=options.k, num=options.num, only=options.only, on_slice=options.slice, device=device
     )
-    if not is_leader():
-        return
+    on_leader(lambda: _report(options, info, found))
+
+
+def _report(options: argparse.Namespace, info: Info, found: list[Measurement]) -> None:
+    """Prints the numbers and compares them with those on record, or puts them there."""
+    from zoo.metrics.measurement import Measurement, compare
+
     differences = compare([Measurement.from_dict(number) for number in info.numbers], found)
     if options.json:
         numbers = [measurement.to_dict() for measurement in found]
@@ -443,7 +448,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(f"no number differs from those recorded with the same settings{new}")
 
 
-def _record(options: argparse.Namespace, folder: Path, old: list[dict[str, Any]], found: list[Any]) -> None:
+def _record(options: argparse.Namespace, folder: Path, old: list[dict[str, Any]], found: list[Measurement]) -> None:
     """Puts new numbers in place of those of the same name, and draws the picture of the card."""
     import io
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from zoo.capabilities import ClosedForm, GenerativeModel
+from zoo.distributed import on_leader
 from zoo.errors import CheckpointError, ZooError
 
 
@@ -181,15 +182,21 @@ class SampleGrid(Callback):
         self.num_samples = num_samples
 
     def on_validation_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(pl_module, GenerativeModel):
+        if trainer.sanity_checking or not isinstance(pl_module, GenerativeModel) or len(pl_module.event_shape) != 3:
             return
-        if len(pl_module.event_shape) != 3:
-            return
+        on_leader(lambda: self._draw(trainer, pl_module))
+
+    def _draw(self, trainer: LightningTrainer, pl_module: GenerativeModel) -> None:
         from zoo.pictures import grid
 
         picture = grid(pl_module.sample(self.num_samples, generator=torch.Generator().manual_seed(pl_module.seed)))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        picture.save(self.folder / f"epoch_{trainer.current_epoch:04d}.png")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            picture.save(self.folder / f"epoch_{trainer.current_epoch:04d}.png")
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.folder}: a picture cannot be written: {error.strerror or error}; make room, then resume"
+            ) from error
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 logger.log_image("samples", [picture], step=trainer.global_step)

@@ -10,10 +10,10 @@ from typing import Any
 from zoo.capabilities import Classifier, ZooModule
 from zoo.config import bind
 from zoo.data.base import DataModule
-from zoo.distributed import is_leader
+from zoo.distributed import join, on_leader
 from zoo.errors import ConfigError, DataError
 from zoo.metrics.evaluate import Evaluation, data_of, evaluate
-from zoo.training.recipe import build_data, make, override
+from zoo.training.recipe import build_data, check_absent, make, override
 
 
 def finetune(
@@ -54,8 +54,8 @@ def finetune(
     from zoo.catalog import Zoo
 
     folder, path = Path(folder), Path(data).expanduser().resolve()
-    if folder.exists():
-        raise ConfigError(f"{folder}: exists already; choose another folder")
+    join()
+    on_leader(lambda: check_absent(folder))
     if epochs < 1:
         raise ConfigError(f"epochs: expected at least 1, found {epochs}")
     model = Zoo.load(source)
@@ -76,13 +76,16 @@ def finetune(
     _check_fit(source, model, module)
     result = make(recipe, folder, resume=resume, data=module)
     before, after = (evaluate(m, module, settings) for m in (model, Zoo.load(f"local-dir:{result}")))
-    if is_leader():
+
+    def record() -> None:
         rows = []
         for old, new in zip(before, after, strict=True):
             print(f"before: {old}\nafter:  {new}")
             row = replace(new, details=new.details | {"before": old.value})
             rows.append({**row.to_dict(), "command": f"zoo evaluate local-dir:{result.name}"})
         checkpoint.update(result, rows)
+
+    on_leader(record)
     return result
 
 

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import lightning
 import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -29,12 +30,13 @@ from zoo.catalog import LOCAL, Zoo
 from zoo.checkpoint import CURVE, RECIPE
 from zoo.config import bind, brief, check, load_yaml, near
 from zoo.data.base import DataModule
-from zoo.distributed import is_leader
-from zoo.errors import ConfigError
+from zoo.distributed import join, on_leader, sensing_loss, size
+from zoo.errors import CheckpointError, ConfigError
 from zoo.metrics.evaluate import evaluate_checkpoint
+from zoo.metrics.measurement import Measurement
 from zoo.training.curve import draw_curve
 from zoo.training.optimization import Optimization
-from zoo.training.tracking import finish, is_tracked
+from zoo.training.tracking import failing, finish, is_tracked
 
 SECTIONS: dict[str, Any] = {
     "name": str,
@@ -128,10 +130,8 @@ def fit(
     from zoo.training.trainer import CHECKPOINT, Trainer
 
     recipe, folder = override(recipe, {}), Path(folder)
-    if is_leader() and folder.exists():
-        if not resume:
-            raise ConfigError(f"{folder}: a run is there already; resume it, or choose another folder")
-        _check_same(recipe, folder / RECIPE)
+    join()
+    on_leader(lambda: _check_free(recipe, folder, resume))
     seed = recipe.get("seed", 0)
     data = data or build_data(recipe["data"], seed)
     model = Zoo.load(recipe["start"]) if "start" in recipe else build_model(recipe["model"], seed)
@@ -144,21 +144,31 @@ def fit(
     if not {"max_epochs", "max_steps", "max_time"} & options.keys():
         raise ConfigError("trainer: expected max_epochs or max_steps, found neither; say where training ends")
     trainer = Trainer(**bind(Trainer, {"folder": str(folder), **options}, "trainer"))
-    if is_leader():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECIPE).write_text(yaml.safe_dump(recipe, sort_keys=False))
-    model.to(memory_format=torch.channels_last)  # three times faster convolutions on the CPU
-    model.train()
-    last = folder / CHECKPOINT
-    try:
-        trainer.fit(model, data, ckpt_path=last if resume and last.exists() else None, weights_only=True)
-    except MisconfigurationException as error:
-        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+    with failing(trainer):
+        if size() not in (1, trainer.world_size):
+            raise ConfigError(
+                f"trainer: expected devices x num_nodes to be the {size()} processes that were started, found "
+                f"{trainer.world_size}; set trainer.devices"
+            )
+        on_leader(lambda: _note(recipe, folder))
+        model.to(memory_format=torch.channels_last)  # three times faster convolutions on the CPU
+        model.train()
+        last = folder / CHECKPOINT
+        try:
+            with sensing_loss():
+                trainer.fit(model, data, ckpt_path=last if resume and last.exists() else None, weights_only=True)
+        except MisconfigurationException as error:
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     return model.eval()
 
 
-def _check_same(recipe: Mapping[str, Any], path: Path) -> None:
+def _check_free(recipe: Mapping[str, Any], folder: Path, resume: bool) -> None:
     """A run goes on with the data and the model that it began with; more epochs or devices are its own affair."""
+    if not folder.exists():
+        return
+    if not resume:
+        raise ConfigError(f"{folder}: a run is there already; resume it, or choose another folder")
+    path = folder / RECIPE
     began = load_yaml(path) if path.exists() else recipe
     for section in ("seed", "data", "model", "start"):
         if began.get(section) != recipe.get(section):
@@ -166,6 +176,17 @@ def _check_same(recipe: Mapping[str, Any], path: Path) -> None:
                 f"{path}: the run to resume began with another {section}: expected {brief(began.get(section))}, found "
                 f"{brief(recipe.get(section))}; choose another folder"
             )
+
+
+def _note(recipe: Mapping[str, Any], folder: Path) -> None:
+    """Keeps the recipe with the run."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECIPE).write_text(yaml.safe_dump(recipe, sort_keys=False))
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: cannot be written: {error.strerror or error}; make room or choose another folder"
+        ) from error
 
 
 def _check_shape(model: ZooModule, data: DataModule) -> None:
@@ -188,20 +209,31 @@ def make(
         ZooError: as `fit` and `Zoo.save`; `folder` is refused if it exists, before anything is trained.
     """
     folder = Path(folder)
-    if folder.exists():
-        raise ConfigError(f"{folder}: exists already; choose another folder")
+    join()
+    on_leader(lambda: check_absent(folder))
     run = folder.with_name(f"{folder.name}.run")
     model = fit(recipe, run, resume=resume, data=data)
-    if is_leader():
-        Zoo.save(model, folder, recipe=recipe, dtype=recipe.get("dtype", "float32"))
-        if (curve := draw_curve(run)) is not None:
-            checkpoint.update(folder, files={CURVE: curve})
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()  # until the folder is there
-    if is_tracked(model.trainer):
-        numbers = evaluate_checkpoint(f"{LOCAL}{folder}", device=str(model.trainer.strategy.root_device))
-        if is_leader():
-            command = f"zoo evaluate {LOCAL}{folder.name}"
-            checkpoint.update(folder, [{**number.to_dict(), "command": command} for number in numbers])
-        finish(model.trainer, folder, numbers)
+    with failing(model.trainer):
+        on_leader(lambda: _export(model, recipe, run, folder))
+        if is_tracked(model.trainer):
+            numbers = evaluate_checkpoint(f"{LOCAL}{folder}", device=str(model.trainer.strategy.root_device))
+            on_leader(lambda: _publish(model.trainer, folder, numbers))
     return folder
+
+
+def check_absent(folder: Path) -> None:
+    """Raises ConfigError where there is something already."""
+    if folder.exists():
+        raise ConfigError(f"{folder}: exists already; choose another folder")
+
+
+def _export(model: ZooModule, recipe: Mapping[str, Any], run: Path, folder: Path) -> None:
+    Zoo.save(model, folder, recipe=recipe, dtype=recipe.get("dtype", "float32"))
+    if (curve := draw_curve(run)) is not None:
+        checkpoint.update(folder, files={CURVE: curve})
+
+
+def _publish(trainer: lightning.Trainer, folder: Path, numbers: list[Measurement]) -> None:
+    command = f"zoo evaluate {LOCAL}{folder.name}"
+    checkpoint.update(folder, [{**number.to_dict(), "command": command} for number in numbers])
+    finish(trainer, folder, numbers)

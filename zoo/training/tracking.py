@@ -6,6 +6,9 @@ Losses, learning rate and sample grids are logged by callbacks of the Trainer, f
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import lightning
 from lightning.pytorch.loggers import WandbLogger
 
 from zoo.config import near
-from zoo.distributed import is_leader
+from zoo.distributed import is_leader, on_leader
 from zoo.errors import ConfigError
 from zoo.metrics.measurement import Measurement
 
@@ -44,12 +47,13 @@ def wandb_logger(folder: Path, arguments: dict[str, Any]) -> WandbLogger:
 
 
 def begin(trainer: lightning.Trainer) -> None:
-    """Opens the W&B run of a Trainer, if it has one, before anything else is made.
+    """Opens the W&B run of a Trainer, if it has one, before anything else is made. Every process must call it.
 
     Raises:
         ConfigError: wandb has no key, or does not reach its server.
     """
-    for logger in _wandb(trainer):
+
+    def open_run(logger: WandbLogger) -> None:
         import wandb
 
         try:
@@ -59,10 +63,25 @@ def begin(trainer: lightning.Trainer) -> None:
                 f"trainer: wandb: {' '.join(str(error).split())} Or log without a network: offline: true"
             ) from error
 
+    for logger in _wandb(trainer):
+        on_leader(partial(open_run, logger))
+
+
+@contextmanager
+def failing(trainer: lightning.Trainer) -> Iterator[None]:
+    """Ends the W&B run of a Trainer, if it has one, as failed where the body fails."""
+    try:
+        yield
+    except BaseException:
+        for logger in _wandb(trainer) if is_leader() else []:
+            with suppress(Exception):  # what went wrong first is what matters
+                logger.experiment.finish(exit_code=1)
+        raise
+
 
 def finish(trainer: lightning.Trainer, folder: Path, numbers: list[Measurement]) -> None:
-    """Ends the W&B run of a Trainer, if it has one, with the numbers of the checkpoint in `folder`, an artifact."""
-    for logger in _wandb(trainer) if is_leader() else []:
+    """Ends the W&B run of a Trainer with the numbers of the checkpoint in `folder`, an artifact; for the leader."""
+    for logger in _wandb(trainer):
         import wandb
 
         logger.log_metrics({_title(number): number.value for number in numbers}, step=trainer.global_step)

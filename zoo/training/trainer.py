@@ -7,6 +7,7 @@ import logging
 import os
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import DDPStrategy
 
 from zoo.config import near
-from zoo.distributed import launcher
+from zoo.distributed import launcher, on_leader
 from zoo.errors import ConfigError
 from zoo.training.callbacks import AtomicCheckpointIO, LogMeans, RunCheckpoint, SampleGrid, WeightAverage
 from zoo.training.tracking import begin, wandb_logger
@@ -89,7 +90,7 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
         "use_distributed_sampler": False,  # the data layer stripes batches itself, so that n processes equal one
         "enable_model_summary": False,
         "enable_progress_bar": progress,
-        "plugins": [AtomicCheckpointIO(), *filter(None, [launcher()])],
+        "plugins": [AtomicCheckpointIO(), *filter(None, [launcher(int(options.get("num_nodes", 1)))])],
         "profiler": _NoProfiler(),
         "default_root_dir": folder,
         **options,
@@ -128,8 +129,11 @@ class _DDP(DDPStrategy):
     """Averages gradients over processes; models without any, which are fitted in closed form, add up statistics.
 
     Looks for unused parameters where a model optimises by itself: each of the two backward passes of an adversarial
-    step leaves some.
+    step leaves some. Where the first process cannot save a checkpoint, all stop.
     """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
+        on_leader(partial(super().save_checkpoint, checkpoint, filepath, storage_options))
 
     def configure_ddp(self) -> None:
         module = self.lightning_module
@@ -147,6 +151,7 @@ def _loggers(folder: Path, wandb: dict[str, Any] | None) -> list[Logger]:
 _WARNINGS = (
     r".*LeafSpec.*is deprecated",  # of torch, to Lightning
     r".*does not have many workers",  # the data layer needs none
+    r".*`broadcast_buffers` is deprecated",  # of torch, to Lightning; what it recommends would still send them once
     r".*is smaller than the logging interval",  # means are logged at the end of an epoch too
     r".*when logging on epoch level in distributed setting",  # they are means over processes already
 )
