@@ -323,7 +323,11 @@ def said_by(process: subprocess.Popen[str]) -> str:
 
 def test_a_process_that_loses_the_others_says_so() -> None:
     code = (
-        "import os, torch, zoo.distributed as d\nd.join()\nif d.is_leader(): os._exit(3)\nd.gather(torch.ones(2), 4)\n"
+        "import os, torch, zoo.distributed as d\n"
+        "d.join()\n"
+        "d.gather(torch.ones(2), 4)\n"  # both are there
+        "if d.is_leader(): os._exit(3)\n"
+        "d.gather(torch.ones(2), 4)\n"
     )
     first, second = by_slurm(["-c", code])
     said, _ = second.communicate(timeout=120)
