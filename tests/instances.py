@@ -24,6 +24,9 @@ from zoo.classifier.lenet import LeNet
 from zoo.density.gaussian import Gaussian
 from zoo.density.mixture import BernoulliMixture
 from zoo.gan.gan import GAN
+from zoo.vae.autoencoder import Autoencoder
+from zoo.vae.conditional_vae import ConditionalVAE
+from zoo.vae.iwae import IWAE
 from zoo.vae.vae import VAE
 
 LOGISTIC = "discretized-logistic"
@@ -113,6 +116,13 @@ INSTANCES = [
     Instance(Gaussian, {"event_shape": [1, 2, 3], "levels": 256, "logit": 1e-4, "jitter": 0.1}, 256),
     Instance(VAE, {"event_shape": [1, 4, 4], "latent_dim": 1, "channels": 4, "hidden": 8}, 2),
     Instance(VAE, {"event_shape": [2, 4, 8], "latent_dim": 2, "channels": 4, "hidden": 8, "likelihood": LOGISTIC}, 256),
+    Instance(
+        ConditionalVAE,
+        {"num_classes": 3, "event_shape": [1, 4, 4], "latent_dim": 1, "channels": 4, "hidden": 7},
+        2,
+    ),
+    Instance(IWAE, {"num_samples": 3, "event_shape": [1, 4, 4], "latent_dim": 2, "channels": 4, "hidden": 8}, 2),
+    Instance(Autoencoder, {"event_shape": [1, 8, 4], "latent_dim": 3, "channels": 4, "hidden": 8}, 256),
     Instance(GAN, {"event_shape": [1, 8, 12], "latent_dim": 3, "channels": 8, "penalty": 0.7}, 256),
     Instance(LeNet, {"event_shape": [1, 16, 20], "num_classes": 4, "channels": 2, "num_features": 8}, 256),
 ]

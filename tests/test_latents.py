@@ -12,9 +12,9 @@ from instances import Instance, having
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, Uniform
 
-from zoo.capabilities import Completable, Decoder, Encoder, GenerativeModel
+from zoo.capabilities import Completable, Conditional, Decoder, Encoder, GenerativeModel
 from zoo.errors import ConfigError, DataError
-from zoo.latents import complete, edit, interpolate, reconstruct, traverse
+from zoo.latents import analogies, apply_attribute, attribute, complete, edit, interpolate, reconstruct, traverse
 from zoo.random import Streams, randn
 
 
@@ -41,6 +41,13 @@ class Mirror(GenerativeModel, Encoder, Decoder):
 
 def images(num: int, seed: int = 0) -> Tensor:
     return torch.randn(num, 1, 2, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def labels_of(instance: Instance, num: int) -> dict[str, Any]:
+    """Labels of `num` images as keywords; nothing for a model that takes none."""
+    if not issubclass(instance.cls, Conditional):
+        return {}
+    return {"labels": torch.arange(num) % instance.arguments["num_classes"]}
 
 
 # ---------------------------------------------------------------------------------------------------------- interpolate
@@ -102,22 +109,22 @@ def test_ends_that_do_not_fit() -> None:
 
 @having(GenerativeModel, Decoder)
 def test_walks_begin_and_end_at_the_decoded_codes(instance: Instance) -> None:
-    model = instance.build()
+    model, given = instance.build(), labels_of(instance, 3)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         a, b = model.prior().sample((2, 3))
-    walks = interpolate(model, a, b, 4)
+    walks = interpolate(model, a, b, 4, **given)
     assert walks.shape == (3, 4, *instance.event_shape) and not walks.requires_grad
-    torch.testing.assert_close((walks[:, 0], walks[:, -1]), (model.decode(a), model.decode(b)))
-    middle = interpolate(model, a, b, 3, spherical=False)[:, 1]
-    torch.testing.assert_close(middle, model.decode((a + b) / 2))
+    torch.testing.assert_close((walks[:, 0], walks[:, -1]), (model.decode(a, **given), model.decode(b, **given)))
+    middle = interpolate(model, a, b, 3, spherical=False, **given)[:, 1]
+    torch.testing.assert_close(middle, model.decode((a + b) / 2, **given))
 
 
 @having(GenerativeModel, Encoder, Decoder)
 def test_walks_between_images_are_walks_between_their_codes(instance: Instance) -> None:
-    model, x = instance.build(), instance.data(4)
-    codes = model.encode(x).mean
-    torch.testing.assert_close(interpolate(model, x[:2], x[2:], 5), interpolate(model, codes[:2], codes[2:], 5))
+    model, x, given = instance.build(), instance.data(4), labels_of(instance, 2)
+    a, b = (model.encode(part, **given).mean for part in x.split(2))
+    torch.testing.assert_close(interpolate(model, x[:2], x[2:], 5, **given), interpolate(model, a, b, 5, **given))
 
 
 # ------------------------------------------------------------------------------------------ reconstruct, traverse, edit
@@ -125,10 +132,10 @@ def test_walks_between_images_are_walks_between_their_codes(instance: Instance) 
 
 @having(GenerativeModel, Encoder, Decoder)
 def test_reconstructions_are_decoded_codes(instance: Instance) -> None:
-    model, x = instance.build(), instance.data(4)
-    found = reconstruct(model, x)
+    model, x, given = instance.build(), instance.data(4), labels_of(instance, 4)
+    found = reconstruct(model, x, **given)
     assert found.shape == x.shape and not found.requires_grad
-    torch.testing.assert_close(found, model.decode(model.encode(x).mean))
+    torch.testing.assert_close(found, model.decode(model.encode(x, **given).mean, **given))
 
 
 def test_traversals_set_one_dimension_at_a_time() -> None:
@@ -145,11 +152,11 @@ def test_traversals_set_one_dimension_at_a_time() -> None:
 
 @having(GenerativeModel, Decoder)
 def test_traversals_of_every_decoder(instance: Instance) -> None:
-    model = instance.build()
+    model, given = instance.build(), labels_of(instance, 1)
     z = torch.zeros(model.latent_shape)
-    found = traverse(model, z, [0], torch.linspace(-2, 2, 3))
+    found = traverse(model, z, [0], torch.linspace(-2, 2, 3), **given)
     assert found.shape == (1, 3, *instance.event_shape) and not found.requires_grad
-    torch.testing.assert_close(found[0, 1], model.decode(z[None])[0])
+    torch.testing.assert_close(found[0, 1], model.decode(z[None], **given)[0])
     assert not torch.allclose(found[0, 0], found[0, 2])
 
 
@@ -167,11 +174,12 @@ def test_edits_set_or_add() -> None:
 
 @having(GenerativeModel, Encoder, Decoder)
 def test_edits_of_every_encoder(instance: Instance) -> None:
-    model, x = instance.build(), instance.data(3)
-    torch.testing.assert_close(edit(model, x, {}), reconstruct(model, x))
-    torch.testing.assert_close(edit(model, x, {0: 0.0}, relative=True), reconstruct(model, x))
-    moved = edit(model, x, {0: 2.0}, relative=True)
-    assert moved.shape == x.shape and not moved.requires_grad and not torch.allclose(moved, reconstruct(model, x))
+    model, x, given = instance.build(), instance.data(3), labels_of(instance, 3)
+    kept = reconstruct(model, x, **given)
+    torch.testing.assert_close(edit(model, x, {}, **given), kept)
+    torch.testing.assert_close(edit(model, x, {0: 0.0}, relative=True, **given), kept)
+    moved = edit(model, x, {0: 2.0}, relative=True, **given)
+    assert moved.shape == x.shape and not moved.requires_grad and not torch.allclose(moved, kept)
 
 
 @pytest.mark.parametrize("dimension", [-1, 6])
@@ -192,6 +200,61 @@ def test_images_and_codes_of_another_shape() -> None:
         traverse(Mirror(), torch.zeros(4, 2, 3), [0], [0.0])
 
 
+# ------------------------------------------------------------------------------------------------ attributes, analogies
+
+
+def test_attributes_are_differences_of_mean_codes() -> None:
+    present, absent = images(700), images(30, seed=1) + 2
+    direction = attribute(Mirror(), present, absent)
+    torch.testing.assert_close(direction, (present.mean(0) - absent.mean(0))[0])
+    moved = apply_attribute(Mirror(), absent[:4], direction, [0.0, 1.0, -0.5])
+    assert moved.shape == (4, 3, 1, 2, 3)
+    expected = torch.stack([absent[:4], absent[:4] + direction, absent[:4] - direction / 2], 1)
+    torch.testing.assert_close(moved, expected)
+
+
+@having(GenerativeModel, Encoder, Decoder, where=lambda instance: not issubclass(instance.cls, Conditional))
+def test_attributes_of_every_encoder(instance: Instance) -> None:
+    model, x = instance.build(), instance.data(6)
+    direction = attribute(model, x[:3], x[3:])
+    assert direction.shape == model.latent_shape and not direction.requires_grad
+    moved = apply_attribute(model, x[3:], direction, [0.0, 1.0])
+    torch.testing.assert_close(moved[:, 0], reconstruct(model, x[3:]))
+    torch.testing.assert_close(moved[:, 1], model.decode(model.encode(x[3:]).mean + direction))
+
+
+def test_attributes_that_do_not_fit() -> None:
+    with pytest.raises(DataError, match="images on both sides, found none with the attribute absent"):
+        attribute(Mirror(), images(2), images(0))
+    with pytest.raises(DataError, match=r"one direction of shape \[2, 3\], found \[3\]"):
+        apply_attribute(Mirror(), images(2), torch.zeros(3), [1.0])
+
+
+@having(GenerativeModel, Conditional, Encoder, Decoder)
+def test_analogies_keep_the_code_and_change_the_class(instance: Instance) -> None:
+    model, x, given = instance.build(), instance.data(4), labels_of(instance, 4)
+    found = analogies(model, x, **given)
+    assert found.shape == (4, model.num_classes, *instance.event_shape) and not found.requires_grad
+    own = found[torch.arange(4), given["labels"]]
+    torch.testing.assert_close(own, reconstruct(model, x, **given))
+    z = model.encode(x, **given).mean
+    torch.testing.assert_close(found[:, 1], model.decode(z, labels=torch.ones(4, dtype=torch.int64)))
+    assert not torch.allclose(found[:, 0], found[:, 1])
+
+
+@having(GenerativeModel, Encoder, Decoder)
+def test_labels_are_for_conditional_models_alone(instance: Instance) -> None:
+    model, x = instance.build(), instance.data(2)
+    if isinstance(model, Conditional):
+        with pytest.raises(ConfigError, match="is Conditional: expected one, or one of each, found none"):
+            reconstruct(model, x)
+        with pytest.raises(ConfigError, match="labels: expected classes from 0 to"):
+            reconstruct(model, x, labels=[0, model.num_classes])
+    else:
+        with pytest.raises(ConfigError, match="is not Conditional"):
+            reconstruct(model, x, labels=[0, 0])
+
+
 # ------------------------------------------------------------------------------------------------------------- complete
 
 
@@ -210,25 +273,35 @@ def test_completions_are_those_of_the_model(instance: Instance) -> None:
 
 # ------------------------------------------------------------------------------------------------- what a model has not
 
-CALLS: list[tuple[str, tuple[type, ...], Callable[[Any, Tensor], Any]]] = [
-    ("interpolate", (Encoder, Decoder), lambda model, x: interpolate(model, x, x, 3)),
-    ("reconstruct", (Encoder, Decoder), lambda model, x: reconstruct(model, x)),
-    ("traverse", (Decoder,), lambda model, x: traverse(model, torch.zeros(model.latent_shape), [0], [0.0])),
-    ("edit", (Encoder, Decoder), lambda model, x: edit(model, x, {0: 1.0})),
-    ("complete", (Completable,), lambda model, x: complete(model, x, torch.ones(x.shape[1:], dtype=torch.bool))),
+CALLS: list[tuple[str, tuple[type, ...], Callable[..., Any]]] = [
+    ("interpolate", (Encoder, Decoder), lambda model, x, **given: interpolate(model, x, x, 3, **given)),
+    ("reconstruct", (Encoder, Decoder), lambda model, x, **given: reconstruct(model, x, **given)),
+    (
+        "traverse",
+        (Decoder,),
+        lambda model, x, **given: traverse(model, torch.zeros(model.latent_shape), [0], [0.0], **given),
+    ),
+    ("edit", (Encoder, Decoder), lambda model, x, **given: edit(model, x, {0: 1.0}, **given)),
+    ("analogies", (Conditional, Encoder, Decoder), lambda model, x, labels=0: analogies(model, x, labels)),
+    (
+        "complete",
+        (Completable,),
+        lambda model, x, **given: complete(model, x, torch.ones(x.shape[1:], dtype=torch.bool)),
+    ),
 ]
 
 
 @having(GenerativeModel)
 @pytest.mark.parametrize(("name", "needed", "call"), CALLS, ids=[name for name, _, _ in CALLS])
 def test_a_model_without_the_capability_says_so(
-    instance: Instance, name: str, needed: tuple[type, ...], call: Callable[[Any, Tensor], Any]
+    instance: Instance, name: str, needed: tuple[type, ...], call: Callable[..., Any]
 ) -> None:
     model, x = instance.build(), instance.data(2)
     missing = [capability.__name__ for capability in needed if not isinstance(model, capability)]
     model.latent_shape = getattr(model, "latent_shape", (1,))
     if not missing:
-        assert math.isfinite(call(model, x).sum())
+        given = {"labels": 1} if isinstance(model, Conditional) else {}
+        assert math.isfinite(call(model, x, **given).sum())
         return
     with pytest.raises(ConfigError) as caught:
         call(model, x)

@@ -26,6 +26,7 @@ from zoo.metrics.likelihood import nll
 from zoo.metrics.measurement import Measurement, compare
 from zoo.metrics.quality import evaluate_quality, extract, fid, inception_score, kid, precision_recall, quality_floor
 from zoo.random import Source, Streams, rand, randn
+from zoo.vae.autoencoder import Autoencoder
 
 
 class Given(DataModule):
@@ -57,7 +58,7 @@ class LinearGaussianVAE(ImportanceWeighted):
 
     def __init__(self, widening: float = 1.3) -> None:
         super().__init__()
-        self.event_shape, self.scale = (6,), 0.7
+        self.event_shape, self.latent_shape, self.scale = (6,), (2,), 0.7
         self.register_buffer("weight", torch.randn(6, 2, generator=torch.Generator().manual_seed(2)))
         self.widening = widening
 
@@ -78,9 +79,9 @@ class LinearGaussianVAE(ImportanceWeighted):
         prior = MultivariateNormal(torch.zeros(2), torch.eye(2))
         return Normal(z @ self.weight.T, self.scale).log_prob(x).sum(-1) - kl_divergence(q, prior)
 
-    def log_weights(self, x: Tensor, num_samples: int, *, generator: Source = None) -> Tensor:
+    def log_weights_at(self, x: Tensor, epsilon: Tensor) -> Tensor:
         q = self.posterior(x)
-        z = self._draw(q, randn((len(x), num_samples, 2), generator).transpose(0, 1))
+        z = self._draw(q, epsilon)
         log_joint = Normal(z @ self.weight.T, self.scale).log_prob(x).sum(-1) + Normal(0, 1).log_prob(z).sum(-1)
         return log_joint - q.log_prob(z)
 
@@ -553,6 +554,28 @@ class GreyDensity(Ramp):
     def __init__(self) -> None:
         super().__init__(1.0)
         self.event_shape = (1, 28, 28)
+
+
+def test_squared_error_and_that_of_principal_components() -> None:
+    from sklearn.decomposition import PCA
+
+    torch.manual_seed(0)
+    mixing = torch.randn(12, 128)
+    x = (torch.randn(1400, 12) @ mixing * 20 + 100).clamp(0, 255).to(torch.uint8).view(-1, 1, 8, 16)
+    data, model = Given(x, levels=256), Autoencoder(event_shape=[1, 8, 16], latent_dim=5, channels=2, hidden=4)
+    found = {m.name: m for m in evaluate(model, data, only=["reconstruction"], progress=False, batch_size=300)}
+    train, test = (data.split(which).x.double().flatten(1) / 255 for which in ("train", "test"))
+    with torch.no_grad():
+        expected = (model.decode(model.encode(test.float().view(-1, 1, 8, 16)).mean).flatten(1) - test).square().sum(1)
+    assert found["squared_error"].value == pytest.approx(expected.mean().item(), rel=1e-5)
+    assert found["squared_error"].error == pytest.approx(expected.std().item() / math.sqrt(700), rel=1e-5)
+    pca = PCA(5, svd_solver="full").fit(train.numpy())
+    kept = pca.inverse_transform(pca.transform(test.numpy()))
+    assert found["squared_error_pca"].value == pytest.approx(((kept - test.numpy()) ** 2).sum(1).mean(), rel=1e-5)
+    small = {m.name: m for m in evaluate(model, data, only=["reconstruction"], progress=False, on_slice=True)}
+    for name, whole in found.items():
+        assert small[name].value == pytest.approx(whole.details["slice"]["value"]) and small[name].n == 250
+    assert {m.details["code"] for m in found.values()} == {5}
 
 
 def test_capabilities_decide_which_numbers_there_are(extractor: Extractor, grey: Given) -> None:

@@ -31,6 +31,7 @@ from zoo.capabilities import (
     Classifier,
     ClosedForm,
     Completable,
+    Conditional,
     Decoder,
     Dequantized,
     Encoder,
@@ -47,6 +48,7 @@ from zoo.errors import ConfigError
 from zoo.gan.gan import GAN
 from zoo.nn.discretized_logistic import DiscretizedLogistic
 from zoo.nn.dropout import dropout
+from zoo.nn.point import Point
 from zoo.nn.shift import num_shifts, shift
 from zoo.random import Streams, rand, seed_from
 from zoo.training import Trainer
@@ -72,6 +74,17 @@ def is_autoregressive(instance: Instance) -> bool:
 
 def batch_of(instance: Instance, num: int = 6) -> Batch:
     return Batch(instance.data(num), torch.arange(num) % instance.arguments.get("num_classes", 1), torch.arange(num))
+
+
+def given_of(instance: Instance, num: int) -> dict[str, Tensor]:
+    """Labels of `num` examples, as keywords; nothing for a model that takes none."""
+    if not issubclass(instance.cls, Conditional):
+        return {}
+    return {"labels": torch.arange(num) % instance.arguments["num_classes"]}
+
+
+def same_label(instance: Instance, num: int) -> dict[str, Tensor]:
+    return {name: torch.ones_like(value) for name, value in given_of(instance, num).items()}
 
 
 def follows(counts: Tensor, log_probs: Tensor) -> None:
@@ -360,37 +373,45 @@ def test_real_data_are_not_dequantised(instance: Instance) -> None:
 # --------------------------------------------------------------------------------------------------------------- bounds
 
 
-def log_evidence(model: Any, x: Tensor) -> Tensor:
-    """log p(x) by quadrature over the code, whose dimension is 1 or 2: [B]."""
+def grid_of_codes(model: Any) -> tuple[Tensor, float]:
+    """Codes of dimension 1 or 2 that cover the prior, and the logarithm of the volume between them."""
     axis = torch.linspace(-7, 7, 2001 if model.latent_shape == (1,) else 141)
     z = torch.cartesian_prod(*[axis] * model.latent_shape[0]).view(-1, *model.latent_shape)
-    log_cell = model.latent_shape[0] * math.log(axis[1] - axis[0])
-    prior = model.prior().log_prob(z).double()
-    with torch.no_grad():
-        rows = [model.likelihood(z).log_prob(row.expand(len(z), *row.shape)).double() + prior for row in x]
+    return z, model.latent_shape[0] * math.log(axis[1] - axis[0])
+
+
+def log_evidence(model: Any, x: Tensor, given: dict[str, Tensor]) -> Tensor:
+    """log p(x), given labels where the model is conditional, by quadrature over the code: [B]."""
+    z, log_cell = grid_of_codes(model)
+    prior, rows = model.prior().log_prob(z).double(), []
+    for i, row in enumerate(x):
+        likelihood = model.likelihood(z, **{name: value[i].expand(len(z)) for name, value in given.items()})
+        with torch.no_grad():
+            rows.append(likelihood.log_prob(row.expand(len(z), *row.shape)).double() + prior)
     return torch.stack(rows).logsumexp(1) + log_cell
 
 
 @having(ImportanceWeighted)
 def test_bounds_are_bounds_and_tighten(instance: Instance) -> None:
-    model, x, repeats = instance.build(), instance.data(3), 1000
-    exact = log_evidence(model, x)
+    model, x, repeats, given = instance.build(), instance.data(3), 1000, given_of(instance, 3)
+    exact = log_evidence(model, x, given)
 
     def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
         values = values.view(repeats, 3).double()
         return values.mean(0), values.std(0) / math.sqrt(repeats)
 
     repeated = x.repeat(repeats, *[1] * (x.dim() - 1))
+    labels = {name: value.repeat(repeats) for name, value in given.items()}
     with torch.no_grad():
-        elbo, elbo_error = mean_and_error(model.elbo(repeated, generator=seeded()))
+        elbo, elbo_error = mean_and_error(model.elbo(repeated, generator=seeded(), **labels))
         means, errors = [elbo], [elbo_error]
         for k in (1, 4, 16):
-            log_weights = model.log_weights(repeated, k, generator=seeded(k))
+            log_weights = model.log_weights(repeated, k, generator=seeded(k), **labels)
             assert log_weights.shape == (k, 3 * repeats)
             mean, error = mean_and_error(log_weights.logsumexp(0) - math.log(k))
             means.append(mean)
             errors.append(error)
-        ratios = (model.log_weights(x, 20_000, generator=seeded()) - exact).double().exp()
+        ratios = (model.log_weights(x, 20_000, generator=seeded(), **given) - exact).double().exp()
     # the analytic divergence in the elbo and the sampled one in the weights agree
     assert ((means[1] - elbo).abs() < 4.5 * torch.hypot(elbo_error, errors[1])).all()
     for (low, low_error), (high, high_error) in pairwise(zip(means[1:], errors[1:], strict=True)):
@@ -402,16 +423,41 @@ def test_bounds_are_bounds_and_tighten(instance: Instance) -> None:
     assert ((mean - 1).abs() < 4.5 * error).all() and (error < 0.1).all()
 
 
+@having(ImportanceWeighted, where=is_binary)
+def test_training_climbs_the_importance_weighted_bound(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its value is the bound's; its gradient, which passes through one drawn sample, is the bound's on average."""
+    monkeypatch.setattr(instance.cls, "num_importance", 4)
+    model, x = instance.build(), instance.data(2)
+    repeated, given = x.repeat(100, 1, 1, 1), given_of(instance, 200)
+    differences, offsets = [], []
+    for seed in range(25):
+        bound = model.training_bound(repeated, Streams(seed, range(200)), **given)
+        log_weights = model.log_weights(repeated, 4, generator=Streams(seed, range(200)), **given)
+        exact = log_weights.logsumexp(0) - math.log(4)
+        torch.testing.assert_close(bound, exact)
+        found, expected, other = (
+            torch.cat(
+                [g.flatten() for g in torch.autograd.grad(value.mean(), [*model.parameters()], retain_graph=True)]
+            )
+            for value in (bound, exact, log_weights)
+        )
+        differences.append(found - expected)
+        offsets.append(found - other)
+    scores = [torch.stack(d).mean(0) / (torch.stack(d).std(0) / 5) for d in (differences, offsets)]
+    assert scores[0].nan_to_num().abs().max() < 7
+    assert scores[1].nan_to_num().abs().max() > 9, "the gradients of L_4 and of L_1 cannot be told apart"
+
+
 @having(EvidenceLowerBound)
 def test_the_noise_of_a_bound_belongs_to_its_example(instance: Instance) -> None:
-    model, x = instance.build(), instance.data(5)
-    estimates = [model.elbo]
+    model, x, given = instance.build(), instance.data(5), given_of(instance, 5)
+    estimates = [model.elbo, lambda x, generator, **given: model.training_bound(x, generator, **given)]
     if isinstance(model, ImportanceWeighted):
-        estimates.append(lambda x, generator: model.log_weights(x, 3, generator=generator).logsumexp(0))
+        estimates.append(lambda x, **options: model.log_weights(x, 3, **options).logsumexp(0))
     for estimate in estimates:
         with torch.no_grad():
-            first, again, other = (estimate(x, generator=Streams(seed, range(5))) for seed in (1, 1, 2))
-            alone = estimate(x[3:4], generator=Streams(1, [3]))
+            first, again, other = (estimate(x, generator=Streams(seed, range(5)), **given) for seed in (1, 1, 2))
+            alone = estimate(x[3:4], generator=Streams(1, [3]), **{name: v[3:4] for name, v in given.items()})
         assert first.shape == (5,) and torch.equal(first, again) and not torch.equal(first, other)
         torch.testing.assert_close(alone[0], first[3])
 
@@ -421,25 +467,36 @@ def test_the_noise_of_a_bound_belongs_to_its_example(instance: Instance) -> None
 
 @having(Encoder)
 def test_encoders(instance: Instance) -> None:
-    model, x = instance.build(), instance.data(4)
-    posterior = model.encode(x)
+    model, x, given = instance.build(), instance.data(4), given_of(instance, 4)
+    posterior = model.encode(x, **given)
     assert posterior.batch_shape == (4,) and posterior.event_shape == model.latent_shape
     assert len(posterior.mean.unique(dim=0)) == 4
-    torch.testing.assert_close(model.encode(x[1:2]).mean[0], posterior.mean[1])
+    alone = model.encode(x[1:2], **{name: value[1:2] for name, value in given.items()})
+    torch.testing.assert_close(alone.mean[0], posterior.mean[1])
+
+
+def test_a_point_is_where_it_is() -> None:
+    loc = torch.randn(3, 2, 4)
+    point = Point(loc)
+    assert point.batch_shape == (3,) and point.event_shape == (2, 4)
+    assert torch.equal(point.sample((5,)), loc.expand(5, 3, 2, 4)) and torch.equal(point.mean, loc)
+    elsewhere = loc.clone()
+    elsewhere[1, 0, 3] += 1
+    assert point.log_prob(elsewhere).tolist() == [0, -math.inf, 0]
 
 
 @having(Decoder)
 def test_samples_are_decoded_from_the_prior(instance: Instance) -> None:
     """E[x] of samples is E[decode(z)] of codes from the prior."""
-    model, num = instance.build(), 4000
+    model, num, given = instance.build(), 4000, given_of(instance, 4000)
     assert model.prior().batch_shape == () and model.prior().event_shape == model.latent_shape
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
-        decoded = model.decode(model.prior().sample((num,)))
+        decoded = model.decode(model.prior().sample((num,)), **given)
     assert decoded.shape == (num, *instance.event_shape)
     if instance.levels is not None:
         assert decoded.min() >= 0 and decoded.max() <= 1
-    drawn = model.sample(num, generator=seeded(), batch_size=num)
+    drawn = model.sample(num, generator=seeded(), batch_size=num, **given)
     z = (drawn.mean(0) - decoded.mean(0)) / ((drawn.var(0) + decoded.var(0)) / num).sqrt()
     assert z.abs().max() < 4.5
     assert (decoded.std(0) > 0.02).any(), "the code changes nothing"
@@ -448,10 +505,11 @@ def test_samples_are_decoded_from_the_prior(instance: Instance) -> None:
 @having(ImportanceWeighted, Decoder, where=is_binary)
 def test_pairs_of_pixels_of_samples_follow_the_likelihood(instance: Instance) -> None:
     model, num = instance.build(), 20_000
-    axis = torch.linspace(-7, 7, 2001)[:, None]
+    codes, _ = grid_of_codes(model)
     with torch.no_grad():
-        weights, p = model.prior().log_prob(axis).softmax(0), model.decode(axis).flatten(1)
-    x = model.sample(num, generator=seeded(), batch_size=num).flatten(1)
+        weights = model.prior().log_prob(codes).softmax(0)
+        p = model.decode(codes, **same_label(instance, len(codes))).flatten(1)
+    x = model.sample(num, generator=seeded(), batch_size=num, **same_label(instance, num)).flatten(1)
     expected, found = (weights[:, None] * p).T @ p, x.T @ x / num
     z = (found - expected) / (expected * (1 - expected) / num).sqrt()
     assert z[~torch.eye(len(z), dtype=torch.bool)].abs().max() < 4.5
@@ -647,10 +705,10 @@ def test_discretised_logistic_draws_at_the_ends_of_the_unit_interval() -> None:
 
 @having(ImportanceWeighted, Encoder, Decoder)
 def test_the_analytic_divergence_is_the_sampled_one(instance: Instance) -> None:
-    model, x = instance.build(), instance.data(3)
+    model, x, given = instance.build(), instance.data(3), given_of(instance, 3)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
-        posterior, prior = model.encode(x), model.prior()
+        posterior, prior = model.encode(x, **given), model.prior()
         z = posterior.sample((20_000,))
         terms = posterior.log_prob(z) - prior.log_prob(z)
         error = terms.std(0) / math.sqrt(len(z))
@@ -658,7 +716,7 @@ def test_the_analytic_divergence_is_the_sampled_one(instance: Instance) -> None:
         # and it is the one in the elbo: with the same noise, elbo + kl is the likelihood at one code
         noise = Streams(0, range(3))
         elbo, weights = (
-            f(x, *a, generator=Streams(0, range(3))) for f, a in ((model.elbo, ()), (model.log_weights, (1,)))
+            f(x, *a, generator=Streams(0, range(3)), **given) for f, a in ((model.elbo, ()), (model.log_weights, (1,)))
         )
         z = posterior.base_dist.loc + posterior.base_dist.scale * torch.special.ndtri(
             rand((3, *model.latent_shape), noise)

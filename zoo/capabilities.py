@@ -8,6 +8,7 @@ Log-likelihoods are in nats, per example, of the data as given: pixels in {0, 1}
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
@@ -22,7 +23,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.errors import ConfigError, DataError
-from zoo.random import Source, Streams, rand, seed_from
+from zoo.random import Source, Streams, rand, randn, seed_from
 from zoo.training.optimization import Optimization
 
 VALIDATION = -1  # the noise of validation is that of "step -1": the same in every epoch, so that epochs compare
@@ -184,8 +185,15 @@ class EvidenceLowerBound(GenerativeModel):
     def elbo(self, x: Tensor, *, generator: Source = None) -> Tensor:
         """An unbiased estimate of the evidence lower bound, E[elbo] <= log p(x), in nats: [B, *event_shape] -> [B]."""
 
+    def training_bound(self, x: Tensor, streams: Streams) -> Tensor:
+        """What training maximises, [B]: `elbo`, unless a model learns from another bound, or warms up.
+
+        A conditional bound overrides this, and `elbo`, with `labels` as one more argument.
+        """
+        return self.elbo(x, generator=streams)
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        return {"loss": -self.elbo(batch.x, generator=self.streams(batch), **self.conditions(batch)).mean()}
+        return {"loss": -self.training_bound(batch.x, self.streams(batch), **self.conditions(batch)).mean()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         noise = self.streams(batch, training=False)
@@ -193,15 +201,54 @@ class EvidenceLowerBound(GenerativeModel):
 
 
 class ImportanceWeighted(EvidenceLowerBound):
-    """A bound that tightens to the log-likelihood with the number of importance samples (Burda et al. 2016)."""
+    """A bound that tightens to the log-likelihood with the number of importance samples (Burda et al. 2016).
+
+    https://arxiv.org/abs/1509.00519
+
+    Attributes:
+        latent_shape: of the standard normal noise from which z is made.
+        num_importance: k of the bound that training maximises; 1 for `elbo`.
+    """
+
+    latent_shape: tuple[int, ...]
+    num_importance: int = 1
 
     @abstractmethod
-    def log_weights(self, x: Tensor, num_samples: int, *, generator: Source = None) -> Tensor:
+    def log_weights_at(self, x: Tensor, epsilon: Tensor) -> Tensor:
+        """log p(x, z) - log q(z given x) at the z that q makes of noise, in nats.
+
+        x [B, *event_shape], epsilon [k, B, *latent_shape] -> [k, B].
+        A conditional bound overrides this, `log_weights` and `training_bound` with `labels` as one more argument.
+        """
+
+    def log_weights(self, x: Tensor, num_samples: int, *, generator: Source = None, **given: Tensor) -> Tensor:
         """log p(x, z) - log q(z given x) at independent z from q, in nats: [B, *event_shape] -> [num_samples, B].
 
         logsumexp over the first dimension minus log num_samples is the importance-weighted bound; its expectation
         does not decrease with num_samples and tends to log p(x).
         """
+        return self.log_weights_at(x, self._noise(len(x), num_samples, generator), **given)
+
+    def training_bound(self, x: Tensor, streams: Streams, **given: Tensor) -> Tensor:
+        """The importance-weighted bound with k = `num_importance`, [B].
+
+        Its gradient is a mean of the k gradients of the log-weights w_j, weighted with w_j/sum w. It is estimated by
+        that of one of them, drawn with these weights: k passes forward and one backward (section 3 of the paper).
+        """
+        if self.num_importance == 1:
+            return self.elbo(x, generator=streams, **given)
+        epsilon = self._noise(len(x), self.num_importance, streams)
+        with torch.no_grad():
+            log_weights = self.log_weights_at(x, epsilon, **given)  # [k, B]
+            chosen = (log_weights.softmax(0).cumsum(0) < rand((len(x), 1), streams, x.device)[:, 0]).sum(0)
+            chosen = chosen.clamp(max=self.num_importance - 1)  # a sum of weights can be rounded to below 1
+            bound = log_weights.logsumexp(0) - math.log(self.num_importance)
+        surrogate = self.log_weights_at(x, epsilon[chosen, torch.arange(len(x), device=x.device)][None], **given)[0]
+        return bound + (surrogate - surrogate.detach())
+
+    def _noise(self, num: int, num_samples: int, source: Source) -> Tensor:
+        """[num_samples, num, *latent_shape], by example."""
+        return randn((num, num_samples, *self.latent_shape), source, self.device).transpose(0, 1)
 
 
 class ClosedForm(GenerativeModel):
@@ -352,7 +399,7 @@ class Classifier(ZooModule):
 
 
 class Encoder(ABC):
-    """Maps data to a distribution over codes."""
+    """Maps data to a distribution over codes; in a `Conditional`, `encode` takes `labels`, [B], too."""
 
     latent_shape: tuple[int, ...]
 
@@ -362,7 +409,7 @@ class Encoder(ABC):
 
 
 class Decoder(ABC):
-    """Maps codes to data."""
+    """Maps codes to data; in a `Conditional`, `decode` takes `labels`, [B], too."""
 
     latent_shape: tuple[int, ...]
 
@@ -373,6 +420,27 @@ class Decoder(ABC):
     @abstractmethod
     def prior(self) -> Distribution:
         """The distribution of codes p(z), event shape `latent_shape`."""
+
+
+class Reconstructive(GenerativeModel, Encoder, Decoder):
+    """Codes from which images come back, with as little squared error as training can reach.
+
+    Errors say nothing of how codes are distributed: `prior` is fitted beside, by maximum likelihood, to the codes of
+    the training images as they are.
+    """
+
+    def squared_error(self, x: Tensor) -> Tensor:
+        """The sum over pixels of (decode(code of x) - x)^2: [B, *event_shape] -> [B]."""
+        return (self.decode(self.encode(x).mean) - x).square().flatten(1).sum(1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        z = self.encode(batch.x).mean
+        error = (self.decode(z) - batch.x).square().flatten(1).sum(1).mean()
+        code_nll = -self.prior().log_prob(z.detach()).mean()
+        return {"loss": error + code_nll, "squared_error": error}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return {"squared_error": self.squared_error(batch.x)}
 
 
 class Bijection(ABC):

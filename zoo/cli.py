@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = command("evaluate", _evaluate, "recompute a checkpoint's numbers and compare them with its record")
     evaluate.add_argument("name")
-    evaluate.add_argument("--only", nargs="+", help="likelihood, quality, accuracy")
+    evaluate.add_argument("--only", nargs="+", help="likelihood, quality, accuracy, reconstruction")
     evaluate.add_argument("--k", type=int, help="importance samples")
     evaluate.add_argument("--num", type=int, help="images for sample quality")
     evaluate.add_argument("--slice", action="store_true", help="a few seeded examples only: a check in seconds")

@@ -1,24 +1,36 @@
 """What codes and conditionals are for: interpolate, reconstruct, traverse, edit and complete, by what a model can do.
 
 Images and codes may lie on any device, and results lie on the model's. A code is the mean of q(z given x); numbers of
-its dimensions count through it flattened.
+its dimensions count through it flattened. What is `Conditional` needs `labels`, one of an image or code or one for all
+of them, and other models do not accept them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal
 
-from zoo.capabilities import Completable, Decoder, Encoder, GenerativeModel
+from zoo.capabilities import Completable, Conditional, Decoder, Encoder, GenerativeModel
 from zoo.errors import ConfigError, DataError
 from zoo.registry import registry
 
+Labels: TypeAlias = Tensor | Sequence[int] | int | None
+
 
 @torch.no_grad()
-def interpolate(model: GenerativeModel, a: Tensor, b: Tensor, steps: int, *, spherical: bool | None = None) -> Tensor:
+def interpolate(
+    model: GenerativeModel,
+    a: Tensor,
+    b: Tensor,
+    steps: int,
+    *,
+    spherical: bool | None = None,
+    labels: Labels = None,
+) -> Tensor:
     """Walks from `a` to `b` through the space of codes, both ends included.
 
     Args:
@@ -28,6 +40,7 @@ def interpolate(model: GenerativeModel, a: Tensor, b: Tensor, steps: int, *, sph
         steps: images in a walk, at least 2.
         spherical: along great circles, where the codes of a Gaussian lie in high dimension (White 2016,
             https://arxiv.org/abs/1609.04468), instead of straight lines; by default so if the prior is Gaussian.
+        labels: of the walks.
 
     Returns:
         [steps, *event_shape] or [B, steps, *event_shape].
@@ -44,7 +57,7 @@ def interpolate(model: GenerativeModel, a: Tensor, b: Tensor, steps: int, *, sph
     event_shape, latent_shape = model.event_shape, decoder.latent_shape
     if _is_one_or_more(a, event_shape):
         is_one = a.dim() == len(event_shape)
-        ends = [_encode(model, x[None] if is_one else x, "interpolate") for x in (a, b)]
+        ends = [_encode(model, x[None] if is_one else x, "interpolate", labels) for x in (a, b)]
     elif _is_one_or_more(a, latent_shape):
         is_one = a.dim() == len(latent_shape)
         ends = [(z[None] if is_one else z).to(model.device) for z in (a, b)]
@@ -59,19 +72,52 @@ def interpolate(model: GenerativeModel, a: Tensor, b: Tensor, steps: int, *, sph
     t = torch.linspace(0, 1, steps, device=model.device)[:, None]
     start, end = (z.flatten(1)[:, None] for z in ends)  # [B, 1, dimensions]
     z = _slerp(start, end, t) if spherical else (1 - t) * start + t * end  # [B, steps, dimensions]
-    walks = decoder.decode(z.reshape(-1, *latent_shape)).view(-1, steps, *event_shape)
+    given = _given(model, labels, len(z), repeats=steps)
+    walks = decoder.decode(z.reshape(-1, *latent_shape), **given).view(-1, steps, *event_shape)
     return walks[0] if is_one else walks
 
 
 @torch.no_grad()
-def reconstruct(model: GenerativeModel, x: Tensor) -> Tensor:
+def reconstruct(model: GenerativeModel, x: Tensor, *, labels: Labels = None) -> Tensor:
     """What an Encoder and Decoder keep of images: E[x given z] at their codes, [B, *event_shape] -> the same."""
     decoder = _decoder(model, "reconstruct")
-    return decoder.decode(_encode(model, x, "reconstruct"))
+    return decoder.decode(_encode(model, x, "reconstruct", labels), **_given(model, labels, len(x)))
 
 
 @torch.no_grad()
-def traverse(model: GenerativeModel, z: Tensor, dimensions: Sequence[int], values: Sequence[float] | Tensor) -> Tensor:
+def analogies(model: GenerativeModel, x: Tensor, labels: Labels) -> Tensor:
+    """Images in the style of others and of every class: their codes decoded with each label in turn.
+
+    Args:
+        model: Conditional, an Encoder and a Decoder.
+        x: [B, *event_shape].
+        labels: of these images.
+
+    Returns:
+        [B, num_classes, *event_shape].
+
+    Raises:
+        ConfigError: the model has not what it takes, or a label is no class of it.
+        DataError: images of another shape.
+    """
+    if not isinstance(model, Conditional):
+        raise _lacking(model, Conditional, "analogies")
+    decoder = _decoder(model, "analogies")
+    z = _encode(model, x, "analogies", labels)
+    classes = torch.arange(model.num_classes, device=model.device)
+    images = decoder.decode(z.repeat_interleave(len(classes), 0), labels=classes.repeat(len(x)))  # type: ignore[call-arg]
+    return images.view(len(x), len(classes), *x.shape[1:])
+
+
+@torch.no_grad()
+def traverse(
+    model: GenerativeModel,
+    z: Tensor,
+    dimensions: Sequence[int],
+    values: Sequence[float] | Tensor,
+    *,
+    labels: Labels = None,
+) -> Tensor:
     """What a Decoder makes of a code when one dimension at a time takes other values.
 
     Args:
@@ -94,12 +140,20 @@ def traverse(model: GenerativeModel, z: Tensor, dimensions: Sequence[int], value
     codes = z.to(model.device).flatten().repeat(len(dimensions), len(columns), 1)
     for row, dimension in enumerate(dimensions):
         codes[row, :, dimension] = columns
-    images = decoder.decode(codes.view(-1, *decoder.latent_shape))
+    given = _given(model, labels, 1, repeats=codes.shape[0] * codes.shape[1])
+    images = decoder.decode(codes.view(-1, *decoder.latent_shape), **given)
     return images.view(len(dimensions), len(columns), *images.shape[1:])
 
 
 @torch.no_grad()
-def edit(model: GenerativeModel, x: Tensor, changes: Mapping[int, float], *, relative: bool = False) -> Tensor:
+def edit(
+    model: GenerativeModel,
+    x: Tensor,
+    changes: Mapping[int, float],
+    *,
+    relative: bool = False,
+    labels: Labels = None,
+) -> Tensor:
     """Images after some dimensions of their codes have changed.
 
     Args:
@@ -116,12 +170,68 @@ def edit(model: GenerativeModel, x: Tensor, changes: Mapping[int, float], *, rel
         DataError: images of another shape.
     """
     decoder = _decoder(model, "edit")
-    z = _encode(model, x, "edit")
+    z = _encode(model, x, "edit", labels)
     codes = z.flatten(1)
     _check_dimensions(list(changes), codes.shape[1], "edit")
     for dimension, value in changes.items():
         codes[:, dimension] = codes[:, dimension] + value if relative else value
-    return decoder.decode(codes.view_as(z))
+    return decoder.decode(codes.view_as(z), **_given(model, labels, len(x)))
+
+
+@torch.no_grad()
+def attribute(model: GenerativeModel, present: Tensor, absent: Tensor) -> Tensor:
+    """The direction in which codes gain an attribute: mean code of images with it minus mean code of images without.
+
+    Larsen et al. 2016 (https://arxiv.org/abs/1512.09300, section 4.1) call it a visual attribute vector.
+
+    Args:
+        model: an Encoder.
+        present, absent: images with the attribute and without it, [N, *event_shape] and [M, *event_shape].
+
+    Returns:
+        [*latent_shape].
+
+    Raises:
+        ConfigError: the model is no Encoder.
+        DataError: images of another shape, or none on one side.
+    """
+    for name, x in (("present", present), ("absent", absent)):
+        if len(x) == 0:
+            raise DataError(f"attribute: expected images on both sides, found none with the attribute {name}")
+    first, second = (
+        torch.cat([_encode(model, part, "attribute") for part in x.split(500)]).mean(0) for x in (present, absent)
+    )
+    return first - second
+
+
+@torch.no_grad()
+def apply_attribute(
+    model: GenerativeModel, x: Tensor, direction: Tensor, strengths: Sequence[float] | Tensor
+) -> Tensor:
+    """Images whose codes have moved along a direction, such as `attribute` gives.
+
+    Args:
+        model: an Encoder and Decoder.
+        x: [B, *event_shape].
+        direction: [*latent_shape].
+        strengths: how far, in units of the direction: 0 for the reconstructions.
+
+    Returns:
+        [B, len(strengths), *event_shape].
+
+    Raises:
+        ConfigError: the model has not what it takes.
+        DataError: images or a direction of another shape.
+    """
+    decoder = _decoder(model, "attribute")
+    if tuple(direction.shape) != decoder.latent_shape:
+        raise DataError(
+            f"attribute: expected one direction of shape {list(decoder.latent_shape)}, found {list(direction.shape)}"
+        )
+    z = _encode(model, x, "attribute")
+    factors = torch.as_tensor(strengths, dtype=z.dtype, device=z.device).view(-1, *[1] * direction.dim())
+    moved = z[:, None] + factors * direction.to(z.device)
+    return decoder.decode(moved.flatten(0, 1)).view(len(x), len(factors), *x.shape[1:])
 
 
 def complete(model: GenerativeModel, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -161,12 +271,23 @@ def _decoder(model: GenerativeModel, name: str) -> Decoder:
     return model
 
 
-def _encode(model: GenerativeModel, x: Tensor, name: str) -> Tensor:
+def _encode(model: GenerativeModel, x: Tensor, name: str, labels: Labels = None) -> Tensor:
     """Codes of images, a tensor of its own: [B, *latent_shape]."""
     if not isinstance(model, Encoder):
         raise _lacking(model, Encoder, name)
     _check_images(model, x, name)
-    return model.encode(x.to(model.device)).mean.clone()
+    return model.encode(x.to(model.device), **_given(model, labels, len(x))).mean.clone()
+
+
+def _given(model: GenerativeModel, labels: Labels, num: int, repeats: int = 1) -> dict[str, Tensor]:
+    """Labels of `num` things, each `repeats` times, as keywords of `encode` and `decode`."""
+    if not isinstance(model, Conditional):
+        if labels is not None:
+            raise ConfigError(f"labels: {type(model).__name__} is not Conditional (zoo.capabilities): leave them out")
+        return {}
+    if labels is None:
+        raise ConfigError(f"labels: {type(model).__name__} is Conditional: expected one, or one of each, found none")
+    return {"labels": model.check_labels(labels, num).repeat_interleave(repeats).to(model.device)}
 
 
 def _lacking(model: GenerativeModel, capability: type, name: str) -> ConfigError:

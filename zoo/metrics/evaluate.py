@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from zoo.capabilities import Classifier, GenerativeModel, ZooModule
+from zoo.capabilities import Classifier, GenerativeModel, Reconstructive, ZooModule
 from zoo.config import bind, near, parse_yaml
 from zoo.data.base import DataModule, Which
 from zoo.distributed import share
@@ -19,8 +19,9 @@ from zoo.metrics.extractors import ClassifierFeatures, Extractor, load_extractor
 from zoo.metrics.likelihood import nll
 from zoo.metrics.measurement import Measurement
 from zoo.metrics.quality import NEIGHBOURS, evaluate_quality, quality_floor
+from zoo.metrics.reconstruction import squared_error
 
-GROUPS = ("likelihood", "quality", "accuracy")
+GROUPS = ("likelihood", "quality", "accuracy", "reconstruction")
 """The groups of numbers, for `only`."""
 
 SAMPLE_SLICE = 1000
@@ -60,7 +61,8 @@ def evaluate(
 ) -> list[Measurement]:
     """Every number that `model` has on `data`.
 
-    Likelihoods where it has a density or a bound; accuracy where it labels; FID, KID, inception score, precision and
+    Likelihoods where it has a density or a bound; accuracy where it labels; squared error where it reconstructs;
+    FID, KID, inception score, precision and
     recall where it draws 28x28 grey 8-bit images. A classifier of such images has the floors of these, by itself.
     In a process group, every process must call it: they share the examples and samples, and all get all numbers.
 
@@ -97,6 +99,8 @@ def evaluate(
         )
     if "accuracy" in groups and isinstance(model, Classifier):
         found += accuracy(model, data, split, index=index, batch_size=batch_size, progress=progress)
+    if "reconstruction" in groups and isinstance(model, Reconstructive):
+        found += squared_error(model, data, split, index=index, batch_size=batch_size, progress=progress)
     if "quality" in groups and _has_quality(model, data, split):
         measure = _quality_of(model, data, settings, split, extractor, progress)
         small = measure(min(SAMPLE_SLICE, settings.num))

@@ -243,6 +243,7 @@ def classify(cls: type) -> dict[str, str] | None:
                 ((types.ClosedForm,), "closed form"),
                 ((types.TractableDensity,), "likelihood"),
                 ((types.EvidenceLowerBound,), "evidence lower bound"),
+                ((types.Reconstructive,), "reconstruction"),
             ]
         ),
     }

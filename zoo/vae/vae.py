@@ -21,18 +21,8 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal, kl
 from zoo.capabilities import Decoder, Encoder, ImportanceWeighted
 from zoo.config import Between, ImageShape, Size
 from zoo.nn.discretized_logistic import DiscretizedLogistic
+from zoo.nn.patches import patch_decoder, patch_encoder
 from zoo.random import Source, Streams, rand, randn
-
-
-class Residual(nn.Module):
-    """x + conv(silu(x))."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.convolution(nn.functional.silu(x))
 
 
 class VAE(ImportanceWeighted, Encoder, Decoder):
@@ -63,70 +53,60 @@ class VAE(ImportanceWeighted, Encoder, Decoder):
         self.latent_shape = (latent_dim,)
         self.likelihood_name = likelihood
         self.min_scale = min_scale
-        inputs, height, width = event_shape
-        outputs = inputs * (1 if likelihood == "bernoulli" else 2)
-        size = channels * (height // 4) * (width // 4)
-        self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(4),
-            nn.Conv2d(16 * inputs, channels, 3, padding=1),
-            Residual(channels),
-            nn.SiLU(),
-            nn.Flatten(),
-            nn.Linear(size, hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, 2 * latent_dim),
-        )
-        self.decoder = nn.Sequential(
-            nn.Linear(latent_dim, hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, size),
-            nn.Unflatten(1, (channels, height // 4, width // 4)),
-            Residual(channels),
-            nn.SiLU(),
-            nn.Conv2d(channels, 16 * outputs, 3, padding=1),
-            nn.PixelShuffle(4),
-        )
+        parameters = 1 if likelihood == "bernoulli" else 2
+        self.encoder = patch_encoder(event_shape, channels, hidden, 2 * latent_dim)
+        self.decoder = patch_decoder(latent_dim, hidden, channels, [parameters * event_shape[0], *event_shape[1:]])
 
     def prior(self) -> Distribution:
         loc = torch.zeros(self.latent_shape, device=self.device)
         return Independent(Normal(loc, torch.ones_like(loc)), 1)
 
     def _posterior(self, x: Tensor) -> Normal:
-        loc, log_scale = self.encoder(x).float().chunk(2, -1)
+        return self._gaussian(self.encoder(x))
+
+    def _gaussian(self, parameters: Tensor) -> Normal:
+        loc, log_scale = parameters.float().chunk(2, -1)
         return Normal(loc, log_scale.clamp(-7, 3).exp(), validate_args=False)
 
     def _pixels(self, z: Tensor) -> Bernoulli | DiscretizedLogistic:
-        parameters = self.decoder(z).float()
+        return self._likelihood(self.decoder(z))
+
+    def _likelihood(self, parameters: Tensor) -> Bernoulli | DiscretizedLogistic:
+        parameters = parameters.float()
         if self.likelihood_name == "bernoulli":
             return Bernoulli(logits=parameters, validate_args=False)
         loc, scale = parameters.chunk(2, 1)
         return DiscretizedLogistic(loc + 0.5, self.min_scale + nn.functional.softplus(scale - 2))
 
-    def encode(self, x: Tensor) -> Distribution:
-        return Independent(self._posterior(x), 1)
+    # What follows is that of the conditional VAE too, for which `given` holds the labels.
 
-    def likelihood(self, z: Tensor) -> Distribution:
+    def encode(self, x: Tensor, **given: Tensor) -> Distribution:
+        return Independent(self._posterior(x, **given), 1)
+
+    def likelihood(self, z: Tensor, **given: Tensor) -> Distribution:
         """p(x given z): batch shape [B], event shape `event_shape`."""
-        return Independent(self._pixels(z), 3)
+        return Independent(self._pixels(z, **given), 3)
 
-    def decode(self, z: Tensor) -> Tensor:
-        return self._pixels(z).mean
+    def decode(self, z: Tensor, **given: Tensor) -> Tensor:
+        return self._pixels(z, **given).mean
 
-    def elbo(self, x: Tensor, *, generator: Source = None) -> Tensor:
-        posterior = self._posterior(x)
+    def elbo(self, x: Tensor, *, generator: Source = None, **given: Tensor) -> Tensor:
+        posterior = self._posterior(x, **given)
         z = posterior.loc + posterior.scale * randn((len(x), *self.latent_shape), generator, x.device)
         kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(-1)
-        return self._pixels(z).log_prob(x).flatten(1).sum(-1) - kl
+        return self._pixels(z, **given).log_prob(x).flatten(1).sum(-1) - kl
 
-    def log_weights(self, x: Tensor, num_samples: int, *, generator: Source = None) -> Tensor:
-        posterior = self._posterior(x)
-        epsilon = randn((len(x), num_samples, *self.latent_shape), generator, x.device).transpose(0, 1)
-        z = posterior.loc + posterior.scale * epsilon  # [K, B, latent]
-        repeated = x.expand(num_samples, *x.shape).flatten(0, 1)
-        log_likelihood = self._pixels(z.flatten(0, 1)).log_prob(repeated).flatten(1).sum(-1).view(num_samples, len(x))
+    def log_weights_at(self, x: Tensor, epsilon: Tensor, **given: Tensor) -> Tensor:
+        posterior, k = self._posterior(x, **given), len(epsilon)
+        z = posterior.loc + posterior.scale * epsilon  # [k, B, latent]
+        pixels = self._pixels(z.flatten(0, 1), **{name: value.repeat(k) for name, value in given.items()})
+        log_likelihood = pixels.log_prob(x.repeat(k, 1, 1, 1)).flatten(1).sum(-1).view(k, len(x))
         return log_likelihood + (Normal(0.0, 1.0).log_prob(z) - posterior.log_prob(z)).sum(-1)
 
     def draw(self, streams: Streams) -> Tensor:
-        pixels = self._pixels(randn((len(streams), *self.latent_shape), streams, self.device))
+        return self._draw(streams)
+
+    def _draw(self, streams: Streams, **given: Tensor) -> Tensor:
+        pixels = self._pixels(randn((len(streams), *self.latent_shape), streams, self.device), **given)
         uniforms = rand((len(streams), *self.event_shape), streams, self.device)
         return (uniforms < pixels.probs).float() if isinstance(pixels, Bernoulli) else pixels.icdf(uniforms)

@@ -1,0 +1,89 @@
+"""What codes keep of images: squared error of reconstructions, beside that of principal components.
+
+    squared_error = mean over images of the sum over pixels of (x' - x)^2,    pixels in [0, 1]
+
+The baseline keeps as many numbers of an image as the code has: its coordinates along the leading eigenvectors of the
+covariance of the training images, the best linear code that there is (Bishop 2006, section 12.1.2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from zoo.capabilities import Batch, Reconstructive
+from zoo.data.base import DataModule, Which
+from zoo.metrics.examples import Index, check_shapes, measuring, per_example, slice_details
+from zoo.metrics.measurement import Measurement, mean_and_error
+
+
+def squared_error(
+    model: Reconstructive,
+    data: DataModule,
+    split: Which = "test",
+    *,
+    index: Index = None,
+    batch_size: int = 500,
+    progress: bool = True,
+) -> list[Measurement]:
+    """`squared_error` of the model, and `squared_error_pca` of as many principal components of the training images.
+
+    Raises:
+        DataError: the shapes of model and data differ.
+    """
+    check_shapes(model, data)
+    size = math.prod(model.latent_shape)
+    components = PrincipalComponents(data, size)
+    found = []
+    functions = {"squared_error": model.squared_error, "squared_error_pca": components.squared_error}
+    for name, function in functions.items():
+
+        def of_batch(batch: Batch, function: Callable[[Tensor], Tensor] = function) -> Tensor:
+            return function(batch.x)
+
+        with measuring(model):
+            errors = per_example(
+                of_batch,
+                data,
+                split,
+                index=index,
+                seed=0,
+                cost=1,
+                batch_size=batch_size,
+                device=model.device,
+                label=f"{name} on {data.name} {split}",
+                progress=progress,
+            )
+        value, error = mean_and_error(errors)
+        details = {"code": size} | slice_details(errors, data, split, index, seed=0, cost=1)
+        found.append(Measurement(name, value, error, "", "estimate", len(errors), 0, split, data.name, details))
+    return found
+
+
+class PrincipalComponents:
+    """The leading eigenvectors of the covariance of training images.
+
+    Args:
+        data: whose training images.
+        num: components; not more than pixels.
+    """
+
+    def __init__(self, data: DataModule, num: int) -> None:
+        size = math.prod(data.event_shape)
+        total, products, count = torch.zeros(size).double(), torch.zeros(size, size).double(), 0
+        for batch in data.batches("train", batch_size=5000):
+            x = batch.x.flatten(1)
+            total += x.double().sum(0)
+            products += (x.T @ x).double()  # float32 within a batch: its error is far below that of the data
+            count += len(x)
+        self.mean = total / count
+        _, vectors = torch.linalg.eigh(products / count - self.mean[:, None] * self.mean)
+        self.vectors = vectors[:, -num:]  # [D, num], in increasing order of variance
+
+    def squared_error(self, x: Tensor) -> Tensor:
+        """The sum over pixels of the squared difference of images and their projections: [B, *event_shape] -> [B]."""
+        centred = x.cpu().double().flatten(1) - self.mean
+        return (centred.square().sum(1) - (centred @ self.vectors).square().sum(1)).clamp(min=0)

@@ -1,0 +1,61 @@
+"""Conditional VAE (Kingma et al. 2014, https://arxiv.org/abs/1406.5298, section 2.2; Sohn et al. 2015).
+
+    elbo(x given y) = E_q(z given x, y)[log p(x given z, y)] - KL(q(z given x, y) || p(z)),    p(z) = N(0, I)
+
+z need not tell the class y, and what is left of an image without its class is its style: slant, width, size.
+
+Density: lower bound of log p(x given y); one pass. Importance sampling tightens it.
+Sampling: exact; one pass of the decoder.
+Differs from the papers: labels are always given (the first infers absent ones, the second conditions on images); the
+networks and likelihoods are those of `zoo.vae.vae`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Normal
+
+from zoo.capabilities import Conditional
+from zoo.config import Between, ImageShape, Size
+from zoo.nn.discretized_logistic import DiscretizedLogistic
+from zoo.random import Streams
+from zoo.vae.vae import VAE
+
+
+class ConditionalVAE(Conditional, VAE):
+    """A VAE whose encoder and decoder are told the class.
+
+    Args:
+        num_classes: labels lie in {0, ..., num_classes - 1}.
+        event_shape, latent_dim, channels, hidden, likelihood, min_scale: see `VAE`.
+    """
+
+    def __init__(
+        self,
+        num_classes: Size = 10,
+        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        latent_dim: Size = 32,
+        channels: Size = 48,
+        hidden: Size = 256,
+        likelihood: Literal["bernoulli", "discretized-logistic"] = "bernoulli",
+        min_scale: Annotated[float, Between(1e-9, 1e3)] = 0.001,
+    ) -> None:
+        super().__init__(event_shape, latent_dim, channels, hidden, likelihood, min_scale)
+        self.save_hyperparameters()
+        self.num_classes = num_classes
+        # added to the hidden layer of each: a layer over the image or the code and the class, one-hot, side by side
+        self.encoder_classes = nn.Embedding(num_classes, hidden)
+        self.decoder_classes = nn.Embedding(num_classes, hidden)
+
+    def _posterior(self, x: Tensor, labels: Tensor) -> Normal:  # type: ignore[override]
+        features = self.encoder[:-2](x) + self.encoder_classes(labels)
+        return self._gaussian(self.encoder[-2:](features))
+
+    def _pixels(self, z: Tensor, labels: Tensor) -> Bernoulli | DiscretizedLogistic:  # type: ignore[override]
+        features = self.decoder[:1](z) + self.decoder_classes(labels)
+        return self._likelihood(self.decoder[1:](features))
+
+    def draw_given(self, streams: Streams, labels: Tensor) -> Tensor:
+        return self._draw(streams, labels=labels)
