@@ -37,14 +37,15 @@ class Evaluation:
         draws: of the dequantisation noise or of the code, per example.
         num: samples from the model, images of the reference, training images of the floor.
         seed: of every draw.
-        extractor: a classifier of the zoo by name, `inception`, or `inception:FILE`.
+        extractor: a classifier of the zoo by name, `inception`, or `inception:FILE`; by default, the classifier that was
+            trained on the same data, else `lenet-mnist`.
     """
 
     k: int = 5000
     draws: int = 10
     num: int = 10_000
     seed: int = 0
-    extractor: str = "lenet-mnist"
+    extractor: str | None = None
 
 
 def evaluate(
@@ -199,7 +200,7 @@ def _quality_of(
         itself = extractor or ClassifierFeatures(model, type(model).__name__)
         return lambda num: quality_floor(data, itself, num=num, **options)
     assert isinstance(model, GenerativeModel)
-    network = extractor or load_extractor(settings.extractor, model.device)
+    network = extractor or load_extractor(settings.extractor or default_extractor(data.name), model.device)
 
     def measure(num: int) -> list[Measurement]:
         generator = torch.Generator().manual_seed(settings.seed)

@@ -173,6 +173,15 @@ def _digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def default_extractor(data: str) -> str:
+    """Name of the classifier of the zoo that was trained on a data set, or that of MNIST where there is none."""
+    from zoo.catalog import Zoo
+    from zoo.registry import registry
+
+    classifiers = Zoo.list(capability="Classifier")
+    return next((name for name in classifiers if registry()[name].data == data), "lenet-mnist")
+
+
 def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
     """An extractor by name: a classifier of the zoo (whatever `Zoo.load` takes), `inception`, or `inception:FILE`.
 
