@@ -15,7 +15,7 @@ from zoo.distributed import share
 from zoo.errors import ConfigError
 from zoo.metrics.classification import accuracy
 from zoo.metrics.examples import Index, check_shapes, measuring
-from zoo.metrics.extractors import ClassifierFeatures, Extractor, load_extractor
+from zoo.metrics.extractors import ClassifierFeatures, Extractor, default_extractor, load_extractor
 from zoo.metrics.likelihood import nll
 from zoo.metrics.measurement import Measurement
 from zoo.metrics.quality import NEIGHBOURS, evaluate_quality, quality_floor
