@@ -32,7 +32,8 @@ def test_the_metadata_of_a_card_survive_the_hubs_own_reading(name: str) -> None:
         assert (result.metric_type, result.metric_value) == (number["name"], number["value"])
         assert (result.dataset_name, result.dataset_split) == (number["data"], number["split"])
         assert (result.metric_args["n"], result.metric_args["error"]) == (number["n"], number["error"])
-    assert data.datasets == (None if "binarized" in name else "ylecun/mnist")
+    expected = "zalando-datasets/fashion_mnist" if "fashion" in name else "ylecun/mnist"
+    assert data.datasets == (None if "binarized" in name else expected)
 
 
 @pytest.mark.parametrize("name", records.shipped_names())
