@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_runs
 import torch
 from huggingface_hub import ModelCard
 
@@ -162,6 +163,22 @@ def test_whatever_fails_while_overwriting_the_old_one_stays(
     else:
         Zoo.save(MODELS["made"](), folder, overwrite=True)
         assert calls == 9 and type(Zoo.load(f"local-dir:{folder}")) is MADE
+
+
+def test_a_kill_while_overwriting_leaves_the_old_one_and_says_where(folder: Path) -> None:
+    """Between the rename of the old folder and that of the new one, where there is none for a moment."""
+
+    def work() -> None:
+        tiny_runs.die_at_call(Path, "rename", 2)
+        Zoo.save(MODELS["made"](), folder, overwrite=True)
+
+    assert tiny_runs.child(work)
+    with pytest.raises(
+        CheckpointError, match=r"it does not exist, and a save that was killed has left .*\.old-"
+    ) as error:
+        Zoo.load(f"local-dir:{folder}")
+    next(folder.parent.glob(".vae-digits.old-*")).rename(folder)
+    assert isinstance(Zoo.load(f"local-dir:{folder}"), VAE) and "\n" not in str(error.value)
 
 
 def test_update_puts_numbers_pictures_and_a_card(folder: Path) -> None:

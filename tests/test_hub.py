@@ -115,6 +115,23 @@ def test_what_the_hub_does_not_have_or_show(source: str, words: str, hub: Hub, t
     assert len(hub.requests) == 1  # an answer is not asked for twice
 
 
+def test_a_token_that_does_not_suffice_is_named(
+    hub: Hub, user: str, folder: Path, tiny_files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """403 from a repository whose conditions were not accepted, 401 from a token that is none (any more)."""
+    hub.add("other/gated", tiny_files, gated=set())
+    hub.add("user/made", tiny_files)
+    with pytest.raises(DownloadError, match="is gated; accept its conditions"):
+        Zoo.load("hf-hub:other/gated")
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    with pytest.raises(DownloadError, match=r"config.json was refused: .*log in again with `hf auth login`") as error:
+        Zoo.load("hf-hub:user/made")
+    assert "\n" not in str(error.value) and "hf_expired" not in str(error.value)
+    with pytest.raises(UploadError, match=r"was refused; log in with `hf auth login`") as error:
+        Zoo.push(folder, "user/made")
+    assert "\n" not in str(error.value) and hub.count("PUT|preupload|commit") == 0
+
+
 def test_gated_and_private_repositories_load_with_a_token(
     hub: Hub, user: str, tiny_checkpoint: Path, tiny_files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +311,15 @@ def test_push_all_pins_every_commit_and_goes_on_where_it_stopped(
     hub.add("org/made-a", {})
     shutil.rmtree(catalog)
     assert is_same(Zoo.load("made-a"), tiny_checkpoint)  # the pinned commit, not the newest
+    hub.requests.clear()
+    assert is_same(Zoo.load("made-a"), tiny_checkpoint) and Zoo.info("made-a").recipe and hub.requests == []
+
+
+def test_push_all_leaves_out_nothing(hub: Hub, user: str, catalog: Path) -> None:
+    shutil.copytree(catalog / "made-a", catalog / "made-new")
+    with pytest.raises(ConfigError, match="made-new: is not in the registry; nothing was sent"):
+        list(Zoo.push_all("org"))
+    assert hub.requests == []
 
 
 def test_a_registered_name_is_pushed_only_as_registered(hub: Hub, user: str, catalog: Path) -> None:

@@ -37,7 +37,7 @@ def test_damaged_downloads_are_noticed_and_repaired(kind: str, num: int, hub: Hu
         value = draw.randrange(size if kind == "truncate" else 8 * size)
         hub.faults.append(Fault(kind, f"GET .*/made-{number}/.*/{name}", value, times=1))
         cases.append((number, name))
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(25) as pool:  # the client sleeps a second after each that is cut short
         folders = list(pool.map(lambda case: client.fetch(f"user/made-{case[0]}", "main", (case[1],)), cases))
     for (number, name), folder in zip(cases, folders, strict=True):
         assert is_whole(folder, tiny_files, (name,)) and hub.count(f"GET .*/made-{number}/.*/{name}") >= 2
@@ -58,7 +58,7 @@ def test_a_server_that_always_sends_other_bytes_is_refused_until_it_is_repaired(
 ) -> None:
     hub.add("user/made", tiny_files)
     hub.faults = [Fault("replace", "GET .*safetensors")]
-    monkeypatch.setattr(client, "PATIENCE", 3.0)
+    monkeypatch.setattr(client, "PATIENCE", 1.0)
     with pytest.raises(DownloadError, match=r"model.safetensors is damaged .* other bytes than promised"):
         Zoo.load("hf-hub:user/made")
     with pytest.raises(DownloadError, match=r"model.safetensors is damaged"):
@@ -68,7 +68,7 @@ def test_a_server_that_always_sends_other_bytes_is_refused_until_it_is_repaired(
     Zoo.load("hf-hub:user/made")
 
 
-@pytest.mark.parametrize("name", LOADED)
+@pytest.mark.parametrize("name", [*LOADED, "recipe.yaml"])
 def test_files_damaged_in_the_cache_are_fetched_again_once(
     name: str, hub: Hub, tiny_files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,7 +79,7 @@ def test_files_damaged_in_the_cache_are_fetched_again_once(
     (folder / name).resolve().write_bytes(damaged)
     hub.requests.clear()
     Zoo.load(f"hf-hub:user/made@{commit}")
-    assert is_whole(folder, tiny_files) and hub.count("^GET") == hub.count(f"^GET .*{name}") == 1
+    assert is_whole(folder, tiny_files, (*LOADED, name)) and hub.count("^GET") == hub.count(f"^GET .*{name}") == 1
     hub.requests.clear()
     Zoo.load(f"hf-hub:user/made@{commit}")
     assert hub.requests == []
@@ -95,7 +95,7 @@ def test_files_damaged_in_the_cache_are_fetched_again_once(
 def test_a_third_of_all_requests_fails(hub: Hub, tiny_files: Files) -> None:
     """Half of the failures are answers 503, half dropped connections."""
     hub.faults = [Fault("status", value=503, rate=1 / 6), Fault("drop", rate=1 / 5)]
-    for number in range(16):
+    for number in range(8):
         hub.add(f"user/made-{number}", tiny_files)
 
     def fetch(number: int) -> str:
@@ -104,14 +104,14 @@ def test_a_third_of_all_requests_fails(hub: Hub, tiny_files: Files) -> None:
         except DownloadError as error:
             return str(error)
 
-    with ThreadPoolExecutor(16) as pool:
-        results = list(pool.map(fetch, range(16)))
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(fetch, range(8)))
     hub.faults = []
     for number, result in enumerate(results):
         is_told = "try again" in result and "\n" not in result
         assert is_told or is_whole(Path(result), tiny_files)
         assert is_whole(client.fetch(f"user/made-{number}", "main"), tiny_files)
-    assert sum("/snapshots/" in result for result in results) >= 12
+    assert sum("/snapshots/" in result for result in results) >= 6
 
 
 def test_a_server_that_is_gone(hub: Hub, tiny_files: Files) -> None:
@@ -188,7 +188,7 @@ def test_killed_downloads_leave_a_cache_that_works(hub: Hub, tiny_files: Files, 
     repos = [f"user/made-{number}" for number in range(21)]
     for repo in repos:
         hub.add(repo, tiny_files)
-    hub.faults = [Fault("slow", "GET", 0.02)]
+    hub.faults = [Fault("slow", "GET", 0.01)]
     assert int(run("kill", *repos)) >= 10  # the others had finished
     hub.faults = []
     left = list(hub_cache.glob("*/blobs/*.incomplete"))

@@ -261,8 +261,10 @@ class Zoo:
         Repeated after an interruption it goes on: what lies there unchanged is not sent again.
 
         Raises:
-            ZooError: as `push`, or the registry cannot be written.
+            ZooError: as `push`, or a folder is not in the registry, or it cannot be written.
         """
+        if unknown := sorted(set(records.shipped_names()) - registry().keys()):
+            raise ConfigError(f"{unknown[0]}: is not in the registry; nothing was sent, run `python -m zoo.registry`")
         for name in sorted(registry().keys() & records.shipped_names()):
             pushed = Zoo.push(name, f"{namespace}/{name}", private=private)
             records.pin(name, f"{namespace}/{name}", pushed.commit)

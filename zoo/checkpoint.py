@@ -16,6 +16,7 @@ puts it in its place with a rename.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib
 import inspect
@@ -83,7 +84,9 @@ def member(folder: Path, name: str, inside: Path | None = None) -> Path:
     """The path of a file of the folder, refused where a symbolic link leads out of `inside` (by default the folder)."""
     path = folder / name
     if not path.exists():
-        state = "does not exist" if not folder.exists() else f"has no {name}"
+        state = f"has no {name}" if folder.exists() else "does not exist"
+        if not folder.exists() and (left := sorted(folder.parent.glob(f".{glob.escape(folder.name)}.old-*"))):
+            state += f", and a save that was killed has left {left[0]}, which can be renamed to it"
         if pickles := sorted(file.name for file in folder.glob("*") if file.suffix in _PICKLES):
             state += f" and {brief(pickles[0])} is a pickle, which could run code and is never opened"
         raise CheckpointError(f"{folder}: expected a checkpoint folder with {name}, but it {state}; check the path")
@@ -229,7 +232,9 @@ def save(
     measurements: Iterable[Any] = (),
     dtype: Literal["float32", "float16"] = "float32",
 ) -> Path:
-    """Write `model` as a checkpoint folder: all of it or, whatever happens, nothing.
+    """Write `model` as a checkpoint folder: all of it or, whatever fails, nothing.
+
+    A kill between the two renames at its end leaves no folder, and the old one beside it under a name with a dot.
 
     Args:
         folder: refused if it exists, unless `overwrite` is set and it holds nothing but a checkpoint.

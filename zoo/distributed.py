@@ -33,7 +33,7 @@ from zoo.errors import ConfigError, ZooError
 _LOST = "another process of this command failed; see what it says"
 
 
-def launcher(num_nodes: int = 1) -> ClusterEnvironment | None:
+def launcher(num_nodes: object = 1) -> ClusterEnvironment | None:
     """What started this process as one of several, `torchrun` or SLURM's `srun`; None where Lightning may look itself.
 
     A job of SLURM has a number of tasks, but only `srun` starts them: what its batch script or an interactive shell
@@ -48,7 +48,7 @@ def launcher(num_nodes: int = 1) -> ClusterEnvironment | None:
     if "SLURM_JOB_ID" not in os.environ:
         return None
     if not _is_started_by_srun():
-        if num_nodes > 1:
+        if num_nodes != 1:
             raise ConfigError(
                 f"trainer: num_nodes={num_nodes} needs a process for each device of every node, and only srun starts "
                 "them; put srun before the command"

@@ -164,17 +164,26 @@ def _state(repo: str, name: str, revision: str) -> str:
     path = try_to_load_from_cache(repo, name, revision=revision)
     try:
         return ("whole" if _is_whole(Path(path)) else "damaged") if isinstance(path, str) else "missing"
-    except FileNotFoundError:  # removed meanwhile
+    except OSError:  # removed meanwhile, or not to be read
         return "missing"
+
+
+def _unsound(repo: str, revision: str, files: Sequence[str]) -> tuple[str, str] | None:
+    """The first file of which the cache has not what it must, and its state; it may have no recipe."""
+    for name in (*files, RECIPE):
+        if (state := _state(repo, name, revision)) == "damaged" or (state == "missing" and name != RECIPE):
+            return name, state
+    return None
 
 
 def _cached(repo: str, revision: str, files: Sequence[str]) -> Path | None:
     """The folder in the cache, if all files are there and whole."""
     from huggingface_hub import try_to_load_from_cache
 
-    if any(_state(repo, name, revision) != "whole" for name in files):
+    if _unsound(repo, revision, files):
         return None
-    return Path(str(try_to_load_from_cache(repo, files[0], revision=revision))).parent
+    path = try_to_load_from_cache(repo, files[0], revision=revision)
+    return Path(path).parent if isinstance(path, str) else None
 
 
 def _sweep(blobs: Path) -> None:
@@ -216,11 +225,10 @@ def _absence(exc: Exception, repo: str, commit: str, files: Sequence[str]) -> st
     """Which file is not there, why not, and what to do."""
     from huggingface_hub import constants
 
-    states = {name: _state(repo, name, commit) for name in files}
-    name = next((name for name, state in states.items() if state != "whole"), files[0])
+    name, state = _unsound(repo, commit, files) or (files[0], "missing")
     if isinstance(exc, OSError) and exc.errno is not None:
         return f"{name} cannot be written to {constants.HF_HUB_CACHE}: {exc.strerror}; make room or set HF_HUB_CACHE"
-    place = "is damaged in the cache" if states[name] == "damaged" else "is not in the cache"
+    place = "is damaged in the cache" if state == "damaged" else "is not in the cache"
     return f"{name} {place} and {_silence(exc)}; {_REMEDY}"
 
 

@@ -72,7 +72,7 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
     if str(options.get("precision", "")).startswith("16"):
         raise ConfigError("trainer: precision 16 is not used here, since it scales losses; take bf16-mixed")
     _quieten()
-    folder = Path(folder)
+    folder, num_nodes = Path(folder), options.get("num_nodes", 1)
     ours: list[Callback] = [LogMeans()]
     if sample_grids:
         ours.append(SampleGrid(folder / "samples"))  # before the averaging callback: it sees averaged weights
@@ -90,7 +90,7 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
         "use_distributed_sampler": False,  # the data layer stripes batches itself, so that n processes equal one
         "enable_model_summary": False,
         "enable_progress_bar": progress,
-        "plugins": [AtomicCheckpointIO(), *filter(None, [launcher(int(options.get("num_nodes", 1)))])],
+        "plugins": [AtomicCheckpointIO(), *filter(None, [launcher(num_nodes)])],
         "profiler": _NoProfiler(),
         "default_root_dir": folder,
         **options,
