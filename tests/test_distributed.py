@@ -22,7 +22,7 @@ from torch import Tensor
 
 from zoo.catalog import Zoo
 from zoo.distributed import gather, join, launcher, share
-from zoo.errors import ConfigError, ZooError
+from zoo.errors import ConfigError
 from zoo.training import Trainer
 from zoo.training.recipe import build_model, fit
 
@@ -123,7 +123,14 @@ def commands(folder: Path) -> dict[str, list[str]]:
         "evaluate": ["evaluate", tiny, "--json"],
         "write": ["evaluate", tiny, "--write"],
         "finetune": [*tune, "--data", f"{folder}/own.npy", "--out", f"{folder}/tuned"],
+        **(QUALITY if os.environ.get("ZOO_DATA") else {}),
     }
+
+
+QUALITY = {
+    name: ["evaluate", name, "--only", group, "--num", "301", "--slice", "--json"]
+    for name, group in (("gan-mnist", "quality"), ("lenet-mnist", "accuracy"))
+}
 
 
 @pytest.fixture(scope="module", params=[by_torchrun, by_slurm])
@@ -183,20 +190,11 @@ def test_shared_fine_tuning_measures_once_and_records_the_same_numbers(one: Path
     assert distance(weights, Zoo.load(f"local-dir:{one / 'tuned'}").state_dict()) < 1e-3 * distance(weights, start)
 
 
-def test_shared_sample_quality(real_data: str, tmp_path: Path) -> None:
-    words = {
-        name: ["evaluate", name, "--only", group, "--num", "301", "--slice", "--json"]
-        for name, group in (("gan-mnist", "quality"), ("lenet-mnist", "accuracy"))
-    }
-    for folder in ("one", "two"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "one/commands.json").write_text(json.dumps(words))
-    tiny_runs.together(tmp_path / "one")
-    run_together(by_torchrun, tmp_path / "two", words)
-    for name in words:
-        ours, theirs = ((tmp_path / folder / f"{name}.out").read_text() for folder in ("one", "two"))
+def test_shared_sample_quality(real_data: str, one: Path, two: Path) -> None:
+    for name in QUALITY:
+        ours, theirs = ((folder / f"{name}.out").read_text() for folder in (one, two))
         same_numbers(theirs, ours, {"fid": 1e-4, "kid": 1e-4})
-    assert "fid " in numbers((tmp_path / "two/gan-mnist.out").read_text())
+    assert "fid " in numbers((two / "gan-mnist.out").read_text())
 
 
 def test_one_process_has_it_all() -> None:
@@ -292,7 +290,7 @@ def test_what_fails_in_the_first_process_fails_in_all(one: Path, tmp_path: Path)
     said = [said_by(process) for process in processes]
     raised = [json.loads(path.read_text()) for path in (tmp_path / "0.json", tmp_path / "1.json")]
     first, other = raised
-    assert len(first) == len(other) == 13, said
+    assert len(first) == 13 and len(other) == 14, said
     for name, words in {
         "folder": "exists already; choose another folder",
         "run": "a run is there already; resume it",
@@ -309,7 +307,9 @@ def test_what_fails_in_the_first_process_fails_in_all(one: Path, tmp_path: Path)
         assert words in other[name][1] and "\n" not in other[name][1], other[name]
         assert first[name][0] == other[name][0] != "OSError" or name == "finetune"
     assert other["other"] == ["ZooError", f"the first process of this command failed: OSError [Errno 28] {FULL}"]
-    assert first["log"][0] == "OSError" and "another process of this command failed" in other["log"][1]
+    assert first["log"][0] == "OSError"  # with which it ended
+    for name in ("log", "gather"):
+        assert other[name] == ["ZooError", "another process of this command failed; see what it says"]
     assert not (tmp_path / "export").exists()
 
 
@@ -319,20 +319,6 @@ def said_by(process: subprocess.Popen[str]) -> str:
     except subprocess.TimeoutExpired:
         process.kill()
         return f"still waiting: {process.communicate()[0]}"
-
-
-def test_a_process_that_loses_the_others_says_so() -> None:
-    code = (
-        "import os, torch, zoo.distributed as d\n"
-        "d.join()\n"
-        "d.gather(torch.ones(2), 4)\n"  # both are there
-        "if d.is_leader(): os._exit(3)\n"
-        "d.gather(torch.ones(2), 4)\n"
-    )
-    first, second = by_slurm(["-c", code])
-    said, _ = second.communicate(timeout=120)
-    first.communicate()
-    assert second.returncode == 1 and f"{ZooError.__name__}: another process of this command failed" in said
 
 
 def test_the_command_is_a_module_that_torchrun_can_start() -> None:
