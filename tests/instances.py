@@ -21,7 +21,9 @@ from zoo.autoregressive.nade import NADE
 from zoo.autoregressive.raster import RasterOrder
 from zoo.capabilities import ClosedForm, ZooModule
 from zoo.classifier.lenet import LeNet
+from zoo.density.causal_gaussian import CausalGaussian
 from zoo.density.gaussian import Gaussian
+from zoo.density.memoriser import Memoriser
 from zoo.density.mixture import BernoulliMixture
 from zoo.gan.gan import GAN
 from zoo.vae.autoencoder import Autoencoder
@@ -112,8 +114,11 @@ INSTANCES = [
         _one_pass,
     ),
     Instance(BernoulliMixture, {"event_shape": [2, 2, 2], "num_components": 3, "prior": 0.5}, 2),
+    Instance(Memoriser, {"event_shape": [1, 3, 3], "memory": "Digits", "num_levels": 4}, 2),
     Instance(Gaussian, {"event_shape": [2]}, None),
     Instance(Gaussian, {"event_shape": [1, 2, 3], "levels": 256, "logit": 1e-4, "jitter": 0.1}, 256),
+    Instance(CausalGaussian, {"event_shape": [3, 4, 3], "window": 1, "levels": 256}, 256),
+    Instance(CausalGaussian, {"event_shape": [2, 1, 1]}, None),
     Instance(VAE, {"event_shape": [1, 4, 4], "latent_dim": 1, "channels": 4, "hidden": 8}, 2),
     Instance(VAE, {"event_shape": [2, 4, 8], "latent_dim": 2, "channels": 4, "hidden": 8, "likelihood": LOGISTIC}, 256),
     Instance(

@@ -134,7 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true")
 
     reproduce = command("reproduce", _reproduce, "recompute a table of the literature from the checkpoints")
-    reproduce.add_argument("table", help="mnist-nll, mnist-fid or taxonomy")
+    reproduce.add_argument("table", help="mnist-nll, cifar10-bpd, mnist-fid or taxonomy")
+    reproduce.add_argument("--k", type=int, help="importance samples per image, in place of those that take minutes")
     reproduce.add_argument(
         "--recorded", action="store_true", help="what the checkpoints record, without recomputing it"
     )
@@ -492,7 +493,7 @@ def _reproduce(options: argparse.Namespace) -> None:
     from zoo.metrics.tables import reproduce
 
     device = join(options.device)
-    table = reproduce(options.table, recompute=not options.recorded, on_slice=options.slice, device=device)
+    table = reproduce(options.table, recompute=not options.recorded, k=options.k, on_slice=options.slice, device=device)
     if not is_leader():
         return
     _print_json(table.to_dict()) if options.json else print(table)

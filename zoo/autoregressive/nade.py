@@ -6,18 +6,19 @@
 https://proceedings.mlr.press/v15/larochelle11a.html, https://arxiv.org/abs/1605.02226. Training may shift the images,
 with the shift as an input (Jun et al. 2020): see `zoo.nn.shift`.
 
-Density: exact, O(D H); h changes only after a pixel that is on, so it is computed for these alone.
-Sampling: exact, O(D H), likewise.
+Density: exact, O(D H), by blocks of pixels; h changes only after a pixel that is on, so it is computed for these alone.
+Sampling: exact, O(D H), likewise, pixel by pixel.
 Differs from the paper: shifted images; dropout; Adam with averaged weights.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from zoo.autoregressive.raster import RasterOrder, log_likelihood
@@ -26,9 +27,7 @@ from zoo.nn.dropout import dropout
 from zoo.nn.shift import num_shifts, shift
 from zoo.random import Streams
 
-warnings.filterwarnings("ignore", "Sparse (CSR tensor support is in beta|invariant checks are)", UserWarning)
-
-BLOCK = 32  # terms of a cumulative sum that one matrix product adds up; any number gives the same sums
+BLOCK = 16  # pixels of which one matrix product takes the states; any number gives the same logits
 
 
 class NADE(RasterOrder):
@@ -68,25 +67,12 @@ class NADE(RasterOrder):
             none = num_shifts(self.max_shift) // 2  # its row stays zero
             biases = biases + F.embedding(shifts, self.shift_biases, padding_idx=none)
         hidden_bias, bias = biases.split([len(self.hidden_bias), self.size], -1)
-        # state e of an image: h after e pixels that are on
-        count = x.long().cumsum(1)
-        image, pixel = x.nonzero(as_tuple=True)
-        num_states = BLOCK * (int(count.max()) // BLOCK + 1)
-        events = torch.full((num_states, len(x)), self.size, device=x.device)  # none, unless
-        events[count[image, pixel], image] = pixel
-        terms = F.embedding(events, F.pad(self.weight, (0, 0, 0, 1)))  # [E, B, H]
-        states = (hidden_bias + cumulative(terms)).sigmoid()
-        states = states * dropout(torch.ones_like(states[0]), self.dropout, streams)
-        # the logit of a pixel takes the state before it: one entry of the matrix of all states by all pixels
-        state = (count - x.long()) * len(x) + torch.arange(len(x), device=x.device)[:, None]
-        order = state.flatten().argsort(stable=True)
-        ends = F.pad(state.flatten().bincount(minlength=num_states * len(x)).cumsum(0), (1, 0))
-        shape = (num_states * len(x), self.size)
-        pattern = torch.sparse_csr_tensor(
-            ends, order % self.size, torch.zeros_like(order, dtype=states.dtype), shape, check_invariants=False
-        )
-        chosen = torch.sparse.sampled_addmm(pattern, states.flatten(0, 1), self.output.T, beta=0.0).values()
-        return torch.zeros_like(chosen).scatter(0, order, chosen).view_as(x) + bias
+        keep = dropout(hidden_bias.new_ones(len(x), len(self.hidden_bias)), self.dropout, streams) if streams else None
+        short = -self.size % BLOCK
+        padded = (F.pad(weight, (0, 0, 0, short)) if short else weight for weight in (self.weight, self.output))
+        with torch.autocast(self.device.type, enabled=False):
+            logits = _Scan.apply(F.pad(x, (0, short)), hidden_bias.expand(len(x), -1), *padded, keep)
+        return logits[:, : self.size] + bias
 
     def logits(self, x: Tensor) -> Tensor:
         return self._logits(x)
@@ -94,8 +80,7 @@ class NADE(RasterOrder):
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
         """log p(x given its shift), with dropout."""
         x, shifts = shift(x, self.max_shift, streams) if self.max_shift else (x, None)
-        with torch.autocast(self.device.type, enabled=False):  # sparse products have no half precision
-            return log_likelihood(self._logits(x, shifts, streams), x).sum(-1)
+        return log_likelihood(self._logits(x, shifts, streams if self.dropout else None), x).sum(-1)
 
     def scan(self, uniforms: Tensor) -> Tensor:
         u = uniforms.T.contiguous()  # [D, B], so that a pixel is a row
@@ -110,9 +95,55 @@ class NADE(RasterOrder):
         return x.T
 
 
-def cumulative(terms: Tensor) -> Tensor:
-    """Sums over the first dimension up to each place, [N, ...] with N a multiple of BLOCK: as matrix products."""
-    blocks = terms.reshape(-1, BLOCK, terms[0].numel())
-    sums = torch.ones(BLOCK, BLOCK, device=terms.device).tril() @ blocks
-    before = F.pad(sums[:-1, -1:], (0, 0, 0, 0, 1, 0)).cumsum(0)
-    return (sums + before).view_as(terms)
+class _Scan(torch.autograd.Function):
+    """V_d sigmoid(a + W_<d x_<d) of every pixel d: x [B, D], a [B, H], W [D, H], V [D, H] -> [B, D].
+
+    D is a multiple of BLOCK. In a block, the states of all images lie below each other: an image has one at the first
+    pixel, and one more after each pixel that is on. All their products with V are taken, and each pixel picks its own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, a: Tensor, weight: Tensor, output: Tensor, keep: Tensor | None) -> Tensor:
+        blocks = x.view(len(x), -1, BLOCK)
+        begins = F.pad(x[:, :-1], (1, 0)).view_as(blocks).long()
+        begins[..., 0] = 1  # where a new state begins: [B, K, BLOCK]
+        counts = begins.sum(2)
+        starts = counts.cumsum(0) - counts  # rows of earlier images in the block
+        row = begins.cumsum(2) - 1 + starts[..., None]  # the state of each pixel
+        _, image, place = begins.transpose(0, 1).nonzero(as_tuple=True)
+        images, places = image.split(sizes := counts.sum(0).tolist()), place.split(sizes)
+        within = torch.arange(BLOCK, device=x.device)
+        a, logits, states = a.clone(), torch.empty_like(blocks), []
+        for k, (w, v) in enumerate(zip(weight.split(BLOCK), output.split(BLOCK), strict=True)):
+            before = blocks[:, k].index_select(0, images[k]) * (within < places[k][:, None])
+            h = a.index_select(0, images[k]).addmm_(before, w).sigmoid_()  # [rows, H]
+            kept = h if keep is None else h * keep[images[k]]
+            logits[:, k] = (kept @ v.T).gather(0, row[:, k])
+            a.addmm_(blocks[:, k], w)
+            states.append((h, before))
+        ctx.save_for_backward(weight, output)
+        ctx.rest = blocks, keep, row, starts, images, states
+        return logits.flatten(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        weight, output = ctx.saved_tensors
+        blocks, keep, row, starts, images, states = ctx.rest
+        gradient = gradient.reshape_as(blocks)
+        to_weight, to_output = torch.empty_like(weight), torch.empty_like(output)
+        to_a = weight.new_zeros(len(blocks), weight.shape[1])
+        for k in reversed(range(blocks.shape[1])):
+            part, (h, before) = slice(k * BLOCK, (k + 1) * BLOCK), states[k]
+            chosen = gradient.new_zeros(len(h), BLOCK).scatter_(0, row[:, k], gradient[:, k])
+            to_h = chosen @ output[part]
+            if keep is not None:
+                to_h *= (factor := keep[images[k]])
+                torch.mm(chosen.T, h * factor, out=to_output[part])
+            else:
+                torch.mm(chosen.T, h, out=to_output[part])
+            to_state = torch.ops.aten.sigmoid_backward(to_h, h)
+            torch.mm(blocks[:, k].T, to_a, out=to_weight[part])
+            to_weight[part].addmm_(before.T, to_state)
+            to_a += F.embedding_bag(torch.arange(len(h), device=h.device), to_state, starts[:, k], mode="sum")
+        return None, to_a, to_weight, to_output, None

@@ -12,6 +12,7 @@ Differs from the paper: nothing.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Annotated
 
 import torch
@@ -22,8 +23,77 @@ from zoo.config import Between, Size
 from zoo.errors import ZooError
 from zoo.random import Source, Streams, randn
 
+Levels = Annotated[int, Between(2, 2**16)] | None
+Logit = Annotated[float, Between(1e-12, 0.499)] | None
+Jitter = Annotated[float, Between(0, 1e6)]
 
-class Gaussian(ClosedForm, Dequantized):
+
+class GaussianDensity(ClosedForm, Dequantized):
+    """A Gaussian on the data or on their logits, whatever the form of its covariance.
+
+    Attributes:
+        size: D.
+        logit, jitter: as in `Gaussian`.
+    """
+
+    loc: Tensor
+    size: int
+    logit: float | None
+    jitter: float
+
+    @abstractmethod
+    def whiten(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Standard normal z of y - mu, both [B, D], and log |det dz/dy|, a scalar."""
+
+    @abstractmethod
+    def colour(self, z: Tensor) -> Tensor:
+        """The y - mu of z, both [B, D]."""
+
+    @abstractmethod
+    def fit_covariance(self, covariance: Tensor) -> bool:
+        """Sets the parameters from the covariance of the data [D, D], float64; whether that can be done."""
+
+    def _transform(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """y [B, D] and log |det dy/dx| [B]."""
+        x = x.flatten(1)
+        if self.logit is None:
+            return x, x.new_zeros(len(x))
+        # a and 1 - a, each by itself: a difference from 1 would keep few digits near white
+        log_a, log_b = ((self.logit + (1 - 2 * self.logit) * part).log() for part in (x, 1 - x))
+        return log_a - log_b, (math.log(1 - 2 * self.logit) - log_a - log_b).sum(1)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        y, ladj = self._transform(x)
+        z, log_det = self.whiten(y - self.loc)
+        return -0.5 * z.square().sum(1) + log_det - 0.5 * self.size * math.log(2 * math.pi) + ladj
+
+    def draw(self, streams: Streams) -> Tensor:
+        z = randn((len(streams), self.size), streams, self.device)
+        x = self.loc + self.colour(z)
+        if self.logit is not None:
+            x = (x.sigmoid() - self.logit) / (1 - 2 * self.logit)
+        if self.levels is not None:  # back to the grey levels, the inverse of dequantisation
+            x = (x * self.levels).floor().clamp(0, self.levels - 1) / (self.levels - 1)
+        return x.view(-1, *self.event_shape)
+
+    def gather(self, x: Tensor, *, generator: Source = None) -> dict[str, Tensor]:
+        y = self._transform(self.dequantize(x, generator=generator))[0].double()
+        return {"count": y.new_tensor(len(y)), "sum": y.sum(0), "outer": y.T @ y}
+
+    def finish(self) -> None:
+        mean = self.statistics["sum"] / self.statistics["count"]
+        covariance = self.statistics["outer"] / self.statistics["count"] - mean.outer(mean)
+        covariance.diagonal().add_(self.jitter)
+        if not self.fit_covariance(covariance):
+            name, count = type(self).__name__, int(self.statistics["count"])
+            raise ZooError(
+                f"{name}: expected examples that vary in all {self.size} dimensions, found {count} with a covariance "
+                f"that has no inverse; fit it to more examples, or to a model with jitter (now {self.jitter})"
+            )
+        self.loc.copy_(mean)
+
+
+class Gaussian(GaussianDensity):
     """A Gaussian with full covariance, on the data or on their logits.
 
     Args:
@@ -33,15 +103,14 @@ class Gaussian(ClosedForm, Dequantized):
         jitter: added to the variances in the fit, in squared units of y.
     """
 
-    loc: Tensor
     scale_tril: Tensor
 
     def __init__(
         self,
         event_shape: list[Size] = [1, 28, 28],  # noqa: B006
-        levels: Annotated[int, Between(2, 2**16)] | None = None,
-        logit: Annotated[float, Between(1e-12, 0.499)] | None = None,
-        jitter: Annotated[float, Between(0, 1e6)] = 0.0,
+        levels: Levels = None,
+        logit: Logit = None,
+        jitter: Jitter = 0.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -61,46 +130,15 @@ class Gaussian(ClosedForm, Dequantized):
         factor[row, column] = self.scale_tril
         return factor
 
-    def _transform(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """y [B, D] and log |det dy/dx| [B]."""
-        x = x.flatten(1)
-        if self.logit is None:
-            return x, x.new_zeros(len(x))
-        # a and 1 - a, each by itself: a difference from 1 would keep few digits near white
-        log_a, log_b = ((self.logit + (1 - 2 * self.logit) * part).log() for part in (x, 1 - x))
-        return log_a - log_b, (math.log(1 - 2 * self.logit) - log_a - log_b).sum(1)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        y, ladj = self._transform(x)
+    def whiten(self, y: Tensor) -> tuple[Tensor, Tensor]:
         factor = self._cholesky()
-        z = torch.linalg.solve_triangular(factor, (y - self.loc).T, upper=False)  # [D, B]
-        log_det = factor.diagonal().log().sum()
-        return -0.5 * z.square().sum(0) - log_det - 0.5 * self.size * math.log(2 * math.pi) + ladj
+        return torch.linalg.solve_triangular(factor, y.T, upper=False).T, -factor.diagonal().log().sum()
 
-    def draw(self, streams: Streams) -> Tensor:
-        z = randn((len(streams), self.size), streams, self.device)
-        x = self.loc + z @ self._cholesky().T
-        if self.logit is not None:
-            x = (x.sigmoid() - self.logit) / (1 - 2 * self.logit)
-        if self.levels is not None:  # back to the grey levels, the inverse of dequantisation
-            x = (x * self.levels).floor().clamp(0, self.levels - 1) / (self.levels - 1)
-        return x.view(-1, *self.event_shape)
+    def colour(self, z: Tensor) -> Tensor:
+        return z @ self._cholesky().T
 
-    def gather(self, x: Tensor, *, generator: Source = None) -> dict[str, Tensor]:
-        y = self._transform(self.dequantize(x, generator=generator))[0].double()
-        return {"count": y.new_tensor(len(y)), "sum": y.sum(0), "outer": y.T @ y}
-
-    def finish(self) -> None:
-        mean = self.statistics["sum"] / self.statistics["count"]
-        covariance = self.statistics["outer"] / self.statistics["count"] - mean.outer(mean)
-        covariance.diagonal().add_(self.jitter)
+    def fit_covariance(self, covariance: Tensor) -> bool:
         factor, failed = torch.linalg.cholesky_ex(covariance)
-        if failed:
-            count = int(self.statistics["count"])
-            raise ZooError(
-                f"Gaussian: expected examples that vary in all {self.size} dimensions, found {count} with a covariance "
-                f"that has no inverse; fit it to more examples, or to a model with jitter (now {self.jitter})"
-            )
-        row, column = torch.tril_indices(self.size, self.size, device=mean.device)
-        self.loc.copy_(mean)
+        row, column = torch.tril_indices(self.size, self.size, device=factor.device)
         self.scale_tril.copy_(factor[row, column])
+        return not failed
