@@ -18,7 +18,10 @@ from zoo.autoregressive.fvsbn import FVSBN
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.made import MADE
 from zoo.autoregressive.nade import NADE
+from zoo.autoregressive.pixelcnn import PixelCNN
+from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.autoregressive.raster import RasterOrder
+from zoo.autoregressive.rnn import RNN
 from zoo.capabilities import ClosedForm, ZooModule
 from zoo.classifier.lenet import LeNet
 from zoo.density.causal_gaussian import CausalGaussian
@@ -113,6 +116,35 @@ INSTANCES = [
         2,
         _one_pass,
     ),
+    Instance(PixelCNN, {"event_shape": [1, 3, 3], "channels": 6, "num_layers": 2, "hidden": 9}, 2, _one_pass),
+    Instance(
+        PixelCNN,
+        {"event_shape": [1, 2, 4], "channels": 5, "num_layers": 1, "kernel": 5, "max_shift": 1, "dropout": 0.3},
+        2,
+        _one_pass,
+    ),
+    Instance(PixelRNN, {"event_shape": [1, 3, 3], "channels": 4, "num_layers": 2, "hidden": 8}, 2, _one_pass),
+    Instance(
+        PixelRNN,
+        {"event_shape": [1, 2, 4], "layer": "row-lstm", "channels": 4, "num_layers": 1, "max_shift": 1, "dropout": 0.3},
+        2,
+        _one_pass,
+    ),
+    Instance(
+        PixelRNN,
+        {"event_shape": [1, 3, 3], "layer": "diagonal-bilstm", "channels": 4, "num_layers": 2, "max_shift": 1},
+        2,
+        _one_pass,
+    ),
+    Instance(
+        PixelRNN,
+        {"event_shape": [1, 4, 2], "layer": "diagonal-bilstm", "channels": 4, "num_layers": 1, "first_kernel": 3},
+        2,
+        _one_pass,
+    ),
+    Instance(RNN, {"event_shape": [1, 3, 3], "hidden": 5, "num_layers": 2}, 2, _one_pass),
+    Instance(RNN, {"event_shape": [1, 2, 3], "hidden": 4, "window": 4, "forcing": "scheduled"}, 2, _one_pass),
+    Instance(RNN, {"event_shape": [2, 2, 2], "hidden": 4, "num_layers": 1, "forcing": "professor"}, 2, _one_pass),
     Instance(BernoulliMixture, {"event_shape": [2, 2, 2], "num_components": 3, "prior": 0.5}, 2),
     Instance(Memoriser, {"event_shape": [1, 3, 3], "memory": "Digits", "num_levels": 4}, 2),
     Instance(Gaussian, {"event_shape": [2]}, None),

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.autoregressive.raster import RasterOrder, log_likelihood
+from zoo.autoregressive.raster import Augmented
 from zoo.config import Between, Fraction, ImageShape, Shift, Size
 from zoo.errors import ConfigError
 from zoo.nn.dropout import dropout
-from zoo.nn.shift import num_shifts, shift
+from zoo.nn.position import PositionBias
 from zoo.random import Streams
 
 
@@ -56,7 +56,7 @@ class _Layer(nn.Module):
         return v + _gate(for_v), h + self.out(dropout(_gate(for_h), rate, streams))
 
 
-class GatedPixelCNN(RasterOrder):
+class GatedPixelCNN(Augmented):
     """Two stacks of gated, masked convolutions.
 
     Args:
@@ -92,9 +92,7 @@ class GatedPixelCNN(RasterOrder):
         _, height, width = event_shape
         self.above = nn.Conv2d(1, channels, (self.reach + 1, 2 * self.reach + 3), padding=(0, self.reach + 1))
         self.left = nn.Conv2d(1, channels, (1, self.reach + 1))
-        self.position = nn.Parameter(torch.zeros(2 * channels, height, width))
-        if max_shift:
-            self.shift_biases = nn.Parameter(torch.zeros(num_shifts(max_shift), 2 * channels))
+        self.position = PositionBias(2 * channels, height, width, max_shift)
         self.layers = nn.ModuleList(_Layer(channels, kernel) for _ in range(num_layers))
         self.hidden = nn.Conv2d(channels, hidden, 1)
         self.output = nn.Conv2d(hidden, 1, 1)
@@ -103,25 +101,14 @@ class GatedPixelCNN(RasterOrder):
         """v and h before the first layer, [B, C, H, W]."""
         v = self.above(F.pad(x, (0, 0, self.reach + 1, -1)))  # the last row is above nothing
         h = self.left(F.pad(x, (self.reach + 1, -1)))
-        position = self.position[None]
-        if shifts is not None:
-            none = num_shifts(self.max_shift) // 2  # its row stays zero
-            position = position + F.embedding(shifts, self.shift_biases, padding_idx=none)[..., None, None]
-        return v + position[:, : self.channels], h + position[:, self.channels :]
+        above, left = self.position(shifts).chunk(2, 1)
+        return v + above, h + left
 
     def _logits(self, x: Tensor, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:
         v, h = (y.contiguous(memory_format=torch.channels_last) for y in self._begin(x, shifts))
         for layer in self.layers:
             v, h = layer(v, h, self.dropout, streams)
         return self.output(self.hidden(h.relu()).relu()).flatten(1)
-
-    def logits(self, x: Tensor) -> Tensor:
-        return self._logits(x)
-
-    def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
-        """log p(x given its shift), with dropout."""
-        x, shifts = shift(x, self.max_shift, streams) if self.max_shift else (x, None)
-        return log_likelihood(self._logits(x, shifts, streams), x).sum(-1)
 
     def scan(self, uniforms: Tensor) -> Tensor:
         _, height, width = self.event_shape
@@ -130,9 +117,9 @@ class GatedPixelCNN(RasterOrder):
         x = uniforms.new_zeros(batch, 1, height + reach + 1, width)  # with rows of zeros above
         # what a layer's vertical stack needs of the rows before: its inputs there
         above = [x.new_zeros(batch, self.channels, reach, width) for _ in self.layers]
-        horizontal, position = _Horizontal(self), self.position[self.channels :]
+        horizontal, (position_v, position_h) = _Horizontal(self), self.position.bias.chunk(2)
         for row in range(height):
-            v = self.above(x[:, :, row : row + reach + 1]) + self.position[: self.channels, row, None]
+            v = self.above(x[:, :, row : row + reach + 1]) + position_v[:, row, None]
             sums = []
             for i, layer in enumerate(cast(list[_Layer], self.layers)):
                 slab = torch.cat([above[i], v], 2)
@@ -140,7 +127,7 @@ class GatedPixelCNN(RasterOrder):
                 above[i] = slab[:, :, 1:]
                 v = v + _gate(for_v)
                 sums.append(for_h[:, :, 0])
-            x[:, 0, row + reach + 1] = horizontal.scan(uniforms[:, row], torch.stack(sums), position[:, row])
+            x[:, 0, row + reach + 1] = horizontal.scan(uniforms[:, row], torch.stack(sums), position_h[:, row])
         return x[:, 0, reach + 1 :].flatten(1)
 
 

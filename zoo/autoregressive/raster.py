@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from zoo.capabilities import Completable, TractableDensity
 from zoo.errors import ConfigError
+from zoo.nn.shift import shift
 from zoo.random import Streams, rand, seed_from
 
 
@@ -46,6 +47,28 @@ class RasterOrder(TractableDensity, Completable):
         with torch.autocast(self.device.type, enabled=False):
             drawn = self.scan(forced(uniforms, x.flatten(1), known.flatten(1))).view_as(x)
         return torch.where(known, x, drawn)
+
+
+class Augmented(RasterOrder):
+    """One that trains with dropout and on shifted images, whose shift it is told: see `zoo.nn.shift`.
+
+    Attributes:
+        max_shift: pixels by which training shifts every second image, at most, up or down and left or right.
+    """
+
+    max_shift: int
+
+    @abstractmethod
+    def _logits(self, x: Tensor, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:
+        """Logits of every pixel given the earlier ones and the image's shift, [B]; with dropout, given its noise."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self._logits(x)
+
+    def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
+        """log p(x given its shift), with dropout."""
+        x, shifts = shift(x, self.max_shift, streams) if self.max_shift else (x, None)
+        return log_likelihood(self._logits(x, shifts, streams), x).sum(-1)
 
 
 def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:

@@ -1,0 +1,302 @@
+"""PixelRNN as Row LSTM and as Diagonal BiLSTM (van den Oord et al. 2016, https://arxiv.org/abs/1601.06759), binary.
+
+    log p(x) = sum over pixels of log p(x_i given x_1, ..., x_i-1)                                            (eq. 1)
+    [o, f, i, g] = sigmoid or, for g, tanh of K_ss * h_before + K_is * x
+    c = f c_before + i g,    h = o tanh(c)                                                                    (eq. 3)
+
+An LSTM steps over lines: over rows, K_ss a convolution along the row above (Row LSTM), or over both kinds of diagonals,
+K_ss reaching the pixels beside and above (Diagonal BiLSTM). Skewing, each row one pixel further right than that above,
+makes the diagonals columns. What comes from the right is moved down by a row, so that no pixel sees a later one (and
+the last pixel of the row above is seen only as far left as the first convolution reaches).
+
+Density: exact, one pass: a step per row or diagonal.
+Sampling: exact; each activation is computed once, the sums over the rows above once a row.
+Differs from the paper: a learned bias at each position; images shifted in training, with the shift as an input (Jun et
+al. 2020); dropout; Adam with averaged weights.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Annotated, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.autoregressive.raster import Augmented
+from zoo.config import Between, Fraction, ImageShape, Shift, Size
+from zoo.errors import ConfigError
+from zoo.nn.dropout import dropout
+from zoo.nn.masked_conv import MaskedConv2d
+from zoo.nn.position import PositionBias
+from zoo.random import Streams
+
+
+def _cell(sums: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """h and c of an LSTM, [..., C], from the sums in its gates, [..., 4C]."""
+    channels = c.shape[-1]
+    o, f, i = sums[..., : 3 * channels].sigmoid().chunk(3, -1)
+    c = torch.addcmul(f * c, i, sums[..., 3 * channels :].tanh())
+    return o * c.tanh(), c
+
+
+def _lstm(inputs: Tensor, weight: Tensor, before: int, after: int) -> Tensor:
+    """h of an LSTM that steps over lines.
+
+    Args:
+        inputs: what each gate gets from the pixels, [lines, D, B, places, 4C], with D LSTMs side by side.
+        weight: from h on the line before, at `before` places before, at the place itself, and at `after` places after
+            it, [D, (before + 1 + after) C, 4C].
+
+    Returns:
+        [lines, D, B, places, C].
+    """
+    places = inputs.shape[3]
+    h = c = torch.zeros_like(inputs[0, ..., : inputs.shape[-1] // 4])
+    states = []
+    for line in inputs.unbind():
+        near = _windows(h, before, after)
+        sums = torch.baddbmm(line.flatten(1, 2), near.flatten(1, 2), weight)
+        h, c = _cell(sums.view(*h.shape[:2], places, -1), c)
+        states.append(h)
+    return torch.stack(states)
+
+
+def _windows(h: Tensor, before: int, after: int) -> Tensor:
+    """h [..., places, C] of each place and its neighbours, zeros beyond the ends: [..., places, windows C]."""
+    padded = F.pad(h, (0, 0, before, after))
+    return torch.cat([padded[..., i : i + h.shape[-2], :] for i in range(before + 1 + after)], -1)
+
+
+def _skew(x: Tensor) -> Tensor:
+    """Row r moved right by r places: [..., H, W, C] -> [..., H, W + H - 1, C], zeros where nothing is."""
+    *_, height, width, _ = x.shape
+    flat = F.pad(x, (0, 0, 0, height)).flatten(-3, -2)
+    return flat[..., :-height, :].unflatten(-2, (height, width + height - 1))
+
+
+def _unskew(x: Tensor) -> Tensor:
+    """The inverse of `_skew`."""
+    *_, height, length, _ = x.shape
+    flat = F.pad(x.flatten(-3, -2), (0, 0, 0, height))
+    return flat.unflatten(-2, (height, length + 1))[..., : length + 1 - height, :]
+
+
+class _Layer(nn.Module):
+    """A residual layer of LSTMs: maps [B, 2C, H, W] -> the same."""
+
+    def __init__(self, channels: int, taps: int, directions: int, windows: int) -> None:
+        super().__init__()
+        self.input = nn.Conv2d(2 * channels, directions * 4 * channels, (1, taps))  # K_is; its mask hides what is right
+        self.state = nn.Parameter(torch.empty(directions, windows * channels, 4 * channels))  # K_ss
+        nn.init.uniform_(self.state, -((windows * channels) ** -0.5), (windows * channels) ** -0.5)
+        self.out = nn.Conv2d(channels, 2 * channels, 1)
+
+    @abstractmethod
+    def states(self, gates: Tensor) -> Tensor:
+        """What the gates get from the pixels -> h: [B, H, W, 4C in each direction] -> [B, H, W, C]."""
+
+    def forward(self, x: Tensor, rate: float, streams: Streams | None) -> Tensor:
+        taps = self.input.kernel_size[1]
+        h = self.states(self.input(F.pad(x, (taps - 1, 0))).permute(0, 2, 3, 1))
+        return x + self.out(dropout(h.permute(0, 3, 1, 2), rate, streams))
+
+
+class _RowLSTM(_Layer):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, taps=2, directions=1, windows=3)
+
+    def states(self, gates: Tensor) -> Tensor:
+        return _lstm(gates.transpose(0, 1)[:, None], self.state, 1, 1)[:, 0].transpose(0, 1)
+
+
+class _DiagonalBiLSTM(_Layer):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, taps=1, directions=2, windows=2)
+
+    def states(self, gates: Tensor) -> Tensor:
+        from_left, from_right = gates.chunk(2, -1)
+        skewed = _skew(torch.stack([from_left, from_right.flip(2)]))  # [2, B, H, W + H - 1, 4C]
+        h = _lstm(skewed.movedim(3, 0), self.state, 1, 0)  # the place before is the pixel above
+        from_left, from_right = _unskew(h.movedim(0, 3)).unbind()
+        return from_left + F.pad(from_right.flip(2), (0, 0, 0, 0, 1, -1))
+
+
+class PixelRNN(Augmented):
+    """Residual layers of LSTMs that step over rows or over diagonals.
+
+    Args:
+        event_shape: (1, H, W); values in {0, 1}.
+        layer: `row-lstm` or `diagonal-bilstm`.
+        channels: h of the paper; maps between the layers have twice as many.
+        num_layers: residual layers.
+        first_kernel: size of the first convolution, odd.
+        hidden: units of the layer before the logits.
+        dropout: fraction of a layer's outputs that each training image does without.
+        max_shift: pixels by which training shifts every second image, at most, up or down and left or right.
+    """
+
+    def __init__(
+        self,
+        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        layer: Literal["row-lstm", "diagonal-bilstm"] = "row-lstm",
+        channels: Size = 16,
+        num_layers: Annotated[int, Between(1, 1000)] = 7,
+        first_kernel: Annotated[int, Between(3, 99)] = 7,
+        hidden: Size = 32,
+        dropout: Fraction = 0.0,
+        max_shift: Shift = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        if event_shape[0] != 1 or first_kernel % 2 == 0:
+            raise ConfigError(
+                f"PixelRNN: expected one channel and an odd kernel, found {event_shape[0]} and {first_kernel}"
+            )
+        self.event_shape = tuple(event_shape)
+        _, height, width = event_shape
+        self.dropout = dropout
+        self.max_shift = max_shift
+        kind, self.line = {"row-lstm": (_RowLSTM, _Row), "diagonal-bilstm": (_DiagonalBiLSTM, _BothWays)}[layer]
+        self.first = MaskedConv2d(1, 2 * channels, first_kernel, "A")
+        self.position = PositionBias(2 * channels, height, width, max_shift)
+        self.layers = nn.ModuleList(kind(channels) for _ in range(num_layers))
+        self.hidden = nn.Conv2d(2 * channels, hidden, 1)
+        self.output = nn.Conv2d(hidden, 1, 1)
+
+    def _logits(self, x: Tensor, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:
+        maps = (self.first(x) + self.position(shifts)).contiguous(memory_format=torch.channels_last)
+        for layer in self.layers:
+            maps = layer(maps, self.dropout, streams)
+        return self.output(self.hidden(maps.relu()).relu()).flatten(1)
+
+    def scan(self, uniforms: Tensor) -> Tensor:
+        _, height, width = self.event_shape
+        reach = self.first.reach
+        uniforms = uniforms.view(-1, height, width)
+        x = uniforms.new_zeros(len(uniforms), 1, reach + height, width + 2 * reach)  # with zeros around
+        line = self.line(self, len(uniforms))
+        for row in range(height):
+            start = F.conv2d(x[:, :, row : row + reach], self.first.above(), self.first.bias)[:, :, 0]
+            pixels = line.scan(uniforms[:, row], start + self.position.bias[:, row])
+            x[:, 0, reach + row, reach : reach + width] = pixels
+        return x[:, 0, reach:, reach : reach + width].flatten(1)
+
+
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    """A layer at a time: [L, B, W, in] and [L, in, out] -> [L, B, W, out]."""
+    return torch.bmm(x.flatten(1, 2), weight).view(*x.shape[:3], -1)
+
+
+class _Line(ABC):
+    """A row of a model, a pixel at a time, with all layers side by side where that can be.
+
+    Attributes:
+        maps, h, c: of the row before: inputs of the layers [L, B, W, 2C], their states and cells [L, B, W, C].
+        beside: weights from what is left of a pixel, [L, 2C or C, 4C].
+    """
+
+    beside: Tensor
+
+    def __init__(self, model: PixelRNN, batch: int) -> None:
+        self.layers = layers = cast(list[_Layer], list(model.layers))
+        channels, width = layers[0].out.in_channels, model.event_shape[2]
+        self.left = model.first.left()[:, 0].T  # [taps, 2C]
+        own = [layer.input.weight[: 4 * channels, :, 0, -1].T.contiguous() for layer in layers]  # K_is at the pixel
+        self.weights = [(w, layer.out.weight[:, :, 0, 0].T.contiguous()) for w, layer in zip(own, layers, strict=True)]
+        self.bias, self.out_bias = (
+            torch.stack([cast(Tensor, b) for b in biases])[:, None, None]
+            for biases in ([layer.input.bias for layer in layers], [layer.out.bias for layer in layers])
+        )
+        self.hidden, self.output = ((layer.weight[:, :, 0, 0], layer.bias) for layer in (model.hidden, model.output))
+        self.h = self.left.new_zeros(len(layers), batch, width, channels)
+        self.c, self.maps = torch.zeros_like(self.h), torch.cat([self.h, self.h], -1)
+
+    @abstractmethod
+    def above(self) -> tuple[Tensor, Tensor]:
+        """What the gates, and what the outputs of the layers, get from the rows before, and biases.
+
+        Returns:
+            [L, B, W, 4C] and [L, B or 1, W or 1, 2C].
+        """
+
+    @abstractmethod
+    def neighbour(self, maps: Tensor, h: Tensor, c: Tensor, column: int) -> tuple[Tensor, Tensor]:
+        """What `beside` multiplies, [L, B, 2C or C], and the cell before, given maps, h and c of the pixel left."""
+
+    def scan(self, uniforms: Tensor, start: Tensor) -> Tensor:
+        """Pixels of a row: uniforms [B, W], first convolution without what is left [B, 2C, W] -> [B, W]."""
+        batch, width = uniforms.shape
+        reach = len(self.left)
+        sums, outputs = (x.expand(-1, batch, width, -1).permute(2, 0, 1, 3).contiguous() for x in self.above())
+        start = start.permute(2, 0, 1).contiguous()
+        pixels = uniforms.new_zeros(batch, reach + width)
+        nothing = torch.zeros_like(self.h[:, :, 0])
+        seen = [(torch.cat([nothing, nothing], -1), nothing, nothing)]
+        for column in range(width):
+            x = torch.addmm(start[column], pixels[:, column : column + reach], self.left)
+            left, cells = self.neighbour(*seen[-1], column)
+            totals = torch.baddbmm(sums[column], left, self.beside)
+            xs, hs, cs = [], [], []
+            for total, cell, output, (own, out) in zip(totals, cells, outputs[column], self.weights, strict=True):
+                h, c = _cell(torch.addmm(total, x, own), cell)
+                xs.append(x)
+                hs.append(h)
+                cs.append(c)
+                x = torch.addmm(x + output, h, out)
+            seen.append((torch.stack(xs), torch.stack(hs), torch.stack(cs)))
+            logit = F.linear(F.linear(x.relu_(), *self.hidden).relu_(), *self.output)
+            pixels[:, column + reach] = uniforms[:, column] < logit[:, 0].sigmoid()
+        self.maps, self.h, self.c = (torch.stack(row, 2) for row in zip(*seen[1:], strict=True))
+        return pixels[:, reach:]
+
+
+class _Row(_Line):
+    """Of a Row LSTM: the row before is the step before, and the input of the pixel left is in the convolution."""
+
+    def __init__(self, model: PixelRNN, batch: int) -> None:
+        super().__init__(model, batch)
+        self.beside = torch.stack([layer.input.weight[:, :, 0, 0].T for layer in self.layers])
+        self.state = torch.cat([layer.state for layer in self.layers])
+
+    def above(self) -> tuple[Tensor, Tensor]:
+        return self.bias + _product(_windows(self.h, 1, 1), self.state), self.out_bias
+
+    def neighbour(self, maps: Tensor, h: Tensor, c: Tensor, column: int) -> tuple[Tensor, Tensor]:
+        return maps, self.c[:, :, column]
+
+
+class _BothWays(_Line):
+    """Of a Diagonal BiLSTM: from the left step by step, and from the right the whole row before at once."""
+
+    def __init__(self, model: PixelRNN, batch: int) -> None:
+        super().__init__(model, batch)
+        channels = self.h.shape[-1]
+        from_left, from_right = torch.stack([layer.state for layer in self.layers], 1)  # [L, 2C, 4C] each
+        self.from_above, self.beside = from_left.split(channels, 1)
+        self.right_above, self.right_beside = from_right.split(channels, 1)
+        self.right_input = torch.stack([layer.input.weight[4 * channels :, :, 0, 0].T for layer in self.layers])
+        self.bias, self.right_bias = self.bias.chunk(2, -1)
+        self.out = torch.stack([out for _, out in self.weights])
+        self.right = torch.zeros_like(self.h)  # h from the right in the row before
+        self.rows = 0
+
+    def above(self) -> tuple[Tensor, Tensor]:
+        if self.rows:
+            self.right = self._from_right()
+        self.rows += 1
+        return self.bias + _product(self.h, self.from_above), self.out_bias + _product(self.right, self.out)
+
+    def _from_right(self) -> Tensor:
+        """h from the right in the row before, given that in the row above it: [L, B, W, C]."""
+        gates = self.right_bias + _product(self.maps, self.right_input) + _product(self.right, self.right_above)
+        h = c = torch.zeros_like(self.h[:, :, 0])
+        states = []
+        for sums in reversed(gates.unbind(2)):
+            h, c = _cell(torch.baddbmm(sums, h, self.right_beside), c)
+            states.append(h)
+        return torch.stack(states[::-1], 2)
+
+    def neighbour(self, maps: Tensor, h: Tensor, c: Tensor, column: int) -> tuple[Tensor, Tensor]:
+        return h, c

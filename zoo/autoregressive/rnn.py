@@ -1,0 +1,140 @@
+"""RNN over pixels, with teacher, scheduled and professor forcing.
+
+    log p(x) = sum_d log p(x_d given x_<d),    p(x_d = 1 given x_<d) = sigmoid(b_d + v h_d),    h_d = GRU(h_d-1, x_d-1)
+
+What the network gets as x_d-1 in training:
+- teacher forcing (Williams & Zipser 1989, https://doi.org/10.1162/neco.1989.1.2.270): the pixel of the image;
+- scheduled sampling (Bengio et al. 2015, https://arxiv.org/abs/1506.03099, section 2.4): with a probability that rises
+  linearly to `sampled` over `ramp` steps, the model's own draw instead, through which no gradient goes;
+- professor forcing (Lamb et al. 2016, https://arxiv.org/abs/1610.09038, eqs. 2 to 4): the pixel of the image, while a
+  discriminator D learns to tell these states h and probabilities, together b(x), from those of free running, b(x'),
+  where x' are draws of the model, and the model learns to make D wrong about the latter:
+
+    C_d = -log D(b(x)) - log(1 - D(b(x'))) for D,    -log p(x) - weight log D(b(x')) for the model
+
+Density: exact, one pass of D steps.
+Sampling: exact; a step of the network a pixel.
+Differs from the papers: one network for three ways to train it; a learned bias at each position, of the input and the
+logits; more than the last pixel may come in; both sides of professor forcing take their step at once, each step; Adam
+with averaged weights.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from zoo.autoregressive.raster import RasterOrder, forced, log_likelihood
+from zoo.config import Between, Fraction, ImageShape, Size
+from zoo.random import Streams, rand
+
+
+class RNN(RasterOrder):
+    """Gated recurrent units over pixels in raster order.
+
+    Args:
+        event_shape: (C, H, W); values in {0, 1}.
+        hidden: units of a layer.
+        num_layers: layers.
+        window: how many of the last pixels the network gets at each step; 1 in the papers.
+        forcing: `teacher`, `scheduled` or `professor`.
+        sampled: largest probability with which scheduled sampling replaces a pixel.
+        ramp: steps until then.
+        weight: of the discriminator's term in professor forcing.
+    """
+
+    def __init__(
+        self,
+        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        hidden: Size = 512,
+        num_layers: Annotated[int, Between(1, 100)] = 3,
+        window: Size = 1,
+        forcing: Literal["teacher", "scheduled", "professor"] = "teacher",
+        sampled: Fraction = 0.1,
+        ramp: Annotated[int, Between(1, 1e9)] = 10_000,
+        weight: Annotated[float, Between(0, 1000)] = 0.1,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.event_shape = tuple(event_shape)
+        self.size = math.prod(event_shape)
+        self.window, self.forcing = window, forcing
+        self.sampled, self.ramp, self.weight = sampled, ramp, weight
+        self.input = nn.Linear(window, hidden)
+        self.position = nn.Parameter(torch.zeros(self.size, hidden))
+        self.gru = nn.GRU(hidden, hidden, num_layers, batch_first=True)
+        self.output = nn.Linear(hidden, 1)
+        self.bias = nn.Parameter(torch.zeros(self.size))
+        if forcing == "professor":
+            self.discriminator = _Discriminator(hidden + 1, self.event_shape)
+
+    def behaviour(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """States of the last layer [B, D, hidden] and logits [B, D], each given the pixels before."""
+        before = F.pad(x.flatten(1), (self.window, -1)).unfold(1, self.window, 1)  # [B, D, window]
+        h, _ = self.gru(self.input(before) + self.position)
+        return h, self.output(h)[..., 0] + self.bias
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.behaviour(x)[1]
+
+    def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
+        """log p(x), or what a forcing other than `teacher` puts in its place."""
+        if self.forcing == "teacher":
+            return self.log_prob(x)
+        if self.forcing == "scheduled":
+            return log_likelihood(self.logits(self._mixed(x, streams)), x).sum(-1)
+        taught, logits = self.behaviour(x)
+        free, free_logits = self.behaviour(self.draw(streams))
+        real, fake = (torch.cat([h, o.sigmoid()[..., None]], -1) for h, o in ((taught, logits), (free, free_logits)))
+        fixed = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
+        fooled = F.logsigmoid(functional_call(self.discriminator, fixed, (fake,)))
+        told = F.logsigmoid(self.discriminator(real.detach())) + F.logsigmoid(-self.discriminator(fake.detach()))
+        return log_likelihood(logits, x).sum(-1) + self.weight * fooled + told
+
+    @torch.no_grad()
+    def _mixed(self, x: Tensor, streams: Streams) -> Tensor:
+        """Images in which the model has drawn some pixels itself, given those before."""
+        flat = x.flatten(1)
+        uniforms, chance = (rand(tuple(flat.shape), streams, x.device) for _ in range(2))
+        rate = self.sampled * min(1.0, self.global_step / self.ramp)
+        return self.scan(forced(uniforms, flat, chance >= rate)).view_as(x)
+
+    def scan(self, uniforms: Tensor) -> Tensor:
+        batch = len(uniforms)
+        pixels = uniforms.new_zeros(batch, self.window + self.size)
+        layers = [[getattr(self.gru, name) for name in names] for names in self.gru._all_weights]
+        states = [uniforms.new_zeros(batch, self.gru.hidden_size) for _ in layers]
+        start = self.input.bias + self.position
+        for d in range(self.size):
+            h = torch.addmm(start[d], pixels[:, d : d + self.window], self.input.weight.T)
+            for i, weights in enumerate(layers):
+                states[i] = h = torch.gru_cell(h, states[i], *weights)
+            logit = self.output(h)[:, 0] + self.bias[d]
+            pixels[:, d + self.window] = uniforms[:, d] < logit.sigmoid()
+        return pixels[:, self.window :]
+
+
+class _Discriminator(nn.Module):
+    """Tells states of teacher forcing from those of free running: [B, D, features] -> logits [B]."""
+
+    def __init__(self, features: int, event_shape: tuple[int, ...], channels: int = 32) -> None:
+        super().__init__()
+        self.event_shape = event_shape
+        self.reduce = nn.Linear(features, channels)
+        self.convs = nn.Sequential(
+            nn.Conv2d(event_shape[0] * channels, channels, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.AvgPool2d(2, ceil_mode=True),
+            nn.Conv2d(channels, 2 * channels, 3, padding=1),
+            nn.LeakyReLU(0.2),
+        )
+        self.output = nn.Linear(2 * channels, 1)
+
+    def forward(self, behaviour: Tensor) -> Tensor:
+        maps = self.reduce(behaviour).view(len(behaviour), *self.event_shape, -1)  # [B, C, H, W, channels]
+        return self.output(self.convs(maps.movedim(-1, 2).flatten(1, 2)).mean((2, 3)))[:, 0]
