@@ -32,6 +32,7 @@ from zoo.gan.gan import GAN
 from zoo.vae.autoencoder import Autoencoder
 from zoo.vae.conditional_vae import ConditionalVAE
 from zoo.vae.iwae import IWAE
+from zoo.vae.ladder_vae import LadderVAE
 from zoo.vae.vae import VAE
 
 LOGISTIC = "discretized-logistic"
@@ -159,6 +160,7 @@ INSTANCES = [
         2,
     ),
     Instance(IWAE, {"num_samples": 3, "event_shape": [1, 4, 4], "latent_dim": 2, "channels": 4, "hidden": 8}, 2),
+    Instance(LadderVAE, {"event_shape": [1, 4, 4], "top_dim": 1, "map_channels": [1], "channels": 3, "hidden": 8}, 2),
     Instance(Autoencoder, {"event_shape": [1, 8, 4], "latent_dim": 3, "channels": 4, "hidden": 8}, 256),
     Instance(GAN, {"event_shape": [1, 8, 12], "latent_dim": 3, "channels": 8, "penalty": 0.7}, 256),
     Instance(LeNet, {"event_shape": [1, 16, 20], "num_classes": 4, "channels": 2, "num_features": 8}, 256),

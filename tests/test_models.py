@@ -18,7 +18,7 @@ import torch
 from instances import INSTANCES, Instance, concrete, having
 from scipy import integrate, stats
 from torch import Tensor
-from torch.distributions import MultivariateNormal, kl_divergence
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import zoo
@@ -52,6 +52,8 @@ from zoo.nn.point import Point
 from zoo.nn.shift import num_shifts, shift
 from zoo.random import Streams, rand, seed_from
 from zoo.training import Trainer
+from zoo.vae.iwae import IWAE
+from zoo.vae.ladder_vae import LadderVAE, _combine
 
 STEPS = range(4)  # training steps at which a model that changes with them is looked at
 
@@ -723,6 +725,55 @@ def test_the_analytic_divergence_is_the_sampled_one(instance: Instance) -> None:
         )
         sampled = posterior.log_prob(z) - prior.log_prob(z)
         torch.testing.assert_close(elbo + kl_divergence(posterior, prior), weights[0] + sampled, atol=1e-3, rtol=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------------- IWAE, ladder VAE
+
+
+def test_iwae_begins_with_the_elbo(monkeypatch: pytest.MonkeyPatch) -> None:
+    instance = next(i for i in INSTANCES if i.cls is IWAE)
+    model, x = IWAE(**{**instance.arguments, "first_steps": 3}), instance.data(4)
+    for step in (0, 2, 3):
+        monkeypatch.setattr(IWAE, "global_step", step)
+        log_weights = model.log_weights(x, 3, generator=Streams(0, range(4)))
+        expected = model.elbo(x, generator=Streams(0, range(4))) if step < 3 else log_weights.logsumexp(0) - math.log(3)
+        torch.testing.assert_close(model.training_bound(x, Streams(0, range(4))), expected)
+
+
+def test_the_ladder_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    instance = next(i for i in INSTANCES if i.cls is LadderVAE)
+    model, x = LadderVAE(**{**instance.arguments, "warmup_steps": 10}), instance.data(4)
+    bounds = []
+    for step in (0, 5, 10, 11):
+        monkeypatch.setattr(LadderVAE, "global_step", step)
+        bounds.append(model.training_bound(x, Streams(0, range(4))))
+    torch.testing.assert_close(bounds[2], model.elbo(x, generator=Streams(0, range(4))))
+    torch.testing.assert_close(bounds[3], bounds[2])
+    assert (bounds[0] > bounds[2]).all()
+    torch.testing.assert_close(bounds[1], (bounds[0] + bounds[2]) / 2)
+
+
+def test_the_posterior_of_the_ladder_weighs_evidence_and_prior() -> None:
+    """Each layer against the product of the two densities, by quadrature; without evidence, it is the prior."""
+    small = next(i for i in INSTANCES if i.cls is LadderVAE)
+    instance = Instance(LadderVAE, {**small.arguments, "map_channels": [2, 1]}, 2)
+    model, x = instance.build(), instance.data(1)
+    epsilon = torch.randn(1, 4, generator=seeded())
+    evidence = model._ascend(x)
+    assert [tuple(e.loc.shape[1:]) for e in evidence] == [(1,), (2, 1, 1), (1, 1, 1)]
+    grid = torch.linspace(-30, 30, 60_001).double()
+    p = Normal(0.4, 1.7)
+    product = (p.log_prob(grid) + Normal(-0.3, 0.6).log_prob(grid)).exp()
+    mean = (product * grid).sum() / product.sum()
+    variance = (product * (grid - mean) ** 2).sum() / product.sum()
+    combined = _combine(Normal(torch.tensor(-0.3), torch.tensor(0.6)), Normal(torch.tensor(0.4), torch.tensor(1.7)))
+    assert float(combined.loc) == pytest.approx(float(mean), abs=1e-5)
+    assert float(combined.scale) == pytest.approx(float(variance.sqrt()), abs=1e-5)
+    vague = [Normal(e.loc, e.scale * 1e6) for e in evidence]
+    with torch.no_grad():
+        free, told = model._descend(epsilon), model._descend(epsilon, vague)
+    torch.testing.assert_close(free.pixels.logits, told.pixels.logits, atol=1e-4, rtol=1e-4)
+    assert told.kl.abs() < 1e-4 and not free.kl.any()
 
 
 # ------------------------------------------------------------------------------------------------------------------ GAN
