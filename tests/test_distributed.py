@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from zoo.catalog import Zoo
-from zoo.distributed import gather, join, launcher, share
+from zoo.distributed import gather, is_leader, join, launcher, share
 from zoo.errors import ConfigError
 from zoo.training import Trainer
 from zoo.training.recipe import build_model, fit
@@ -202,6 +202,12 @@ def test_one_process_has_it_all() -> None:
     rows = torch.rand(3, 2)
     assert gather(rows, 3) is rows
     assert join("cpu") == "cpu" and not torch.distributed.is_initialized()
+
+
+def test_the_first_process_of_another_node_is_not_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_leader()
+    monkeypatch.setenv("NODE_RANK", "1")
+    assert not is_leader()
 
 
 @pytest.mark.parametrize(("size", "num"), [(2, 5), (3, 3), (4, 1), (4, 9)])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import hub_processes
+import hub_server
 import pytest
 import torch
 from conftest import HUB
@@ -155,6 +156,31 @@ def test_weights_beyond_the_limit_are_not_downloaded(
     with pytest.raises(DownloadError, match="expected at most 3000; not downloaded"):
         Zoo.load("hf-hub:user/made")
     assert hub.count("^GET .*safetensors") == 0
+
+
+def test_a_hostile_repository_is_refused_and_its_pickles_stay_there(
+    hub: Hub, tiny_files: Any, hub_cache: Path, tmp_path: Path
+) -> None:
+    """As `test_hostile` does it with folders."""
+    payload = b"cos\nmkdir\n(S'%s'\ntR." % str(tmp_path / "pwned").encode()
+    evil = {**tiny_files, "pytorch_model.bin": payload, "../../evil.py": payload}
+    config = json.loads(tiny_files["config.json"])
+    hub.add("user/code", {**evil, "config.json": json.dumps({**config, "class": "os.system"}).encode()})
+    hub.add("user/pickle", {**evil, "model.safetensors": payload})
+    for name, words in {"code": "expected a class of the zoo", "pickle": "safetensors header"}.items():
+        with pytest.raises((CheckpointError, ConfigError), match=words):
+            Zoo.load(f"hf-hub:user/{name}")
+    assert hub.count("bin|evil.py") == 0 and not (tmp_path / "pwned").exists()
+
+
+def test_a_name_that_leads_out_of_the_cache_is_refused(
+    hub: Hub, tiny_files: Any, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("user/made", tiny_files)
+    monkeypatch.setattr(hub_server, "etag", lambda name, content: f"../../../pwned-{name}")
+    with pytest.raises(DownloadError, match=r"config.json comes with an ETag that can name no file"):
+        Zoo.load("hf-hub:user/made")
+    assert not list(HUB.glob("pwned*")) and hub.count("^GET") == 0
 
 
 def test_after_one_download_everything_works_offline(hub: Hub, tiny_files: Any, hub_cache: Path) -> None:

@@ -114,7 +114,8 @@ def is_leader() -> bool:
     """Whether this is the first of the processes that work together, each of which runs the whole program."""
     if _rank_and_size()[1] > 1:
         return distributed.get_rank() == 0
-    return getattr(rank_zero_only, "rank", 0) == 0
+    node = os.environ.get("NODE_RANK", "0")  # given to Lightning, which counts the first process of each node as one
+    return getattr(rank_zero_only, "rank", 0) == 0 and node == "0"
 
 
 def on_leader(act: Callable[[], object]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,6 +42,7 @@ _SOURCE = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[0-9a-f]{{40}}
 _REPOSITORY = re.compile(rf"{_PART}/{_PART}", re.ASCII)
 _REMEDY = "connect and try again, or copy the folder here and load 'local-dir:PATH'"
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+_ETAG = re.compile(r"[A-Za-z0-9][\w.+=-]{0,199}", re.ASCII)  # the client calls the file by it, wherever it leads
 _LIBRARY = "generative-zoo"
 
 Result = TypeVar("Result")
@@ -122,6 +124,8 @@ def _ask(repo: str, name: str, revision: str) -> tuple[str, int]:
         raise DownloadError(f"has {size} bytes, expected at most {largest}; not downloaded")
     if not _COMMIT.fullmatch(metadata.commit_hash or ""):
         raise DownloadError(f"comes without a commit: expected 40 digits, found {brief(metadata.commit_hash)}")
+    if not _ETAG.fullmatch(metadata.etag or ""):
+        raise DownloadError(f"comes with an ETag that can name no file: found {brief(metadata.etag)}; not downloaded")
     return metadata.commit_hash or "", size
 
 
@@ -196,7 +200,7 @@ def _sweep(blobs: Path) -> None:
 
 def _name(ref: Path, commit: str) -> None:
     """Records, where the client does, which commit a branch or tag is: once all of it is there."""
-    temporary = ref.with_name(f".{ref.name}.{commit}")
+    temporary = ref.with_name(f".{ref.name}.{secrets.token_hex(4)}")
     with suppress(OSError):  # as in a cache that may only be read
         ref.parent.mkdir(exist_ok=True)
         temporary.write_text(commit)

@@ -37,7 +37,7 @@ class Evaluation:
         draws: of the dequantisation noise or of the code, per example.
         num: samples from the model, images of the reference, training images of the floor.
         seed: of every draw.
-        extractor: a classifier of the zoo by name, `inception`, or `inception:FILE`; by default, the classifier that was
+        extractor: a classifier of the zoo by name, `inception`, or `inception:FILE`; by default, the one that was
             trained on the same data, else `lenet-mnist`.
     """
 
