@@ -17,11 +17,14 @@ import yaml
 from PIL import Image
 
 import zoo
-from zoo import Zoo, checkpoint
+from zoo import Zoo, checkpoint, latents
 from zoo.autoregressive.made import MADE
 from zoo.capabilities import GenerativeModel
 from zoo.cli import main
+from zoo.data.own import read_image
+from zoo.pictures import save_grid
 from zoo.training.callbacks import LogMeans
+from zoo.vae.conditional_vae import ConditionalVAE
 
 DATA = {"class": "Digits", "batch_size": 256}
 VAE_RECIPE = {
@@ -81,6 +84,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     made = MADE(event_shape=[1, 8, 8], hidden=16, num_masks=2)
     Zoo.save(made, folder / "made", recipe={"name": "made", "data": DATA})
+    conditional = ConditionalVAE(event_shape=[1, 8, 8], latent_dim=3, channels=8, hidden=8)
+    Zoo.save(conditional, folder / "conditional", recipe={"name": "conditional", "data": DATA})
     return folder
 
 
@@ -171,6 +176,17 @@ def test_info(run: Run, home: Path) -> None:
         ("interpolate", "vae", ["-n", 2, "--steps", 5], (5, 2)),
         ("traverse", "vae", ["--steps", 4], (4, 3)),
         ("reconstruct", "vae", ["-n", 3], (3, 2)),
+        ("interpolate", "vae", ["-n", 2, "--steps", 5, "--test"], (5, 2)),
+        ("edit", "vae", ["-n", 4, "--set", "0=2.5", "2=-1"], (4, 2)),
+        ("attribute", "vae", ["--add", 7, "--remove", 1, "-n", 3, "--steps", 4], (5, 3)),
+        ("neighbours", "vae", ["-n", 2, "--k", 3, "--draws", 20], (4, 2)),
+        ("neighbours", "made", ["-n", 3, "--k", 1, "--draws", 1], (2, 3)),
+        ("analogies", "conditional", ["-n", 2], (11, 2)),
+        ("sample", "conditional", ["-n", 4, "--label", 3], (2, 2)),
+        ("sample", "conditional", ["-n", 4, "--expected"], (2, 2)),
+        ("interpolate", "conditional", ["-n", 2, "--steps", 3], (3, 2)),
+        ("reconstruct", "conditional", ["-n", 2], (2, 2)),
+        ("traverse", "conditional", ["--steps", 2, "--label", 1], (2, 3)),
         ("complete", "made", ["-n", 3, "--known", 0.5, "--draws", 2], (3, 4)),
     ],
 )
@@ -179,11 +195,38 @@ def test_pictures(
 ) -> None:
     first, again, other = (tmp_path / f"{i}.png" for i in range(3))
     source = f"local-dir:{home / name}"
-    assert run(command, source, *options, "--out", first).strip() == str(first)
+    assert run(command, source, *options, "--out", first).splitlines()[0] == str(first)
     assert size(first) == shape
     run(command, source, *options, "--out", again)
     run(command, source, *options, "--out", other, "--seed", 1)
     assert first.read_bytes() == again.read_bytes() != other.read_bytes()
+
+
+def test_pictures_of_own_images(home: Path, images: Path, tmp_path: Path, run: Run, fail: Run) -> None:
+    files, out, source = sorted(images.rglob("*.png"))[:2], tmp_path / "walk.png", f"local-dir:{home / 'vae'}"
+    run("interpolate", source, "--images", *files, "--steps", 4, "--out", out)
+    assert size(out) == (4, 1)
+    model = Zoo.load(source)
+    a, b = (read_image(path, (1, 8, 8)) for path in files)
+    walk = latents.interpolate(model, a, b, 4)
+    expected = save_grid(walk, tmp_path / "expected.png", columns=4).read_bytes()
+    assert out.read_bytes() == expected
+    assert "images.npz: expected an image" in fail("interpolate", source, "--images", files[0], "images.npz")
+
+
+def test_pictures_that_a_model_cannot_give(home: Path, tmp_path: Path, fail: Run) -> None:
+    source, out = f"local-dir:{home / 'vae'}", ("--out", tmp_path / "x.png")
+    assert "expected DIMENSION=VALUE, such as 3=2.5, found 3" in fail("edit", source, "--set", "3", *out)
+    assert "dimensions of the code from 0 to 2, found 3" in fail("edit", source, "--set", "3=1", *out)
+    assert "expected a label of digits, found 11" in fail("attribute", source, "--add", 11, *out)
+    assert "expected a Conditional" in fail("analogies", source, *out)
+    for command in ("sample", "interpolate", "traverse"):
+        assert "is not conditional: expected none, found 3" in fail(command, source, "--label", 3, *out)
+    assert "labels: expected classes from 0 to 9, found 10" in fail(
+        "sample", f"local-dir:{home / 'conditional'}", "--label", 10, *out
+    )
+    assert "no checkpoint is called 'pixls'" in fail("neighbours", source, "--by", "pixls", *out)
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_complete_keeps_what_is_known(home: Path, tmp_path: Path, run: Run) -> None:

@@ -24,6 +24,7 @@ from zoo.metrics.evaluate import Evaluation, evaluate
 from zoo.metrics.extractors import INCEPTION, ClassifierFeatures, Extractor, Inception, to_bytes
 from zoo.metrics.likelihood import nll
 from zoo.metrics.measurement import Measurement, compare
+from zoo.metrics.memorisation import closer, nearest, neighbours
 from zoo.metrics.quality import evaluate_quality, extract, fid, inception_score, kid, precision_recall, quality_floor
 from zoo.random import Source, Streams, rand, randn
 from zoo.vae.autoencoder import Autoencoder
@@ -44,6 +45,10 @@ class Given(DataModule):
 
 def pixels(num: int, *shape: int, levels: int = 256) -> Tensor:
     return torch.randint(levels, (num, *shape), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def by_key(measurements: list[Measurement]) -> dict[tuple[str, str], Measurement]:
@@ -576,6 +581,43 @@ def test_squared_error_and_that_of_principal_components() -> None:
     for name, whole in found.items():
         assert small[name].value == pytest.approx(whole.details["slice"]["value"]) and small[name].n == 250
     assert {m.details["code"] for m in found.values()} == {5}
+
+
+def test_nearest_are_those_of_scikit_learn() -> None:
+    from sklearn.neighbors import NearestNeighbors
+
+    references, queries = torch.randn(500, 12, generator=seeded(1)), torch.randn(450, 12, generator=seeded(2))
+    distances, index = nearest(queries, references, 4)
+    expected = NearestNeighbors(n_neighbors=4).fit(references.numpy()).kneighbors(queries.numpy())
+    np.testing.assert_allclose(distances.numpy(), expected[0], rtol=1e-4)
+    assert (index.numpy() == expected[1]).all()
+
+
+def test_closer_is_the_statistic_of_mann_and_whitney() -> None:
+    from scipy.stats import mannwhitneyu
+
+    first, second = torch.randn(40, generator=seeded(1)), torch.randn(70, generator=seeded(2)) + 0.3
+    share, score = closer(first, second)
+    expected = mannwhitneyu(second.numpy(), first.numpy(), method="asymptotic", use_continuity=False)
+    assert share == pytest.approx(expected.statistic / (40 * 70))
+    assert 2 * Normal(0.0, 1.0).cdf(torch.tensor(-abs(score))).item() == pytest.approx(expected.pvalue, rel=1e-4)
+    assert closer(torch.ones(3), torch.ones(4))[0] == 0.5
+
+
+def test_copies_are_found_and_draws_like_the_data_are_not(extractor: Extractor) -> None:
+    x = pixels(1200, 1, 28, 28)
+    data, fresh = Given(x, levels=256), torch.rand(300, 1, 28, 28, generator=seeded(5))
+    copies = data.split("train").x[:300].float() / 255
+    for network in (None, extractor):
+        of_copies, of_fresh = (neighbours(s, data, 3, extractor=network) for s in (copies, fresh))
+        assert of_copies.copied > 0.999 and torch.equal(of_copies.index[:, 0], torch.arange(300))
+        assert (of_copies.distances[:, 0] < 0.1 * of_copies.distances[:, 1]).all()
+        assert abs(of_fresh.score) < 4 and of_fresh.num_test == 300
+        assert of_fresh.index.shape == of_fresh.distances.shape == (300, 3)
+    with pytest.raises(DataError, match=r"samples of shape \[N, 1, 28, 28\], found \[0, 1, 28, 28\]"):
+        neighbours(copies[:0], data)
+    with pytest.raises(ConfigError, match="k: expected 1 to 600, the training images, found 601"):
+        neighbours(copies, data, 601)
 
 
 def test_capabilities_decide_which_numbers_there_are(extractor: Extractor, grey: Given) -> None:

@@ -30,7 +30,16 @@ SHORTER = {
     "zoo finetune": ["--epochs", "1"],
     "zoo fit": ["--trainer.limit_train_batches", "10", "--trainer.limit_val_batches", "1", "--trainer.max_epochs", "1"],
 }
-NEEDS_DATA = ("zoo reproduce mnist", "zoo evaluate gaussian", "zoo fit", "zoo complete", "zoo reconstruct")
+NEEDS_DATA = (
+    "zoo reproduce mnist",
+    "zoo evaluate gaussian",
+    "zoo fit",
+    "zoo complete",
+    "zoo reconstruct",
+    "zoo edit",
+    "zoo attribute",
+    "zoo neighbours",
+)
 
 
 def blocks(page: str, language: str) -> list[str]:

@@ -17,6 +17,7 @@ import torch
 from lightning import Callback, LightningModule
 from torch import Tensor
 
+from zoo import Zoo
 from zoo.capabilities import Adversarial, Batch, GenerativeModel, TractableDensity
 from zoo.config import load_yaml
 from zoo.data import Arrays, Digits
@@ -25,7 +26,7 @@ from zoo.errors import CheckpointError, ConfigError, ZooError
 from zoo.random import Streams, randn
 from zoo.training import Optimization, Trainer, callbacks
 from zoo.training import trainer as trainer_module
-from zoo.training.recipe import build_data, build_model, fit, load_recipe, override
+from zoo.training.recipe import begin, build_data, build_model, fit, load_recipe, override
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(ROOT.glob("checkpoints/*/recipe.yaml"))
@@ -502,6 +503,21 @@ def test_options_that_lightning_refuses_when_it_starts(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^trainer: .*gradient accumulation") as error:
         fit(tiny_runs.recipe("adversarial", accumulate_grad_batches=2), tmp_path / "run")
     one_line(error.value)
+
+
+def test_a_model_begins_with_weights_of_the_same_shapes(tmp_path: Path) -> None:
+    sizes = {"event_shape": [1, 8, 8], "latent_dim": 2, "channels": 4, "hidden": 5}
+    vae = build_model({"class": "zoo.vae.vae.VAE", **sizes}, seed=3)
+    Zoo.save(vae, tmp_path / "vae")
+    recipe = {"start": f"local-dir:{tmp_path / 'vae'}", "model": {"class": "zoo.vae.iwae.IWAE", **sizes}}
+    model = begin(recipe)
+    assert type(model).__name__ == "IWAE" and model.hparams["num_samples"] == 50
+    for name, value in vae.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)
+    assert type(begin({"start": recipe["start"]})).__name__ == "VAE"
+    recipe["model"]["hidden"] = 6
+    with pytest.raises(ConfigError, match=r"start: the parameters of .* a VAE, are not those of the IWAE"):
+        begin(recipe)
 
 
 def test_overrides() -> None:

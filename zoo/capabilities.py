@@ -530,15 +530,23 @@ class Conditional(GenerativeModel):
         Raises:
             ConfigError: a label is no class of the model, or there are more or fewer labels than samples.
         """
-        if labels is None:
-            return super().sample(num_samples, generator=generator, batch_size=batch_size)
-        given = self.check_labels(labels, num_samples)
-        with torch.no_grad():
-            batches = [
-                self.draw_given(streams, given[rows].to(self.device))
-                for streams, rows in _batches(num_samples, generator, batch_size, None)
-            ]
+        batches = list(self.iter_samples(num_samples, labels=labels, generator=generator, batch_size=batch_size))
         return torch.cat(batches) if batches else torch.empty(0, *self.event_shape, device=self.device)
+
+    @torch.no_grad()
+    def iter_samples(
+        self,
+        num_samples: int,
+        *,
+        labels: Tensor | Sequence[int] | int | None = None,
+        generator: torch.Generator | None = None,
+        batch_size: int = 250,
+        positions: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """As `GenerativeModel.iter_samples`, and `labels` as `sample` takes them."""
+        given = None if labels is None else self.check_labels(labels, num_samples)
+        for streams, rows in _batches(num_samples, generator, batch_size, positions):
+            yield self.draw(streams) if given is None else self.draw_given(streams, given[rows].to(self.device))
 
     def check_labels(self, labels: Tensor | Sequence[int] | int, num: int) -> Tensor:
         """Labels of `num` examples: [num], int64, on the CPU; see `sample`."""

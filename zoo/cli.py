@@ -17,8 +17,9 @@ from zoo.errors import ConfigError, ZooError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zoo.capabilities import GenerativeModel, ZooModule
+    from zoo.capabilities import Batch, GenerativeModel, ZooModule
     from zoo.catalog import Info
+    from zoo.data.base import Which
     from zoo.metrics.measurement import Measurement
 
 Overrides = dict[str, Any]
@@ -102,12 +103,29 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument(
         "--expected", action="store_true", help="draw codes, and show the expected image of each without pixel noise"
     )
-    pictured("interpolate", _interpolate, "walk from code to code, one walk a row", 8).add_argument(
-        "--steps", type=int, default=10, help="images a walk (default %(default)s)"
-    )
+    interpolate = pictured("interpolate", _interpolate, "walk from code to code, one walk a row", 8)
+    interpolate.add_argument("--steps", type=int, default=10, help="images a walk (default %(default)s)")
+    ends = interpolate.add_mutually_exclusive_group()
+    ends.add_argument("--test", action="store_true", help="between test images in place of codes from the prior")
+    ends.add_argument("--images", nargs=2, metavar="FILE", help="between two images of your own")
     pictured("reconstruct", _reconstruct, "encode and decode test images: originals above reconstructions", 10)
     traverse = pictured("traverse", _traverse, "change one dimension of a code at a time, one dimension a row", 10)
     traverse.add_argument("--steps", type=int, default=11, help="images a row (default %(default)s)")
+    edit = pictured("edit", _edit, "change dimensions of the codes of test images: originals above edited ones", 10)
+    edit.add_argument("--set", nargs="+", required=True, metavar="DIMENSION=VALUE", help="such as 3=2.5")
+    edit.add_argument("--relative", action="store_true", help="add to the old values")
+    attribute = pictured("attribute", _attribute, "give test images an attribute, more of it from left to right", 8)
+    attribute.add_argument("--add", type=int, required=True, metavar="LABEL", help="class that has the attribute")
+    attribute.add_argument("--remove", type=int, metavar="LABEL", help="class that has not; by default, all others")
+    attribute.add_argument("--steps", type=int, default=7, help="images a row (default %(default)s)")
+    attribute.add_argument("--strength", type=float, default=1.5, help="of the last (default %(default)s)")
+    pictured("analogies", _analogies, "the style of test images in every class, one style a row", 8)
+    neighbours = pictured("neighbours", _neighbours, "samples beside their nearest training images: memorised?", 8)
+    neighbours.add_argument("--k", type=int, default=8, help="training images a sample (default %(default)s)")
+    neighbours.add_argument("--by", default="pixels", help="pixels, or a classifier for its features: lenet-mnist")
+    neighbours.add_argument("--draws", type=int, default=1000, help="samples to compare with test images")
+    for made in (sample, interpolate, traverse):
+        made.add_argument("--label", type=int, help="class, for conditional models; by default, one after the other")
     complete = pictured("complete", _complete, "erase the lower part of test images and sample it anew", 10)
     complete.add_argument("--known", type=float, default=0.5, help="part of the rows that stays (default %(default)s)")
     complete.add_argument("--draws", type=int, default=4, help="completions of each image (default %(default)s)")
@@ -236,7 +254,7 @@ def _load(options: argparse.Namespace) -> GenerativeModel:
     from zoo.capabilities import GenerativeModel
     from zoo.catalog import Zoo
 
-    for name in ("num", "steps", "draws"):
+    for name in ("num", "steps", "draws", "k"):
         if getattr(options, name, 1) < 1:
             raise ConfigError(f"--{name}: expected at least 1, found {getattr(options, name)}")
     model = Zoo.load(options.name, device=options.device)
@@ -254,13 +272,31 @@ def _write(images: Tensor, options: argparse.Namespace, columns: int | None = No
         raise ConfigError(f"{options.out}: cannot write a picture there: {error}; choose another --out") from error
 
 
-def _test_images(options: argparse.Namespace) -> Tensor:
+def _test_batch(options: argparse.Namespace, num: int | None = None) -> Batch:
     """Seeded test images of the data set that the checkpoint was trained on."""
     from zoo.metrics.evaluate import data_of
 
-    data = data_of(options.name)
-    index = data.subset("test", options.num, options.seed)
-    return next(data.batches("test", index=index, batch_size=options.num)).x
+    data, num = data_of(options.name), options.num if num is None else num
+    index = data.subset("test", num, options.seed)
+    return next(data.batches("test", index=index, batch_size=num))
+
+
+def _labels(model: GenerativeModel, options: argparse.Namespace, num: int) -> Tensor | None:
+    """Labels of `num` codes: the one asked for, or else class after class; None where a model takes none."""
+    import torch
+
+    from zoo.capabilities import Conditional
+
+    if options.label is None:
+        return torch.arange(num) % model.num_classes if isinstance(model, Conditional) else None
+    if not isinstance(model, Conditional):
+        raise ConfigError(f"--label: {options.name} is not conditional: expected none, found {options.label}")
+    return torch.full((num,), options.label)
+
+
+def _own_labels(model: GenerativeModel, batch: Batch) -> Tensor | None:
+    """Labels of images of the data set, if the model takes any."""
+    return model.conditions(batch).get("labels")
 
 
 def _generator(options: argparse.Namespace) -> Any:
@@ -288,7 +324,7 @@ def _sample(options: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from zoo.capabilities import Decoder
+    from zoo import latents
     from zoo.distributed import gather, is_leader, join, on_leader, share
     from zoo.pictures import pixels
 
@@ -296,15 +332,18 @@ def _sample(options: argparse.Namespace) -> None:
     model = _load(options)
     mine = share(options.num)
     if options.expected:
-        codes = _codes(model, options.num, options.seed)[mine]
-        assert isinstance(model, Decoder)
-        with torch.no_grad():
-            batches = [pixels(model.decode(z)) for z in codes.split(250)]
+        codes, labels = _codes(model, options.num, options.seed)[mine], _labels(model, options, options.num)
+        given = None if labels is None else labels[mine]
+        batches = [
+            pixels(latents.decode(model, codes[rows], labels=None if given is None else given[rows]))
+            for rows in torch.arange(len(mine)).split(250)
+        ]
     else:
         shown = None if is_leader() else True
         with tqdm(total=len(mine), desc="sampling", unit="img", disable=shown, leave=False) as bar:
             batches = []
-            for batch in model.iter_samples(options.num, generator=_generator(options), positions=mine):
+            chosen: dict[str, Any] = {} if options.label is None else {"labels": _labels(model, options, options.num)}
+            for batch in model.iter_samples(options.num, generator=_generator(options), positions=mine, **chosen):
                 batches.append(pixels(batch))
                 bar.update(len(batch))
     images = gather(torch.cat(batches), options.num)
@@ -317,9 +356,24 @@ def _interpolate(options: argparse.Namespace) -> None:
     from zoo import latents
 
     model = _load(options)
-    codes = _codes(model, 2 * options.num, options.seed)
-    walks = latents.interpolate(model, codes[: options.num], codes[options.num :], options.steps)
+    if options.images:
+        ends, options.num = torch.stack([_own_image(path, model, options) for path in options.images]), 1
+    elif options.test:
+        ends = _test_batch(options, 2 * options.num).x
+    else:
+        ends = _codes(model, 2 * options.num, options.seed)
+    labels = _labels(model, options, options.num)
+    walks = latents.interpolate(model, ends[: options.num], ends[options.num :], options.steps, labels=labels)
     _write(torch.flatten(walks, 0, 1), options, columns=options.steps)
+
+
+def _own_image(path: str, model: GenerativeModel, options: argparse.Namespace) -> Tensor:
+    """An image of the user's as the model knows images: of its shape, and binary where its data are."""
+    from zoo.data.own import read_image
+    from zoo.metrics.evaluate import data_of
+
+    x = read_image(path, model.event_shape)
+    return (x >= 0.5).float() if data_of(options.name).levels == 2 else x
 
 
 def _reconstruct(options: argparse.Namespace) -> None:
@@ -327,8 +381,9 @@ def _reconstruct(options: argparse.Namespace) -> None:
 
     from zoo import latents
 
-    model, images = _load(options), _test_images(options)
-    _write(torch.cat([images, latents.reconstruct(model, images).cpu()]), options, columns=options.num)
+    model, batch = _load(options), _test_batch(options)
+    reconstructed = latents.reconstruct(model, batch.x, labels=_own_labels(model, batch))
+    _write(torch.cat([batch.x, reconstructed.cpu()]), options, columns=options.num)
 
 
 def _traverse(options: argparse.Namespace) -> None:
@@ -339,8 +394,86 @@ def _traverse(options: argparse.Namespace) -> None:
     model = _load(options)
     code = _codes(model, 1, options.seed)
     dimensions = list(range(min(options.num, code[0].numel())))
-    rows = latents.traverse(model, code[0], dimensions, torch.linspace(-3, 3, options.steps))
+    values = torch.linspace(-3, 3, options.steps)
+    rows = latents.traverse(model, code[0], dimensions, values, labels=_labels(model, options, 1))
     _write(torch.flatten(rows, 0, 1), options, columns=options.steps)
+
+
+def _edit(options: argparse.Namespace) -> None:
+    import torch
+
+    from zoo import latents
+
+    try:
+        pairs = [word.split("=") for word in options.set]
+        changes = {int(dimension): float(value) for dimension, value in pairs}
+    except ValueError:
+        raise ConfigError(f"--set: expected DIMENSION=VALUE, such as 3=2.5, found {' '.join(options.set)}") from None
+    model, batch = _load(options), _test_batch(options)
+    labels = _own_labels(model, batch)
+    edited = latents.edit(model, batch.x, changes, relative=options.relative, labels=labels)
+    _write(torch.cat([batch.x, edited.cpu()]), options, columns=options.num)
+
+
+def _attribute(options: argparse.Namespace) -> None:
+    import torch
+
+    from zoo import latents
+    from zoo.metrics.evaluate import data_of
+
+    model, data = _load(options), data_of(options.name)
+
+    def images(which: Which, label: int, num: int) -> Tensor:
+        """Seeded images of a class, or of all but one where `label` is negative."""
+        labels = data.split(which).labels
+        if labels is None:
+            raise ConfigError(f"attribute: expected labelled data, found {data.name}, which has no labels")
+        order = data.subset(which, len(labels), options.seed)
+        is_wanted = labels[order] == label if label >= 0 else labels[order] != ~label
+        if not is_wanted.any():
+            raise ConfigError(f"attribute: expected a label of {data.name}, found {label}")
+        chosen = order[is_wanted][:num]
+        return next(data.batches(which, index=chosen, batch_size=num)).x
+
+    without = ~options.add if options.remove is None else options.remove
+    direction = latents.attribute(model, images("train", options.add, 2000), images("train", without, 2000))
+    x = images("test", without, options.num)
+    walks = latents.apply_attribute(model, x, direction, torch.linspace(0, options.strength, options.steps))
+    rows = torch.cat([x[:, None], walks.cpu()], 1)
+    _write(rows.flatten(0, 1), options, columns=options.steps + 1)
+
+
+def _analogies(options: argparse.Namespace) -> None:
+    import torch
+
+    from zoo import latents
+
+    model, batch = _load(options), _test_batch(options)
+    drawn = latents.analogies(model, batch.x, batch.labels)
+    rows = torch.cat([batch.x[:, None], drawn.cpu()], 1)
+    _write(rows.flatten(0, 1), options, columns=rows.shape[1])
+
+
+def _neighbours(options: argparse.Namespace) -> None:
+    import torch
+
+    from zoo.metrics.evaluate import data_of
+    from zoo.metrics.extractors import load_extractor
+    from zoo.metrics.memorisation import neighbours
+
+    extractor = None if options.by == "pixels" else load_extractor(options.by, options.device)
+    model, data = _load(options), data_of(options.name)
+    num = max(options.num, options.draws)
+    samples = model.sample(num, generator=_generator(options)).cpu()
+    found = neighbours(samples, data, options.k, extractor=extractor)
+    nearest = data.rows("train", found.index[: options.num].flatten())
+    images = data.convert(nearest.x, nearest.index, 0).view(options.num, options.k, *model.event_shape)
+    _write(torch.cat([samples[: options.num, None], images], 1).flatten(0, 1), options, columns=options.k + 1)
+    print(
+        f"copied {found.copied:.3f}: the share of pairs of a sample and a test image in which the sample lies nearer\n"
+        f"to a training image; 1 for copies, 0.5 for draws like the data, from which it lies {found.score:+.1f}\n"
+        f"standard deviations away ({num} samples, {found.num_test} test images, by {options.by})"
+    )
 
 
 def _complete(options: argparse.Namespace) -> None:
@@ -348,7 +481,7 @@ def _complete(options: argparse.Namespace) -> None:
 
     from zoo import latents
 
-    model, images = _load(options), _test_images(options)
+    model, images = _load(options), _test_batch(options).x
     if not 0 <= options.known <= 1:
         raise ConfigError(f"--known: expected a part of the rows, between 0 and 1, found {options.known}")
     mask = torch.zeros(model.event_shape, dtype=torch.bool)
@@ -479,13 +612,16 @@ def _portrait(model: GenerativeModel) -> Tensor:
     """The 64 images of the card: draws; half of them expected images of codes where draws carry pixel noise."""
     import torch
 
-    from zoo.capabilities import Decoder, EvidenceLowerBound
+    from zoo import latents
+    from zoo.capabilities import Conditional, Decoder, EvidenceLowerBound
 
-    draws = model.sample(64, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(64) % model.num_classes if isinstance(model, Conditional) else None
+    given: dict[str, Any] = {} if labels is None else {"labels": labels}
+    draws = model.sample(64, generator=torch.Generator().manual_seed(0), **given)
     if not (isinstance(model, Decoder) and isinstance(model, EvidenceLowerBound)):
         return draws
-    with torch.no_grad():
-        return torch.cat([model.decode(_codes(model, 32, seed=0)), draws[:32]])
+    expected = latents.decode(model, _codes(model, 32, seed=0), labels=None if labels is None else labels[:32])
+    return torch.cat([expected, draws[:32]])
 
 
 def _reproduce(options: argparse.Namespace) -> None:

@@ -78,6 +78,12 @@ def interpolate(
 
 
 @torch.no_grad()
+def decode(model: GenerativeModel, z: Tensor, *, labels: Labels = None) -> Tensor:
+    """What a Decoder makes of codes, E[x given z]: [B, *latent_shape] -> [B, *event_shape]."""
+    return _decoder(model, "decode").decode(z.to(model.device), **_given(model, labels, len(z)))
+
+
+@torch.no_grad()
 def reconstruct(model: GenerativeModel, x: Tensor, *, labels: Labels = None) -> Tensor:
     """What an Encoder and Decoder keep of images: E[x given z] at their codes, [B, *event_shape] -> the same."""
     decoder = _decoder(model, "reconstruct")

@@ -159,7 +159,7 @@ class ImageFolder(_Own):
         for path in tqdm(self._images, desc=f"reading {self.name}", unit=" images", delay=2, disable=None):
             try:
                 with Image.open(self.path / path) as image:
-                    pixels = self._pixels(image)
+                    pixels = _pixels(image, self.channels, None if self.size is None else (self.size, self.size))
             except Exception as error:  # decoders raise whatever they like on damaged files
                 if not self.skip_corrupt:
                     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -177,22 +177,42 @@ class ImageFolder(_Own):
                 stacklevel=2,
             )
 
-    def _pixels(self, image: Image) -> np.ndarray:
-        from PIL import Image, ImageOps
 
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"expected 8 bits a channel, found mode {image.mode}")
-        if image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            colour = image.mode not in ("LA", "La")
-            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB" if colour else "L")
-        grey = image.mode in ("1", "L") if self.channels is None else self.channels == 1
-        image = image.convert("L" if grey else "RGB")
-        if self.size is not None:
-            image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.BICUBIC)
-        pixels = np.asarray(image)
-        return pixels[None] if grey else pixels.transpose(2, 0, 1)
+def _pixels(image: Image, channels: int | None, size: tuple[int, int] | None) -> np.ndarray:
+    """uint8 [C, H, W]: in 1 or 3 channels, or as many as there are; cut and scaled to `size`, (H, W), or as it is."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"expected 8 bits a channel, found mode {image.mode}")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        colour = image.mode not in ("LA", "La")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB" if colour else "L")
+    grey = image.mode in ("1", "L") if channels is None else channels == 1
+    image = image.convert("L" if grey else "RGB")
+    if size is not None:
+        image = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
+    pixels = np.asarray(image)
+    return pixels[None] if grey else pixels.transpose(2, 0, 1)
+
+
+def read_image(path: str | Path, event_shape: tuple[int, ...]) -> Tensor:
+    """One image, brought to a shape [C, H, W] with C one of 1 or 3, as `ImageFolder` does it: float in [0, 1].
+
+    Raises:
+        DataError: there is no such file, or it cannot be decoded.
+    """
+    from PIL import Image
+
+    channels, height, width = event_shape
+    try:
+        with Image.open(path) as image:
+            pixels = _pixels(image, channels, (height, width))
+    except Exception as error:  # decoders raise whatever they like on damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: expected an image, cannot be decoded ({reason})") from error
+    return torch.from_numpy(pixels.copy()).float() / 255
 
 
 def _describe(shape: tuple[int, ...]) -> str:

@@ -9,7 +9,8 @@
     evaluation: {...}                     # settings of the numbers to measure
     dtype: float16                        # of the exported weights; float32 by default
 
-A recipe that fine-tunes has `start: NAME`, what `Zoo.load` takes, in place of the section `model`.
+A recipe that fine-tunes has `start: NAME`, what `Zoo.load` takes, in place of the section `model`; with both, the model
+begins with the weights of that checkpoint, which may be of another class with the same parameters.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """
     recipe = override(load_yaml(path), overrides or {})
     for alternatives in (("data",), ("model", "start")):
-        if len(recipe.keys() & set(alternatives)) != 1:
+        if not recipe.keys() & set(alternatives):
             names = " or ".join(map(repr, alternatives))
             raise ConfigError(f"{path}: expected one section {names}; see the recipes of shipped checkpoints")
     return recipe
@@ -108,6 +109,27 @@ def build_model(section: Mapping[str, Any], seed: int = 0) -> ZooModule:
         return kind(**bound)
 
 
+def begin(recipe: Mapping[str, Any], seed: int = 0) -> ZooModule:
+    """The untrained model of a recipe: new, or with the weights of the checkpoint where it starts.
+
+    Raises:
+        ConfigError: the section `model` describes one with other parameters than `start` has.
+    """
+    if "model" not in recipe:
+        return Zoo.load(recipe["start"])
+    model = build_model(recipe["model"], seed)
+    if "start" in recipe:
+        start = Zoo.load(recipe["start"])
+        try:
+            model.load_state_dict(start.state_dict())
+        except RuntimeError:  # a page of names and shapes
+            raise ConfigError(
+                f"start: the parameters of {recipe['start']}, a {type(start).__name__}, are not those of the "
+                f"{type(model).__name__} that `model` describes; give it the same sizes"
+            ) from None
+    return model
+
+
 def fit(
     recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False, data: DataModule | None = None
 ) -> ZooModule:
@@ -134,7 +156,7 @@ def fit(
     on_leader(lambda: _check_free(recipe, folder, resume))
     seed = recipe.get("seed", 0)
     data = data or build_data(recipe["data"], seed)
-    model = Zoo.load(recipe["start"]) if "start" in recipe else build_model(recipe["model"], seed)
+    model = begin(recipe, seed)
     _check_shape(model, data)
     model.seed = seed
     model.optimization = Optimization(**bind(Optimization, recipe.get("optimization") or {}, "optimization"))
