@@ -28,11 +28,18 @@ from zoo.density.causal_gaussian import CausalGaussian
 from zoo.density.gaussian import Gaussian
 from zoo.density.memoriser import Memoriser
 from zoo.density.mixture import BernoulliMixture
+from zoo.gan.ali import ALI
+from zoo.gan.conditional_gan import ConditionalGAN
+from zoo.gan.dcgan import DCGAN
 from zoo.gan.gan import GAN
 from zoo.vae.autoencoder import Autoencoder
 from zoo.vae.conditional_vae import ConditionalVAE
 from zoo.vae.iwae import IWAE
 from zoo.vae.ladder_vae import LadderVAE
+from zoo.gan.r3gan import R3GAN
+from zoo.gan.sngan import SNGAN
+from zoo.gan.wgan import WGAN
+from zoo.gan.wgan_gp import WGANGP
 from zoo.vae.vae import VAE
 
 LOGISTIC = "discretized-logistic"
@@ -163,6 +170,26 @@ INSTANCES = [
     Instance(LadderVAE, {"event_shape": [1, 4, 4], "top_dim": 1, "map_channels": [1], "channels": 3, "hidden": 8}, 2),
     Instance(Autoencoder, {"event_shape": [1, 8, 4], "latent_dim": 3, "channels": 4, "hidden": 8}, 256),
     Instance(GAN, {"event_shape": [1, 8, 12], "latent_dim": 3, "channels": 8, "penalty": 0.7}, 256),
+    Instance(GAN, {"event_shape": [2, 4, 4], "latent_dim": 2, "channels": 8, "loss": "minimax", "penalty": 0.0}, 256),
+    Instance(DCGAN, {"event_shape": [1, 8, 12], "latent_dim": 3, "channels": 8}, 256),
+    Instance(
+        DCGAN,
+        {
+            "event_shape": [1, 8, 4],
+            "latent_dim": 2,
+            "channels": 8,
+            "instance_noise": 0.3,
+            "gradient_penalty": 0.2,
+            "jacobian_clamping": [1.0, 2.0],
+        },
+        256,
+    ),
+    Instance(ConditionalGAN, {"event_shape": [1, 8, 4], "num_classes": 3, "latent_dim": 2, "channels": 8}, 256),
+    Instance(WGAN, {"event_shape": [1, 4, 8], "latent_dim": 2, "channels": 8, "critic_steps": 3}, 256),
+    Instance(WGANGP, {"event_shape": [1, 4, 8], "latent_dim": 2, "channels": 8, "critic_steps": 2}, 256),
+    Instance(SNGAN, {"event_shape": [1, 8, 4], "latent_dim": 2, "channels": 8}, 256),
+    Instance(R3GAN, {"event_shape": [1, 8, 4], "latent_dim": 2, "channels": 8}, 256),
+    Instance(ALI, {"event_shape": [1, 8, 12], "latent_dim": 3, "channels": 8, "hidden": 8}, 256),
     Instance(LeNet, {"event_shape": [1, 16, 20], "num_classes": 4, "channels": 2, "num_features": 8}, 256),
 ]
 

@@ -16,10 +16,11 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 
-from zoo.capabilities import Classifier, Dequantized, GenerativeModel, ImportanceWeighted, TractableDensity
+from zoo.capabilities import Classifier, Conditional, Dequantized, GenerativeModel, ImportanceWeighted, TractableDensity
 from zoo.data.base import DataModule, Split
 from zoo.errors import ConfigError, DataError, DownloadError, ZooError
 from zoo.metrics.classification import accuracy
+from zoo.metrics.conditional import class_accuracy
 from zoo.metrics.evaluate import Evaluation, evaluate
 from zoo.metrics.extractors import INCEPTION, ClassifierFeatures, Extractor, Inception, to_bytes
 from zoo.metrics.likelihood import nll
@@ -551,6 +552,41 @@ def test_accuracy_and_its_binomial_error() -> None:
     assert found.error == pytest.approx(100 * math.sqrt(0.75 * 0.25 / 100))
     with pytest.raises(DataError, match="labels"):
         accuracy(model, Given(x, levels=256), progress=False)
+
+
+class Reading(Classifier):
+    """Reads the label off the first pixel."""
+
+    event_shape, num_classes, num_features = (1, 4, 4), 5, 16
+
+    def features(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -(x[:, 0, 0, :1] * 255 - torch.arange(5)).abs()
+
+
+class Writing(Conditional):
+    """Writes the label into the first pixel, and 0 in place of 3; the rest is noise."""
+
+    event_shape, num_classes = (1, 4, 4), 5
+
+    def draw_given(self, streams: Streams, labels: Tensor) -> Tensor:
+        x = rand((len(streams), *self.event_shape), streams)
+        x[:, 0, 0, 0] = labels.where(labels != 3, 0) / 255
+        return x
+
+
+def test_class_accuracy_is_the_share_of_samples_that_show_their_label() -> None:
+    reader = ClassifierFeatures(Reading(), "reading")
+    (found,) = class_accuracy(Writing(), Given(pixels(4, 1, 4, 4)), reader, num=203, batch_size=50, progress=False)
+    assert (found.name, found.unit, found.kind, found.n) == ("class_accuracy", "%", "estimate", 203)
+    share = 1 - 40 / 203  # 203 = 40 times 0, 1, 2, 3, 4, and 0, 1, 2
+    assert found.value == pytest.approx(100 * share)
+    assert found.error == pytest.approx(100 * math.sqrt(share * (1 - share) / 203))
+    assert found.details["classes"] == {"0": 100.0, "1": 100.0, "2": 100.0, "3": 0.0, "4": 100.0}
+    (few,) = class_accuracy(Writing(), Given(pixels(4, 1, 4, 4)), reader, num=2, progress=False)
+    assert few.details["classes"] == {"0": 100.0, "1": 100.0}
 
 
 class GreyDensity(Ramp):

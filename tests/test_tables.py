@@ -18,6 +18,7 @@ from zoo.classifier.lenet import LeNet
 from zoo.data.base import DataModule, Split
 from zoo.density.gaussian import Gaussian
 from zoo.errors import ConfigError
+from zoo.gan.conditional_gan import ConditionalGAN
 from zoo.gan.gan import GAN
 from zoo.metrics import Measurement, Table, compare, evaluate_checkpoint, load_extractor, reproduce, tables
 from zoo.metrics.tables import classify
@@ -135,6 +136,23 @@ def test_other_weights_give_other_numbers(shipped: Path, tmp_path: Path) -> None
         found = evaluate_checkpoint(f"local-dir:{tmp_path / name}", on_slice=True, progress=False)
         differing = {d.found.name for d in compare(recorded(name), found)}
         assert differing >= ({"neg_elbo", "nll", "fid"} if name == "vae-mnist" else {"fid_floor"})
+
+
+def test_conditional_models_are_asked_for_their_classes(shipped: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, source = ConditionalGAN(latent_dim=4, channels=8), f"local-dir:{tmp_path / 'conditional-gan'}"
+    Zoo.save(model, tmp_path / "conditional-gan", recipe={"data": {"class": "MNIST"}, "evaluation": SETTINGS})
+    (whole,) = evaluate_checkpoint(source, only=["accuracy"], progress=False)
+    (part,) = evaluate_checkpoint(source, only=["accuracy"], on_slice=True, progress=False)
+    assert (whole.name, whole.unit, whole.n, part.n) == ("class_accuracy", "%", 120, 60)
+    assert whole.details["slice"] == {"n": 60, "value": part.value} and compare([whole], [part]) == []
+    labels = torch.arange(120) % 10
+    samples = model.eval().sample(120, labels=labels, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        right = Zoo.load("lenet-mnist")((samples * 255).round() / 255).argmax(1) == labels
+    assert whole.value == pytest.approx(100 * right.double().mean().item(), abs=1)
+    other = Digits("fashion-mnist")  # of which lenet-mnist knows nothing
+    assert evaluate_checkpoint(source, only=["accuracy"], data=other, progress=False) == []
 
 
 def test_settings_come_from_the_recipe_unless_given(shipped: Path) -> None:

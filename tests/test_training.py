@@ -60,11 +60,11 @@ class Duel(Adversarial):
     def draw(self, streams: Streams) -> Tensor:
         return self.generator(randn((len(streams), 2), streams))
 
-    def critic_loss(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def critic_loss(self, real: Tensor, fake: Tensor, streams: Streams, **conditions: Tensor) -> dict[str, Tensor]:
         self.batches += 1
         return {"loss": 1e3 * (self.critic(fake).mean() - self.critic(real).mean()) + self.critic.weight.square().sum()}
 
-    def generator_loss(self, fake: Tensor) -> Tensor:
+    def generator_loss(self, real: Tensor, fake: Tensor, streams: Streams, **conditions: Tensor) -> Tensor:
         return -1e3 * self.critic(fake).mean()
 
 

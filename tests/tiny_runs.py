@@ -44,19 +44,26 @@ MODELS: dict[str, dict[str, Any]] = {
         "hidden": 8,
         "likelihood": "discretized-logistic",
     },
-    # two channels a group of its normalisation: with one, biases have no gradient but rounding errors
     "adversarial": {"class": "zoo.gan.gan.GAN", "latent_dim": 4, "channels": 16},
+    # two channels a group of its normalisation: with one, biases have no gradient but rounding errors
+    "several steps": {"class": "zoo.gan.wgan_gp.WGANGP", "latent_dim": 4, "channels": 16, "critic_steps": 5},
+    "noise": {"class": "zoo.gan.dcgan.DCGAN", "latent_dim": 4, "channels": 16, "instance_noise": 0.5},
+    "labels": {"class": "zoo.gan.conditional_gan.ConditionalGAN", "latent_dim": 4, "channels": 16, "penalty": 0.0},
+    "pairs": {"class": "zoo.gan.ali.ALI", "latent_dim": 4, "channels": 16, "hidden": 16, "penalty": 0.0},
+    "spectral": {"class": "zoo.gan.sngan.SNGAN", "latent_dim": 4, "channels": 16},
     "closed-form": {"class": "zoo.density.gaussian.Gaussian", "levels": 256, "jitter": 1e-4},
 }
 
 
-def recipe(kind: str, *, model: dict[str, Any] | None = None, **trainer: Any) -> dict[str, Any]:
+def recipe(
+    kind: str, *, model: dict[str, Any] | None = None, optimization: dict[str, Any] | None = None, **trainer: Any
+) -> dict[str, Any]:
     """A recipe of 36 steps that takes a fraction of a second."""
     return {
         "seed": 3,
         "data": {"class": "Digits", "batch_size": 100},
         "model": {**MODELS[kind], **SHAPE, **(model or {})},
-        "optimization": {"lr": 3e-3, "schedule": "cosine", "warmup": 5, "gradient_clip": 10.0},
+        "optimization": {"lr": 3e-3, "schedule": "cosine", "warmup": 5, "gradient_clip": 10.0, **(optimization or {})},
         "trainer": {
             "max_epochs": 3,
             "accelerator": "cpu",
@@ -113,6 +120,8 @@ RUNS: dict[str, tuple[str, dict[str, int]]] = {
     "likelihood": ("likelihood", {"max_epochs": 3}),
     "likelihood by steps": ("likelihood", {"max_epochs": -1, "max_steps": 40}),
     "adversarial": ("adversarial", {"max_epochs": 3}),
+    "several steps": ("several steps", {"max_epochs": 3}),
+    "spectral": ("spectral", {"max_epochs": 3}),
     "closed-form by steps": ("closed-form", {"max_epochs": -1, "max_steps": 36}),
 }
 
@@ -169,11 +178,18 @@ def kill_again_and_again(name: str, settings: dict[str, Any], runs: Path) -> Non
     child(partial(resume, last))
 
 
+SGD = {"optimizer": "sgd", "lr": 0.1}
 PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "likelihood": ("likelihood", {}),
     "adversarial": ("adversarial", {"model": {"penalty": 0.0}}),
     # the gradient of the penalty jumps where a unit of the critic switches: rounding alone parts longer runs
     "adversarial with a penalty": ("adversarial", {"max_epochs": -1, "max_steps": 5}),
+    # differences of means hardly move biases: Adam would make steps of what rounding leaves
+    "several steps": ("several steps", {"max_epochs": -1, "max_steps": 5, "optimization": {**SGD, "lr": 0.01}}),
+    "noise": ("noise", {}),
+    "labels": ("labels", {}),
+    "pairs": ("pairs", {}),
+    "spectral": ("spectral", {"optimization": SGD}),
     "closed-form": ("closed-form", {}),
     "likelihood in bfloat16": ("likelihood", {"precision": "bf16-mixed"}),
     # slow on processors without such arithmetic

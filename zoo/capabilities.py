@@ -36,6 +36,15 @@ class Batch(NamedTuple):
     labels: Tensor | None  # [B], int64
     index: Tensor  # type: ignore[assignment]  # [B], int64; a tuple's own `index` is not missed
 
+    def divided(self, parts: int) -> Iterator[Batch]:
+        """The batch in consecutive parts of equal size, up to one example."""
+        if parts == 1:
+            yield self
+            return
+        for rows in torch.arange(len(self.x)).tensor_split(parts):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            yield Batch(self.x[part], None if self.labels is None else self.labels[part], self.index[part])
+
 
 class ZooModule(LightningModule, ABC):
     """A module that the zoo can train, save and load. Constructor arguments are JSON-plain and kept in `hparams`.
@@ -317,46 +326,72 @@ def _nothing() -> None:
 
 
 class Adversarial(GenerativeModel):
-    """A generator trained against a critic by alternating updates; a step is one update of each.
+    """A generator trained against a critic by alternating updates; a step is one update of the generator.
+
+    A batch is divided among the updates of the critic, each on examples of its own; then the generator moves once, by
+    the fakes of the last of them.
 
     Attributes:
         generator: the network that is the model.
         critic: the network that it is trained against.
+        critic_steps: updates of the critic for each of the generator.
     """
 
     generator: torch.nn.Module
     critic: torch.nn.Module
+    critic_steps: int = 1
+    _num_steps: float = math.inf
 
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
 
     @abstractmethod
-    def critic_loss(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """What the critic minimises, under `loss`, with anything else worth logging; real, fake: [B, *event_shape]."""
+    def critic_loss(self, real: Tensor, fake: Tensor, streams: Streams, **conditions: Tensor) -> dict[str, Tensor]:
+        """What the critic minimises, under `loss`, with anything else worth logging; real, fake: [B, ...]."""
 
     @abstractmethod
-    def generator_loss(self, fake: Tensor) -> Tensor:
-        """What the generator minimises, a scalar; fake: [B, *event_shape], carrying gradients."""
+    def generator_loss(self, real: Tensor, fake: Tensor, streams: Streams, **conditions: Tensor) -> Tensor:
+        """What the generator minimises, a scalar; fake: [B, ...], carrying gradients."""
+
+    def pair(self, x: Tensor, streams: Streams, **conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """Real and fake examples as the critic sees them, [B, ...], from data x [B, *event_shape].
+
+        What of them carries a gradient trains the generator.
+        """
+        return x, self.draw(streams)
+
+    @property
+    def progress(self) -> float:
+        """The part of training that is over, in [0, 1]."""
+        return min(1.0, self.global_step / self._num_steps)
 
     def configure_optimizers(self) -> Any:
-        settings, num_steps = self.optimization, self.trainer.estimated_stepping_batches
+        settings, self._num_steps = self.optimization, self.trainer.estimated_stepping_batches
         generator = settings.build(self.generator.parameters())
         critic = settings.build(self.critic.parameters(), settings.critic_lr)
-        return settings.scheduled(generator, num_steps), settings.scheduled(critic, num_steps)
+        return settings.scheduled(generator, self._num_steps), settings.scheduled(critic, self._num_steps)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        if len(batch.x) < self.critic_steps:
+            raise ConfigError(
+                f"batch_size: expected at least {self.critic_steps} examples a process, one for each step of the "
+                f"critic, found {len(batch.x)}"
+            )
         settings, (generator, critic) = self.optimization, cast(list[Any], self.optimizers())
-        fake = self.draw(self.streams(batch))
-
-        losses = self.critic_loss(batch.x, fake.detach())
-        critic.zero_grad()
-        self.manual_backward(losses["loss"])
-        settings.clip(critic)
-        self.trainer.strategy.optimizer_step(critic.optimizer, _nothing)  # critic.step() would count as a second step
+        for part in batch.divided(self.critic_steps):
+            streams, conditions = self.streams(part), self.conditions(part)
+            real, fake = self.pair(part.x, streams, **conditions)
+            losses = self.critic_loss(real.detach(), fake.detach(), streams, **conditions)
+            critic.zero_grad()
+            self.manual_backward(losses["loss"])
+            settings.clip(critic)
+            self.trainer.strategy.optimizer_step(critic.optimizer, _nothing)  # critic.step() would count as a step
+            self.after_critic_step()
+            torch.clear_autocast_cache()  # of the critic's weights before
 
         self.critic.requires_grad_(False)
-        loss = self.generator_loss(fake)
+        loss = self.generator_loss(real, fake, streams, **conditions)
         generator.zero_grad()
         self.manual_backward(loss)
         settings.clip(generator)
@@ -366,7 +401,19 @@ class Adversarial(GenerativeModel):
         for schedule in cast(list[Any], self.lr_schedulers() or []):
             schedule.step()
         renamed = {"critic_loss" if name == "loss" else name: value for name, value in losses.items()}
-        return {"generator_loss": loss.detach(), **renamed}
+        return {"generator_loss": loss.detach(), **renamed, "diversity": diversity(real.detach(), fake.detach())}
+
+    def after_critic_step(self) -> None:
+        """Called after each update of the critic; nothing by default."""
+
+
+def diversity(real: Tensor, fake: Tensor) -> Tensor:
+    """Mean squared distance of two fakes over that of two reals: about 1 where they vary as much, 0 where all are one.
+
+    That of two independent draws is twice the sum of the variances of the dimensions. [B, ...], [B, ...] -> a scalar.
+    """
+    of_real, of_fake = (x.flatten(1).float().var(0, unbiased=False).sum() for x in (real, fake))
+    return of_fake / of_real.clamp(min=1e-12)
 
 
 class Classifier(ZooModule):

@@ -1,26 +1,23 @@
 """GAN: generative adversarial networks (Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661).
 
-    critic:     minimise  E[softplus(-D(x))] + E[softplus(D(G(z)))]                                            (eq. 1)
-    generator:  minimise  E[softplus(-D(G(z)))]        the non-saturating loss of section 3,      z ~ N(0, I)
+    critic:     minimise  E[-log D(x)] + E[-log(1 - D(G(z)))]                                                  (eq. 1)
+    generator:  maximise  E[-log(1 - D(G(z)))], minimax;  or minimise  E[-log D(G(z))], non-saturating,    z ~ N(0, I)
     penalty:    gamma/2 E[|grad_x D(x)|^2]    added to the critic's    (R1, Mescheder et al. 2018, https://arxiv.org/abs/1801.04406)
 
 Density: none.
 Sampling: exact, one pass of the generator.
-Differs from the paper: convolutional networks; the R1 penalty, which makes training converge.
+Differs from the paper: convolutional networks; a Gaussian code; the R1 penalty, which makes training converge.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
-from torch.nn import functional as F
+from torch import nn
 
-from zoo.capabilities import Adversarial, Decoder
 from zoo.config import Between, ImageShape, Size
-from zoo.random import Streams, randn
+from zoo.gan.game import LatentGame
+from zoo.gan.regularizers import ZeroCentred
 
 
 class Generator(nn.Sequential):
@@ -49,7 +46,7 @@ class Generator(nn.Sequential):
 class Critic(nn.Sequential):
     """Images [B, C, H, W] -> logits [B, 1] of being real."""
 
-    def __init__(self, event_shape: list[int], channels: int) -> None:
+    def __init__(self, event_shape: list[int], channels: int, hidden: int) -> None:
         inputs, height, width = event_shape
         super().__init__(
             nn.PixelUnshuffle(2),
@@ -58,20 +55,23 @@ class Critic(nn.Sequential):
             nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2),
             nn.Flatten(),
-            nn.Linear(2 * channels * (height // 4) * (width // 4), 256),
+            nn.Linear(2 * channels * (height // 4) * (width // 4), hidden),
             nn.LeakyReLU(0.2),
-            nn.Linear(256, 1),
+            nn.Linear(hidden, 1),
         )
 
 
-class GAN(Adversarial, Decoder):
-    """A convolutional generator trained with the non-saturating loss.
+class GAN(LatentGame):
+    """Two convolutional networks with the losses of the first GAN.
 
     Args:
         event_shape: (C, H, W); H and W multiples of 4; values in [0, 1].
         latent_dim: dimension of z.
         channels: width of both networks; a multiple of 8.
         penalty: gamma of the R1 penalty; 0 for the paper's GAN.
+        penalty_every: the penalty comes in one of this many steps, with as much more weight.
+        hidden: units of the layer before the critic's logit.
+        loss: of the generator.
     """
 
     def __init__(
@@ -80,34 +80,13 @@ class GAN(Adversarial, Decoder):
         latent_dim: Size = 64,
         channels: Size = 32,
         penalty: Annotated[float, Between(0, 1e6)] = 1.0,
+        penalty_every: Size = 1,
+        hidden: Size = 256,
+        loss: Literal["minimax", "non-saturating"] = "non-saturating",
     ) -> None:
-        super().__init__()
+        super().__init__(loss, [ZeroCentred(penalty, every=penalty_every)] if penalty else [])
         self.save_hyperparameters()
         self.event_shape = tuple(event_shape)
         self.latent_shape = (latent_dim,)
-        self.penalty = penalty
         self.generator = Generator(event_shape, latent_dim, channels)
-        self.critic = Critic(event_shape, channels)
-
-    def prior(self) -> Distribution:
-        loc = torch.zeros(self.latent_shape, device=self.device)
-        return Independent(Normal(loc, torch.ones_like(loc)), 1)
-
-    def decode(self, z: Tensor) -> Tensor:
-        return self.generator(z)
-
-    def draw(self, streams: Streams) -> Tensor:
-        return self.decode(randn((len(streams), *self.latent_shape), streams, self.device))
-
-    def critic_loss(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        real = real.detach().requires_grad_(self.penalty > 0)
-        on_real, on_fake = self.critic(real), self.critic(fake)
-        loss = F.softplus(-on_real).mean() + F.softplus(on_fake).mean()
-        if self.penalty > 0:
-            (gradient,) = torch.autograd.grad(on_real.sum(), real, create_graph=True)
-            loss = loss + 0.5 * self.penalty * gradient.square().flatten(1).sum(1).mean()
-        accuracy = ((on_real > 0).float().mean() + (on_fake < 0).float().mean()) / 2
-        return {"loss": loss, "critic_accuracy": accuracy.detach()}
-
-    def generator_loss(self, fake: Tensor) -> Tensor:
-        return F.softplus(-self.critic(fake)).mean()
+        self.critic = Critic(event_shape, channels, hidden)

@@ -19,6 +19,7 @@ _HOMES = {
     "Measurement": "measurement",
     "Table": "tables",
     "accuracy": "classification",
+    "class_accuracy": "conditional",
     "compare": "measurement",
     "evaluate_checkpoint": "evaluate",
     "evaluate_quality": "quality",

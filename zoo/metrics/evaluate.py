@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from zoo.capabilities import Classifier, GenerativeModel, Reconstructive, ZooModule
+from zoo.capabilities import Classifier, Conditional, GenerativeModel, Reconstructive, ZooModule
 from zoo.config import bind, near, parse_yaml
 from zoo.data.base import DataModule, Which
 from zoo.distributed import share
 from zoo.errors import ConfigError
 from zoo.metrics.classification import accuracy
+from zoo.metrics.conditional import class_accuracy, has_classifier
 from zoo.metrics.examples import Index, check_shapes, measuring
 from zoo.metrics.extractors import ClassifierFeatures, Extractor, default_extractor, load_extractor
 from zoo.metrics.likelihood import nll
@@ -62,9 +63,9 @@ def evaluate(
 ) -> list[Measurement]:
     """Every number that `model` has on `data`.
 
-    Likelihoods where it has a density or a bound; accuracy where it labels; squared error where it reconstructs;
-    FID, KID, inception score, precision and
-    recall where it draws 28x28 grey 8-bit images. A classifier of such images has the floors of these, by itself.
+    Likelihoods where it has a density or a bound; accuracy where it labels, or draws by label what a classifier of
+    its data knows; squared error where it reconstructs; FID, KID, inception score, precision and recall where it draws
+    28x28 grey 8-bit images. A classifier of such images has the floors of these, by itself.
     In a process group, every process must call it: they share the examples and samples, and all get all numbers.
 
     Args:
@@ -102,13 +103,20 @@ def evaluate(
         found += accuracy(model, data, split, index=index, batch_size=batch_size, progress=progress)
     if "reconstruction" in groups and isinstance(model, Reconstructive):
         found += squared_error(model, data, split, index=index, batch_size=batch_size, progress=progress)
-    if "quality" in groups and _has_quality(model, data, split):
-        measure = _quality_of(model, data, settings, split, extractor, progress)
-        small = measure(min(SAMPLE_SLICE, settings.num))
-        whole = small if on_slice or settings.num <= SAMPLE_SLICE else measure(settings.num)
-        slices = {m.name: {"slice": {"n": m.n, "value": m.value}} for m in small if whole is not small}
-        found += [replace(m, details=m.details | slices.get(m.name, {})) for m in whole]
+    has_quality = _has_quality(model, data, split)
+    if "accuracy" in groups and isinstance(model, Conditional) and has_quality:
+        found += _of_samples(_class_accuracy_of(model, data, settings, split, extractor, progress), settings, on_slice)
+    if "quality" in groups and has_quality:
+        found += _of_samples(_quality_of(model, data, settings, split, extractor, progress), settings, on_slice)
     return found
+
+
+def _of_samples(measure: Callable[[int], list[Measurement]], settings: Evaluation, on_slice: bool) -> list[Measurement]:
+    """What `measure` finds on `settings.num` samples, with what it finds on the first of them under `slice`."""
+    small = measure(min(SAMPLE_SLICE, settings.num))
+    whole = small if on_slice or settings.num <= SAMPLE_SLICE else measure(settings.num)
+    slices = {m.name: {"slice": {"n": m.n, "value": m.value}} for m in small if whole is not small}
+    return [replace(m, details=m.details | slices.get(m.name, {})) for m in whole]
 
 
 def evaluate_checkpoint(
@@ -209,3 +217,19 @@ def _quality_of(
             return evaluate_quality(samples, data, network, num=num, **options)
 
     return measure
+
+
+def _class_accuracy_of(
+    model: Conditional,
+    data: DataModule,
+    settings: Evaluation,
+    split: Which,
+    extractor: Extractor | None,
+    progress: bool,
+) -> Callable[[int], list[Measurement]]:
+    """num -> how many of that many samples show what their labels say; nothing where no classifier knows these data."""
+    network = extractor or load_extractor(settings.extractor or default_extractor(data.name), model.device)
+    if not isinstance(network, ClassifierFeatures) or not has_classifier(data, network):
+        return lambda num: []
+    options: dict[str, Any] = {"split": split, "seed": settings.seed, "progress": progress}
+    return lambda num: class_accuracy(model, data, network, num=num, **options)

@@ -1,0 +1,75 @@
+"""Convolutional generators and critics of images.
+
+No layer looks at other examples of the batch: a sample is a function of its own code alone, in training too.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+
+class Residual(nn.Module):
+    """x + conv(leaky_relu(norm(x)))."""
+
+    def __init__(self, channels: int, *, normalized: bool) -> None:
+        super().__init__()
+        self.normalization = nn.GroupNorm(8, channels) if normalized else nn.Identity()
+        self.convolution = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.convolution(nn.functional.leaky_relu(self.normalization(x), 0.2))
+
+
+class Generator(nn.Sequential):
+    """z [B, inputs] -> images [B, C, H, W] in [0, 1]; H and W multiples of 4.
+
+    Convolutions at a quarter of the resolution, where they are efficient; the last makes patches of 4x4 pixels.
+
+    Args:
+        channels: a multiple of 8, the groups of the normalisation.
+    """
+
+    def __init__(self, event_shape: list[int], inputs: int, channels: int) -> None:
+        outputs, height, width = event_shape
+        base = (channels, height // 4, width // 4)
+        super().__init__(
+            nn.Linear(inputs, math.prod(base)),
+            nn.Unflatten(1, base),
+            Residual(channels, normalized=True),
+            Residual(channels, normalized=True),
+            nn.GroupNorm(8, channels),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(channels, 16 * outputs, 3, padding=1),
+            nn.PixelShuffle(4),
+            nn.Sigmoid(),
+        )
+
+
+class Features(nn.Sequential):
+    """Images [B, C, H, W], H and W multiples of 4 -> [B, channels, H/4, W/4]: the convolutions of a critic."""
+
+    def __init__(self, event_shape: list[int], channels: int) -> None:
+        super().__init__(
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(16 * event_shape[0], channels, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.LeakyReLU(0.2),
+        )
+
+
+class Critic(nn.Sequential):
+    """Images [B, C, H, W], H and W multiples of 4 -> logits [B, outputs].
+
+    Args:
+        bias: of the logits; it would cancel in a loss of differences.
+    """
+
+    def __init__(self, event_shape: list[int], channels: int, *, outputs: int = 1, bias: bool = True) -> None:
+        super().__init__(
+            Features(event_shape, channels),
+            nn.Flatten(),
+            nn.Linear(channels * (event_shape[1] // 4) * (event_shape[2] // 4), outputs, bias=bias),
+        )
