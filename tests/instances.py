@@ -32,14 +32,14 @@ from zoo.gan.ali import ALI
 from zoo.gan.conditional_gan import ConditionalGAN
 from zoo.gan.dcgan import DCGAN
 from zoo.gan.gan import GAN
-from zoo.vae.autoencoder import Autoencoder
-from zoo.vae.conditional_vae import ConditionalVAE
-from zoo.vae.iwae import IWAE
-from zoo.vae.ladder_vae import LadderVAE
 from zoo.gan.r3gan import R3GAN
 from zoo.gan.sngan import SNGAN
 from zoo.gan.wgan import WGAN
 from zoo.gan.wgan_gp import WGANGP
+from zoo.vae.autoencoder import Autoencoder
+from zoo.vae.conditional_vae import ConditionalVAE
+from zoo.vae.iwae import IWAE
+from zoo.vae.ladder_vae import LadderVAE
 from zoo.vae.vae import VAE
 
 LOGISTIC = "discretized-logistic"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -256,15 +257,13 @@ def test_the_critic_moves_several_times_a_step_each_on_its_own_examples(tmp_path
     first = torch.cat([real for _, real, _ in model.seen[:4]]).flatten(1)
     assert len(first.unique(dim=0)) == 10
     weights = [weight for _, _, weight in model.seen]
-    assert all(not torch.equal(a, b) for a, b in zip(weights, weights[1:], strict=False))
+    assert all(not torch.equal(a, b) for a, b in pairwise(weights))
     assert model.critic[1].weight.abs().max() <= 1
     assert model.passed == pytest.approx([step / 6 for step in range(6) for _ in range(4)])
 
 
 def test_a_batch_too_small_for_the_steps_of_the_critic(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^batch_size: expected at least 11 examples .* step of the critic, found 10$"
-    ):
+    with pytest.raises(ConfigError, match=r"^batch_size: expected at least 11 examples .*, found 10$"):
         play(Counting(critic_steps=11), tmp_path, max_epochs=1)
 
 
@@ -306,7 +305,7 @@ def test_layers_of_a_normalised_critic_have_spectral_norm_one() -> None:
         assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=1e-3)
 
 
-# ----------------------------------------------------------------------------------------- what a run says of its health
+# ---------------------------------------------------------------------------------------- what a run says of its health
 
 
 def test_diversity_is_the_mean_squared_distance_of_pairs() -> None:

@@ -77,6 +77,8 @@ class ALI(LatentGame, Encoder):
         penalty: gamma of the R1 penalty; 0 for none.
     """
 
+    generator: nn.ModuleDict
+
     def __init__(
         self,
         event_shape: ImageShape = [1, 28, 28],  # noqa: B006
@@ -95,9 +97,12 @@ class ALI(LatentGame, Encoder):
         self.generator = nn.ModuleDict({"encoder": encoder, "decoder": Generator(event_shape, latent_dim, channels)})
         self.critic = PairCritic(event_shape, latent_dim, channels, hidden)
 
-    def encode(self, x: Tensor) -> Distribution:
+    def _posterior(self, x: Tensor) -> Normal:
         loc, log_scale = self.generator["encoder"](x).float().chunk(2, -1)
-        return Independent(Normal(loc, log_scale.clamp(-7, 3).exp(), validate_args=False), 1)
+        return Normal(loc, log_scale.clamp(-7, 3).exp(), validate_args=False)
+
+    def encode(self, x: Tensor) -> Distribution:
+        return Independent(self._posterior(x), 1)
 
     def decode(self, z: Tensor) -> Tensor:
         return self.generator["decoder"](z)
@@ -105,6 +110,6 @@ class ALI(LatentGame, Encoder):
     def pair(self, x: Tensor, streams: Streams, **conditions: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels and code in one row, [B, D + latent] each."""
         z, epsilon = (randn((len(x), *self.latent_shape), streams, x.device) for _ in range(2))
-        posterior = self.encode(x).base_dist
+        posterior = self._posterior(x)
         real = torch.cat([x.flatten(1), posterior.loc + posterior.scale * epsilon], 1)
         return real, torch.cat([self.decode(z).flatten(1), z], 1)

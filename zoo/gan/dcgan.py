@@ -3,7 +3,8 @@
     critic:     minimise  E[-log D(x)] + E[-log(1 - D(G(z)))]
     generator:  minimise  E[-log D(G(z))],    z ~ N(0, I)
     instance noise:      both see x + sigma (1 - t) epsilon, t from 0 to 1 over training      (Sonderby et al. 2017)
-    gradient penalty:    gamma/2 (E[(1 - D(x))^2 |grad l(x)|^2] + E[D(G)^2 |grad l(G)|^2]), l = logit D  (Roth et al. 2017)
+    gradient penalty:    gamma/2 (E[(1 - D(x))^2 |grad l(x)|^2] + E[D(G)^2 |grad l(G)|^2])        (Roth et al. 2017)
+                         with the logit l of D
     Jacobian clamping:   |G(z) - G(z')| / |z - z'| is kept between two bounds                    (Odena et al. 2018)
 
 Density: none.

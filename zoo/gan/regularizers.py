@@ -5,7 +5,6 @@ A regulariser overrides the hooks that it needs. It combines with any loss and a
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Callable
 
 import torch
@@ -16,11 +15,11 @@ from zoo.random import Streams, rand, randn
 Score = Callable[[Tensor], Tensor]  # the critic: [B, ...] -> logits [B]
 
 
-class Regularizer(ABC):
+class Regularizer:
     """Hooks of a training step; each does nothing by default.
 
     Attributes:
-        every: penalties are computed in each of this many steps alone, and weigh as much more there (Karras et al. 2020,
+        every: penalties are computed in one of this many steps, and weigh as much more there (Karras et al. 2020,
             https://arxiv.org/abs/1912.04958, appendix B): the mean gradient is the same, at a fraction of its cost.
     """
 

@@ -1,6 +1,6 @@
 """SNGAN: spectral normalisation of the critic (Miyato et al. 2018, https://arxiv.org/abs/1802.05957).
 
-    each layer of the critic:  W / sigma(W),  sigma(W) = u^T W v, its largest singular value by power iteration   (eq. 8)
+    each layer of the critic:  W / sigma(W),  sigma(W) = u^T W v, its largest singular value by power iteration  (eq. 8)
     critic:     minimise  E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]                                         (eq. 16)
     generator:  minimise  -E[D(G(z))],    z ~ N(0, I)                                                          (eq. 17)
 

@@ -1,6 +1,6 @@
 """WGAN: Wasserstein GAN (Arjovsky et al. 2017, https://arxiv.org/abs/1701.07875).
 
-    critic:     maximise  E[D(x)] - E[D(G(z))]  over weights in [-c, c]: up to a factor, the earth mover's distance  (eq. 3)
+    critic:     maximise  E[D(x)] - E[D(G(z))]  over weights in [-c, c]: earth mover's distance, scaled  (eq. 3)
     generator:  minimise  -E[D(G(z))],    z ~ N(0, I)
 
 The critic moves several times for each step of the generator.
