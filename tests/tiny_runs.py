@@ -187,7 +187,7 @@ PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
     # differences of means hardly move biases: Adam would make steps of what rounding leaves
     "several steps": ("several steps", {"max_epochs": -1, "max_steps": 5, "optimization": {**SGD, "lr": 0.01}}),
     "noise": ("noise", {}),
-    "labels": ("labels", {}),
+    "labels": ("labels", {"optimization": SGD}),
     "pairs": ("pairs", {}),
     "spectral": ("spectral", {"optimization": SGD}),
     "closed-form": ("closed-form", {}),

@@ -20,6 +20,7 @@ _HOMES = {
     "Table": "tables",
     "accuracy": "classification",
     "class_accuracy": "conditional",
+    "code_accuracy": "codes",
     "compare": "measurement",
     "evaluate_checkpoint": "evaluate",
     "evaluate_quality": "quality",

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from zoo.capabilities import Classifier, Conditional, GenerativeModel, Reconstructive, ZooModule
+from zoo.capabilities import Classifier, Conditional, Encoder, GenerativeModel, Reconstructive, ZooModule
 from zoo.config import bind, near, parse_yaml
 from zoo.data.base import DataModule, Which
 from zoo.distributed import share
 from zoo.errors import ConfigError
 from zoo.metrics.classification import accuracy
+from zoo.metrics.codes import code_accuracy
 from zoo.metrics.conditional import class_accuracy, has_classifier
 from zoo.metrics.examples import Index, check_shapes, measuring
 from zoo.metrics.extractors import ClassifierFeatures, Extractor, default_extractor, load_extractor
@@ -40,6 +41,7 @@ class Evaluation:
         seed: of every draw.
         extractor: a classifier of the zoo by name, `inception`, or `inception:FILE`; by default, the one that was
             trained on the same data, else `lenet-mnist`.
+        codes: whether an encoder is judged by the labels of nearest training codes.
     """
 
     k: int = 5000
@@ -47,6 +49,7 @@ class Evaluation:
     num: int = 10_000
     seed: int = 0
     extractor: str | None = None
+    codes: bool = False
 
 
 def evaluate(
@@ -64,8 +67,9 @@ def evaluate(
     """Every number that `model` has on `data`.
 
     Likelihoods where it has a density or a bound; accuracy where it labels, or draws by label what a classifier of
-    its data knows; squared error where it reconstructs; FID, KID, inception score, precision and recall where it draws
-    28x28 grey 8-bit images. A classifier of such images has the floors of these, by itself.
+    its data knows, or by its codes where asked; squared error where it reconstructs; FID, KID, inception score,
+    precision and recall where it draws 28x28 grey 8-bit images. A classifier of such images has the floors of these, by
+    itself.
     In a process group, every process must call it: they share the examples and samples, and all get all numbers.
 
     Args:
@@ -103,6 +107,8 @@ def evaluate(
         found += accuracy(model, data, split, index=index, batch_size=batch_size, progress=progress)
     if "reconstruction" in groups and isinstance(model, Reconstructive):
         found += squared_error(model, data, split, index=index, batch_size=batch_size, progress=progress)
+    if "accuracy" in groups and isinstance(model, Encoder) and settings.codes:
+        found += code_accuracy(model, data, split, index=index, batch_size=batch_size, progress=progress)
     has_quality = _has_quality(model, data, split)
     if "accuracy" in groups and isinstance(model, Conditional) and has_quality:
         found += _of_samples(_class_accuracy_of(model, data, settings, split, extractor, progress), settings, on_slice)

@@ -1,0 +1,68 @@
+"""What codes know of labels that no one told them: accuracy of the nearest training code (as in BiGAN's table 1)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from zoo.capabilities import Batch, Encoder, ZooModule
+from zoo.data.base import DataModule, Which
+from zoo.errors import DataError
+from zoo.metrics.examples import Index, check_shapes, measuring, per_example, slice_details
+from zoo.metrics.measurement import Measurement
+
+
+def code_accuracy(
+    model: ZooModule,
+    data: DataModule,
+    split: Which = "test",
+    *,
+    index: Index = None,
+    batch_size: int = 500,
+    progress: bool = True,
+) -> list[Measurement]:
+    """Share of examples whose nearest training example, by Euclidean distance of codes, has their label, in %.
+
+    A code is the mean of q(z given x). Donahue et al. 2017, https://arxiv.org/abs/1605.09782, table 1.
+
+    Args:
+        model: an Encoder.
+
+    Raises:
+        DataError: the shapes of model and data differ, or the data have no labels.
+    """
+    assert isinstance(model, Encoder)
+    check_shapes(model, data)
+    known = data.split("train").labels
+    if known is None or data.split(split).labels is None:
+        raise DataError(f"{data.name}: expected labels in train and {split}, found none; codes are judged by them")
+
+    def encode(x: Tensor) -> Tensor:
+        return model.encode(x.to(model.device)).mean.flatten(1)
+
+    with measuring(model):
+        codes = torch.cat([encode(batch.x) for batch in data.batches("train", batch_size=batch_size)])
+        labels = known.to(model.device)
+
+        def is_right(batch: Batch) -> Tensor:
+            assert batch.labels is not None
+            return labels[torch.cdist(encode(batch.x), codes).argmin(1)].eq(batch.labels)
+
+        right = per_example(
+            is_right,
+            data,
+            split,
+            index=index,
+            seed=0,
+            cost=1,
+            batch_size=batch_size,
+            device=model.device,
+            label=f"nearest codes of {data.name} {split}",
+            progress=progress,
+        )
+    share, num = right.mean().item(), len(right)
+    details = {"num_reference": len(codes), **slice_details(100 * right, data, split, index, seed=0, cost=1)}
+    error = 100 * math.sqrt(share * (1 - share) / num)
+    return [Measurement("code_accuracy", 100 * share, error, "%", "estimate", num, 0, split, data.name, details)]
