@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -25,6 +26,7 @@ class Game(Adversarial):
 
     latent_shape: tuple[int, ...]
 
+    @abstractmethod  # a model has networks, and plain arguments
     def __init__(self, loss: LossName, regularizers: Sequence[Regularizer] = (), critic_steps: int = 1) -> None:
         super().__init__()
         self.loss = LOSSES[loss]
