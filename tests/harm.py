@@ -24,6 +24,9 @@ from zoo.vae.vae import VAE
 Action = Callable[[], object]
 
 
+_FILES: dict[Path, bytes] = {}  # of a world without harm
+
+
 class World:
     """A folder to do harm in, with one registered checkpoint `vae-digits`."""
 
@@ -35,10 +38,15 @@ class World:
         self.weights = self.folder / "model.safetensors"
         self.config = self.folder / "config.json"
         self.model = VAE(event_shape=[1, 8, 8], latent_dim=3, channels=8, hidden=8)
-        Zoo.save(self.model, self.folder, recipe={"data": {"class": "Digits"}})
         monkeypatch.setattr(records, "SHIPPED", self.shipped)
         monkeypatch.setattr(records, "REGISTRY", root / "registry.json")
-        records.write_registry()
+        if not _FILES:  # the first: all are alike
+            Zoo.save(self.model, self.folder, recipe={"data": {"class": "Digits"}})
+            records.write_registry()
+            _FILES.update({path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()})
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, content in _FILES.items():
+            (root / name).write_bytes(content)
 
     def load(self) -> object:
         return Zoo.load(f"local-dir:{self.folder}")
