@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hub_processes import run
 from hub_server import Fault, Hub
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from zoo import Zoo
 from zoo import hub as client
@@ -178,6 +179,27 @@ def test_what_passes_is_waited_for(hub: Hub, tiny_files: Files) -> None:
     ]
     assert is_whole(client.fetch("user/made", "main"), tiny_files)
     assert all(fault.times == 0 for fault in hub.faults)
+
+
+def test_a_recipe_that_does_not_arrive_is_not_taken_for_none(
+    hub: Hub, tiny_files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repository may have none, which the server says; the client has an error of the same kind for its silence."""
+    hub.add("user/made", tiny_files)
+    download = client._download
+
+    def fail(repo: str, name: str, commit: str) -> Path:
+        if name == "recipe.yaml":
+            raise LocalEntryNotFoundError("no connection")
+        return download(repo, name, commit)
+
+    monkeypatch.setattr(client, "_download", fail)
+    with pytest.raises(DownloadError, match=r"recipe.yaml is not in the cache and .* gives no sound answer"):
+        client.fetch("user/made", "main")
+    monkeypatch.undo()
+    assert is_whole(client.fetch("user/made", "main"), tiny_files, (*LOADED, "recipe.yaml"))
+    hub.add("user/bare", {name: tiny_files[name] for name in LOADED})
+    assert is_whole(client.fetch("user/bare", "main"), tiny_files)
 
 
 # ------------------------------------------------------------------------------------------- processes and the disk

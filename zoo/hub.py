@@ -73,7 +73,7 @@ def fetch(repo: str, revision: str, files: Sequence[str] = (CONFIG, METRICS, WEI
     Raises:
         DownloadError: one line saying which file, from where, and what to do.
     """
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     folder = _cached(repo, revision, files)
     if folder and _COMMIT.fullmatch(revision):
@@ -92,13 +92,13 @@ def fetch(repo: str, revision: str, files: Sequence[str] = (CONFIG, METRICS, WEI
             deadline += size / PACE
             found = _insist(partial(_download, repo, name, commit), deadline).parent
         except Exception as exc:  # the client raises its own errors, the HTTP library's and the system's
-            if name == RECIPE and isinstance(exc, EntryNotFoundError):
+            if name == RECIPE and isinstance(exc, RemoteEntryNotFoundError):
                 continue
             if _is_answer(exc):
                 raise DownloadError(f"{where}: {name} {_refusal(exc)}") from exc
             if folder:
                 return folder
-            raise DownloadError(f"{where}: {_absence(exc, repo, commit, files)}") from exc
+            raise DownloadError(f"{where}: {_absence(exc, repo, name, commit, files)}") from exc
     _sweep(cache_of(found) / "blobs")
     if commit != revision:
         _name(cache_of(found) / "refs" / revision, commit)
@@ -225,11 +225,13 @@ def _refusal(exc: Exception) -> str:
     return f"was refused: {_first_line(exc)}; log in again with `hf auth login`, or check HF_TOKEN and HF_ENDPOINT"
 
 
-def _absence(exc: Exception, repo: str, commit: str, files: Sequence[str]) -> str:
-    """Which file is not there, why not, and what to do."""
+def _absence(exc: Exception, repo: str, asked: str, commit: str, files: Sequence[str]) -> str:
+    """Which file is not there, that which was asked for or else another, why not, and what to do."""
     from huggingface_hub import constants
 
-    name, state = _unsound(repo, commit, files) or (files[0], "missing")
+    name, state = asked, _state(repo, asked, commit)
+    if state == "whole":
+        name, state = _unsound(repo, commit, files) or (asked, "missing")
     if isinstance(exc, OSError) and exc.errno is not None:
         return f"{name} cannot be written to {constants.HF_HUB_CACHE}: {exc.strerror}; make room or set HF_HUB_CACHE"
     place = "is damaged in the cache" if state == "damaged" else "is not in the cache"
