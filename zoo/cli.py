@@ -130,6 +130,14 @@ def _parser() -> argparse.ArgumentParser:
     complete.add_argument("--known", type=float, default=0.5, help="part of the rows that stays (default %(default)s)")
     complete.add_argument("--draws", type=int, default=4, help="completions of each image (default %(default)s)")
 
+    pictured("probabilities", _probabilities, "draw images: draws above the probability of each pixel", 10)
+    animate = pictured("animate", _animate, "draw images pixel by pixel: draws above their probabilities, a GIF", 6)
+    animate.set_defaults(out=Path("animate.gif"))
+    animate.add_argument("--frames", type=int, default=113, help="pictures of the GIF (default %(default)s)")
+    field = pictured("receptive-field", _receptive_field, "what a pixel sees, by gradients", 64)
+    field.add_argument("--pixel", default="14,14", help="ROW,COLUMN, from 0,0 on (default %(default)s)")
+    field.epilog = "NAME may be a recipe (.yaml) too, for the field before training; --num images are averaged over."
+
     fit = trained("fit", _fit, "train what a recipe describes")
     fit.add_argument("recipe", type=Path, help="such as the recipe.yaml of a checkpoint")
 
@@ -257,17 +265,23 @@ def _load(options: argparse.Namespace) -> GenerativeModel:
     for name in ("num", "steps", "draws", "k"):
         if getattr(options, name, 1) < 1:
             raise ConfigError(f"--{name}: expected at least 1, found {getattr(options, name)}")
-    model = Zoo.load(options.name, device=options.device)
+    if options.name.endswith(".yaml"):  # a recipe: the model before training
+        from zoo.training.recipe import build_model, load_recipe
+
+        recipe = load_recipe(options.name)
+        model = build_model(recipe["model"], options.seed).to(options.device).eval()
+    else:
+        model = Zoo.load(options.name, device=options.device)
     if not isinstance(model, GenerativeModel) or len(model.event_shape) != 3:
         raise ConfigError(f"{options.name}: expected a model of images, found {type(model).__name__}, which draws none")
     return model
 
 
-def _write(images: Tensor, options: argparse.Namespace, columns: int | None = None) -> None:
+def _write(images: Tensor, options: argparse.Namespace, columns: int | None = None, scale: int = 2) -> None:
     from zoo.pictures import save_grid
 
     try:
-        print(save_grid(images, options.out, columns=columns))
+        print(save_grid(images, options.out, columns=columns, scale=scale))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{options.out}: cannot write a picture there: {error}; choose another --out") from error
 
@@ -490,6 +504,45 @@ def _complete(options: argparse.Namespace) -> None:
     draws = [latents.complete(model, images, mask, generator=generator).cpu() for _ in range(options.draws)]
     erased = torch.where(mask, images, torch.full_like(images, 0.5))
     _write(torch.cat([images, erased, *draws]), options, columns=options.num)
+
+
+def _probabilities(options: argparse.Namespace) -> None:
+    import torch
+
+    from zoo import pixelwise
+
+    model = _load(options)
+    x = model.sample(options.num, generator=_generator(options))
+    _write(torch.cat([x, pixelwise.probabilities(model, x)]), options, columns=options.num)
+
+
+def _animate(options: argparse.Namespace) -> None:
+    import torch
+
+    from zoo import pixelwise
+    from zoo.pictures import grid, save_animation
+
+    model = _load(options)
+    x = model.sample(options.num, generator=_generator(options))
+    both = torch.cat([x, pixelwise.probabilities(model, x)])
+    frames = [grid(frame, columns=options.num, scale=3) for frame in pixelwise.drawing(both, options.frames)]
+    try:
+        print(save_animation(frames, options.out))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{options.out}: cannot write a GIF there: {error}; choose another --out") from error
+
+
+def _receptive_field(options: argparse.Namespace) -> None:
+    from zoo import pixelwise
+    from zoo.pictures import field_of_sight
+
+    try:
+        row, column = map(int, options.pixel.split(","))
+    except ValueError:
+        raise ConfigError(f"--pixel: expected ROW,COLUMN, such as 14,14, found {options.pixel!r}") from None
+    model = _load(options)
+    field = pixelwise.receptive_field(model, row, column, num=options.num, generator=_generator(options))
+    _write(field_of_sight(field, row, column)[None], options, columns=1, scale=10)
 
 
 # ------------------------------------------------------------------------------------------------ training and numbers

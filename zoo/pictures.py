@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,9 +36,35 @@ def grid(images: Tensor, *, columns: int | None = None, scale: int = 2, gap: int
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
-def save_grid(images: Tensor, path: str | Path, *, columns: int | None = None) -> Path:
+def save_grid(images: Tensor, path: str | Path, *, columns: int | None = None, scale: int = 2) -> Path:
     """Writes `grid(images)` as a PNG and returns its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    grid(images, columns=columns).save(path)
+    grid(images, columns=columns, scale=scale).save(path)
     return path
+
+
+def save_animation(frames: Sequence[Image], path: str | Path, *, duration: int = 40, pause: int = 2000) -> Path:
+    """Writes pictures as a GIF that repeats, each shown for `duration` milliseconds and the last for `pause` more."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    durations = [duration] * (len(frames) - 1) + [duration + pause]
+    frames[0].save(path, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    return path
+
+
+def field_of_sight(field: Tensor, row: int, column: int) -> Tensor:
+    """A receptive field [C, H, W] as a coloured picture [3, H, W] in [0, 1].
+
+    The pixel is red; what it sees is the brighter the more it matters; earlier pixels that it does not see are blue,
+    later ones dark grey.
+    """
+    seen = field.sum(0).cpu()  # [H, W]
+    brightness = 0.25 + 0.75 * (seen / seen.max().clamp(min=1e-300)) ** 0.25
+    height, width = seen.shape
+    is_later = (torch.arange(height * width) >= row * width + column).view(height, width)
+    picture = torch.where(seen > 0, brightness, 0).expand(3, -1, -1).clone()
+    picture[:, (seen == 0) & ~is_later] = torch.tensor([0.1, 0.2, 0.7])[:, None]
+    picture[:, (seen == 0) & is_later] = 0.12
+    picture[:, row, column] = torch.tensor([0.9, 0.1, 0.1])
+    return picture
