@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageSequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo import checkpoint
+from zoo.autoregressive.fvsbn import FVSBN
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.autoregressive.raster import RasterOrder, log_likelihood
 from zoo.autoregressive.rnn import RNN
+from zoo.capabilities import Batch
+from zoo.cli import main
 from zoo.errors import ConfigError
 from zoo.nn.masked_conv import MaskedConv2d
+from zoo.pictures import field_of_sight, pixels
+from zoo.pixelwise import drawing, receptive_field
 from zoo.random import Streams
+from zoo.training import Trainer
+from zoo.training.optimization import Optimization
+from zoo.training.recipe import build_data, build_model, load_recipe
 
 SHAPE = [1, 7, 9]
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
 
 def images(num: int, seed: int = 0) -> Tensor:
@@ -168,3 +181,117 @@ def test_professor_forcing_trains_both_sides_by_their_own_losses() -> None:
         (expected,) = torch.autograd.grad(loss, parameter, retain_graph=True)
         torch.testing.assert_close(found[name], expected, atol=1e-5, rtol=1e-4)
     assert math.isfinite(model.log_prob(x).sum().item())
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+
+def test_receptive_fields_show_the_blind_spot() -> None:
+    torch.manual_seed(0)
+    models = PixelCNN(SHAPE, channels=8, num_layers=8, first_kernel=3), GatedPixelCNN(SHAPE, channels=6, num_layers=8)
+    for model, sees in zip(models, (triangle(1), everything), strict=True):
+        field = receptive_field(model, 5, 3, generator=torch.Generator().manual_seed(0))
+        picture = field_of_sight(field, 5, 3)
+        assert field.shape == tuple(SHAPE) and picture.shape == (3, *SHAPE[1:])
+        assert model.output.weight.dtype == torch.float32  # of a copy was it taken
+        for row in range(SHAPE[1]):
+            for column in range(SHAPE[2]):
+                red, green, blue = picture[:, row, column].tolist()
+                assert (field[0, row, column] > 0) == sees(5, 3, row, column)
+                if (row, column) == (5, 3):
+                    assert red > 2 * green and red > 2 * blue
+                elif sees(5, 3, row, column):
+                    assert red == green == blue >= 0.25
+                elif everything(5, 3, row, column):
+                    assert blue > 2 * green > red
+                else:
+                    assert red == green == blue < 0.2
+
+
+def test_receptive_fields_are_derivatives() -> None:
+    """Of a logistic regression they are its weights."""
+    model = FVSBN(event_shape=SHAPE)
+    with torch.no_grad():
+        model.weight.normal_(generator=torch.Generator().manual_seed(0))
+    field = receptive_field(model, 2, 4)
+    pixel = 2 * SHAPE[2] + 4
+    torch.testing.assert_close(field.flatten()[:pixel], model.weight[pixel, :pixel].abs())
+    assert not field.flatten()[pixel:].any()
+
+
+def test_a_drawing_goes_from_nothing_to_the_image() -> None:
+    x = images(3)
+    frames = drawing(x, 22).flatten(2)  # 63 pixels, three a frame
+    assert torch.equal(frames[-1], x.flatten(1)) and (frames[0] == 0.5).all()
+    for i, frame in enumerate(frames):
+        assert torch.equal(frame[:, : 3 * i], x.flatten(1)[:, : 3 * i]) and (frame[:, 3 * i :] == 0.5).all()
+
+
+def test_pictures_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*words: object) -> int:
+        return main([str(word) for word in words])
+
+    torch.manual_seed(0)
+    model = GatedPixelCNN([1, 8, 6], channels=2, num_layers=1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    checkpoint.save(model, tmp_path / "gated")
+    gated = f"local-dir:{tmp_path / 'gated'}"
+    assert run("probabilities", gated, "-n", 4, "--out", tmp_path / "p.png") == 0
+    picture = np.asarray(Image.open(tmp_path / "p.png"))[::2, ::2]
+    above, below = picture[2:10, 2:8], picture[12:20, 2:8]
+    with torch.no_grad():
+        expected = model.logits(torch.tensor(above / 255.0).float()[None, None]).sigmoid().view(1, 1, 8, 6)
+    assert set(np.unique(above)) == {0, 255} and np.array_equal(below, pixels(expected)[0, 0].numpy())
+    assert run("animate", gated, "-n", 2, "--frames", 5, "--out", tmp_path / "a.gif") == 0
+    with Image.open(tmp_path / "a.gif") as film:
+        assert film.n_frames == 5 and film.info["duration"] == 40
+        sizes = [(np.asarray(frame.convert("L")) == 128).mean() for frame in ImageSequence.Iterator(film)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[-1] < 0.05 < sizes[0]
+    recipe = tmp_path / "pixelcnn.yaml"
+    recipe.write_text(
+        "data: {class: Digits, binarize: true}\n"
+        "model: {class: zoo.autoregressive.pixelcnn.PixelCNN, event_shape: [1, 8, 8], channels: 2, num_layers: 1}\n"
+    )
+    for source, pixel in ((gated, "7,5"), (recipe, "3,2")):
+        assert run("receptive-field", source, "--pixel", pixel, "-n", 2, "--out", tmp_path / "f.png") == 0
+        assert len(np.unique(np.asarray(Image.open(tmp_path / "f.png")))) > 4
+    capsys.readouterr()
+    for words, message in (
+        ((gated, "--pixel", "8,0"), "a pixel between 0,0 and 7,5, found 8,0"),
+        ((gated, "--pixel", "middle"), "expected ROW,COLUMN"),
+        (("gan-mnist",), "draws pixels in raster order"),
+    ):
+        assert run("receptive-field", *words, "--out", tmp_path / "no.png") == 1
+        assert message in capsys.readouterr().err
+    for command in ("probabilities", "animate"):
+        assert run(command, "gan-mnist", "-n", 1, "--out", tmp_path / "no.gif") == 1
+    assert run("animate", gated, "--frames", 1, "--out", tmp_path / "no.gif") == 1
+    assert not (tmp_path / "no.png").exists() and not (tmp_path / "no.gif").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------- recipes
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_that_await_a_gpu(path: Path, tmp_path: Path) -> None:
+    """Each parses in full, fits the size of a checkpoint, and takes a step on an image."""
+    recipe = load_recipe(path)
+    assert recipe["name"] == path.stem
+    data = build_data(recipe["data"])
+    model = build_model(recipe["model"], recipe["seed"])
+    assert isinstance(model, RasterOrder) and model.event_shape == data.event_shape
+    halves = sum(value.numel() for value in model.state_dict().values())
+    assert recipe["dtype"] == "float16" and 2 * halves < 8e6
+    Trainer(tmp_path, **{**recipe["trainer"], "accelerator": "cpu", "precision": "32-true", "progress": False})
+    optimizer = Optimization(**recipe["optimization"]).build(model.parameters())
+    x = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(0)).round()
+    model.training_step(Batch(x, None, torch.arange(1)), 0)["loss"].backward()
+    optimizer.step()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_there_are_such_recipes() -> None:
+    """A recipe has either run, and lies with its checkpoint, or awaits a GPU."""
+    assert RECIPES

@@ -67,7 +67,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(20):
             image = Image.fromarray(random.integers(0, 256, (40, 32, 3), np.uint8))
             image.save(folder / "my_images" / label / f"{i}.png")
-    (folder / "checkpoints").symlink_to(ROOT / "checkpoints")
+    for name in ("checkpoints", "recipes"):
+        (folder / name).symlink_to(ROOT / name)
     return folder
 
 

@@ -269,6 +269,8 @@ def _load(options: argparse.Namespace) -> GenerativeModel:
         from zoo.training.recipe import build_model, load_recipe
 
         recipe = load_recipe(options.name)
+        if "model" not in recipe:
+            raise ConfigError(f"{options.name}: expected a recipe with a section 'model', found one without")
         model = build_model(recipe["model"], options.seed).to(options.device).eval()
     else:
         model = Zoo.load(options.name, device=options.device)

@@ -1,4 +1,4 @@
-"""What can be seen of models that draw one pixel after another: fields of sight, probabilities, a drawing in the making."""
+"""What models that draw one pixel after another show: receptive fields, probabilities, a drawing in the making."""
 
 from __future__ import annotations
 
