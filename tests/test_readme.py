@@ -37,6 +37,7 @@ NEEDS_DATA = (
     "zoo complete",
     "zoo reconstruct",
     "zoo edit",
+    "zoo analogies",
     "zoo attribute",
     "zoo neighbours",
 )
