@@ -31,6 +31,7 @@ from zoo.density.mixture import BernoulliMixture
 from zoo.gan.ali import ALI
 from zoo.gan.conditional_gan import ConditionalGAN
 from zoo.gan.dcgan import DCGAN
+from zoo.density.rivers import Rivers
 from zoo.gan.gan import GAN
 from zoo.gan.r3gan import R3GAN
 from zoo.gan.sngan import SNGAN
@@ -56,12 +57,14 @@ class Instance:
         levels: its data are {0, ..., levels - 1}/(levels - 1), or real numbers where None.
         logits: of an autoregressive model, (model, x [B, *event_shape]) -> [B, D]: what it says of each pixel given the
             earlier ones, for each component of a mixture.
+        differentiable: whether `log_prob` changes smoothly with x; not where most x are impossible.
     """
 
     cls: type[ZooModule]
     arguments: dict[str, Any]
     levels: int | None
     logits: Logits | None = None
+    differentiable: bool = True
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -154,6 +157,8 @@ INSTANCES = [
     Instance(RNN, {"event_shape": [1, 2, 3], "hidden": 4, "window": 4, "forcing": "scheduled"}, 2, _one_pass),
     Instance(RNN, {"event_shape": [2, 2, 2], "hidden": 4, "num_layers": 1, "forcing": "professor"}, 2, _one_pass),
     Instance(BernoulliMixture, {"event_shape": [2, 2, 2], "num_components": 3, "prior": 0.5}, 2),
+    Instance(Rivers, {"event_shape": [1, 3, 4], "fork": 0.3}, 2, differentiable=False),
+    Instance(Rivers, {"event_shape": [1, 5, 2]}, 2, differentiable=False),
     Instance(Memoriser, {"event_shape": [1, 3, 3], "memory": "Digits", "num_levels": 4}, 2),
     Instance(Gaussian, {"event_shape": [2]}, None),
     Instance(Gaussian, {"event_shape": [1, 2, 3], "levels": 256, "logit": 1e-4, "jitter": 0.1}, 256),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import LinearRegression
 from torch import Tensor
 
+from zoo.data import Rivers as RiverData
 from zoo.density.causal_gaussian import CausalGaussian
 from zoo.density.gaussian import Gaussian, GaussianDensity
+from zoo.density.rivers import Rivers
 
 
 def fitted(model: GaussianDensity, x: Tensor) -> GaussianDensity:
@@ -57,3 +62,69 @@ def test_a_causal_gaussian_is_the_product_of_regressions() -> None:
     )
     far = precision[0, [height * width - 1, 2 * height * width - 1]]  # the first pixel and the last
     assert far.abs().max() < 0.02 * precision[0, 0]
+
+
+def follow(shape: tuple[int, int], fork: float, inertia: float) -> dict[bytes, Fraction]:
+    """Every picture that the program of rivers can draw, with its probability, by going through all of its flips."""
+    height, width = shape
+    f, a = (Fraction(value).limit_denominator() for value in (fork, inertia))
+    found: dict[bytes, Fraction] = {}
+
+    def options(column: int, last: int, low: int) -> dict[int, Fraction]:
+        weights = {step: a if step == last else (1 - a) / 2 for step in (-1, 0, 1) if low <= column + step < width}
+        return {step: weight / sum(weights.values()) for step, weight in weights.items()}
+
+    def flow(picture: list[list[int]], arms: list[int], lasts: list[int], p: Fraction) -> None:
+        picture = [*picture, [int(j in arms) for j in range(width)]]
+        if len(picture) == height:
+            key = np.array(picture, np.uint8).tobytes()
+            assert key not in found, "two ways to one picture"
+            found[key] = p
+            return
+        if len(arms) == 1:
+            c, parts = arms[0], 0 < arms[0] < width - 1
+            if parts and f:
+                flow(picture, [c - 1, c + 1], [-1, 1], p * f)
+            for step, q in options(c, lasts[0], 0).items():
+                flow(picture, [c + step], [step], p * q * (1 - f * parts))
+            return
+        for left, q in options(arms[0], lasts[0], 0).items():
+            for right, r in options(arms[1], lasts[1], arms[0] + left).items():
+                if arms[0] + left == arms[1] + right:
+                    flow(picture, [arms[0] + left], [0], p * q * r)
+                else:
+                    flow(picture, [arms[0] + left, arms[1] + right], [left, right], p * q * r)
+
+    for column in range(width):
+        flow([], [column], [0], Fraction(1, width))
+    return found
+
+
+@pytest.mark.parametrize(("shape", "fork", "inertia"), [((5, 4), 0.25, 0.6), ((4, 5), 0.5, 0.1), ((4, 1), 0.5, 0.5)])
+def test_rivers_are_those_of_the_program(shape: tuple[int, int], fork: float, inertia: float) -> None:
+    expected = follow(shape, fork, inertia)
+    assert sum(expected.values()) == 1
+    model = Rivers([1, *shape], fork=fork, inertia=inertia)
+    x = torch.from_numpy(np.stack([np.frombuffer(key, np.uint8) for key in expected]).astype(np.float32))
+    probs = torch.tensor([float(p) for p in expected.values()], dtype=torch.float64)
+    torch.testing.assert_close(model.log_prob(x.view(-1, 1, *shape)).double().exp(), probs, atol=1e-6, rtol=1e-4)
+    assert model.entropy() == pytest.approx(torch.special.entr(probs).sum().item(), rel=1e-5)
+    drawn = model.sample(500, generator=torch.Generator().manual_seed(0)).to(torch.uint8).numpy()
+    assert {picture.tobytes() for picture in drawn} <= expected.keys()
+
+
+def test_what_is_no_river_has_no_probability() -> None:
+    model = Rivers()
+    x = model.sample(20, generator=torch.Generator().manual_seed(0))
+    assert model.log_prob(x).isfinite().all()
+    broken = x * (torch.arange(28)[:, None] != 10)  # without its eleventh row
+    for no_river in (x * 0, 1 - x, broken):
+        assert (model.log_prob(no_river) == -torch.inf).all()
+
+
+def test_rivers_as_data_have_the_entropy_of_the_program() -> None:
+    data, model = RiverData(), Rivers()
+    x = data.split("valid").x
+    assert x.shape == (10_000, 1, 28, 28) and not torch.equal(x, data.split("test").x)
+    nats = -model.log_prob(x.float()).double()
+    assert abs(nats.mean() - model.entropy()) < 4 * nats.std() / 100

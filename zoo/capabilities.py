@@ -157,6 +157,14 @@ class TractableDensity(GenerativeModel):
         return {"nll": -self.log_prob(batch.x, **self.conditions(batch))}
 
 
+class KnownEntropy(TractableDensity):
+    """A density whose entropy is known: what the mean of -log_prob of its own samples tends to."""
+
+    @abstractmethod
+    def entropy(self) -> float:
+        """-E[log p(x)], exact, in nats."""
+
+
 class Dequantized(TractableDensity):
     """An exact density of continuous data, to which 8-bit images come by uniform dequantisation.
 

@@ -6,6 +6,7 @@ from zoo.data.cifar import CIFAR10
 from zoo.data.digits import Digits
 from zoo.data.mnist import MNIST, BinarizedMNIST, FashionMNIST
 from zoo.data.own import Arrays, ImageFolder
+from zoo.data.rivers import Rivers
 from zoo.data.toy import Toy2D
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "FashionMNIST",
     "ImageFolder",
     "Loader",
+    "Rivers",
     "Split",
     "Toy2D",
 ]

@@ -25,6 +25,7 @@ from zoo.capabilities import (
     Dequantized,
     EvidenceLowerBound,
     ImportanceWeighted,
+    KnownEntropy,
     TractableDensity,
     ZooModule,
 )
@@ -94,6 +95,8 @@ def nll(
             measurements.append(
                 Measurement(name, value, error, unit, kind, len(values), seed, split, data.name, details)
             )
+    if isinstance(model, KnownEntropy) and index is None:  # what nll tends to where the data are its own samples
+        measurements.append(Measurement("entropy", model.entropy(), None, "nats", "exact", 0, seed, split, data.name))
     return measurements
 
 

@@ -1,0 +1,127 @@
+"""Rivers: a program, driven by coin flips, that draws one river which parts and joins again on its way down; a
+probabilistic program whose picture tells every flip, so that its distribution is known exactly.
+
+    first row: the river in one of W columns, each as likely as the others
+    one arm:   parts with probability f, where there is room: one column to the left, and one to the right; or else
+               flows down to the left, straight or right: as before with probability a, else either other way alike
+    two arms:  the left one flows as before or not, then the right one, not past it; in one column, they have joined
+    what would leave the frame is left out, and the other probabilities grow to sum to one
+    H[x] = log W + sum_t sum_s p_t(s) H[row t + 1 given s],    s: columns of the arms and how they flowed last
+
+Density: exact; -inf for whatever is no river.
+Sampling: exact, row by row.
+Differs from the paper: there is none.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.capabilities import ClosedForm, KnownEntropy
+from zoo.config import Between, ImageShape
+from zoo.random import Source, Streams, rand
+
+
+class Rivers(ClosedForm, KnownEntropy):
+    """The program; nothing is fitted, and there are no weights.
+
+    Args:
+        event_shape: (1, H, W); values in {0, 1}.
+        fork: f, the probability that the river parts.
+        inertia: a, the probability to flow on as before.
+    """
+
+    def __init__(
+        self,
+        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        fork: Annotated[float, Between(0, 0.99)] = 0.1,
+        inertia: Annotated[float, Between(0.01, 0.99)] = 0.6,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        _, self.height, self.width = self.event_shape = tuple(event_shape)
+        self.fork = fork
+        self.inertia = inertia
+
+    def _log_flows(self, columns: Tensor, last: Tensor) -> Tensor:
+        """Log-probabilities of the ways into the next row, of the left arm by the right one: [..., 2] -> [..., 3, 3].
+
+        A way is 0, 1 or 2: to the left, straight, to the right. The arms of a river that is one are at one place.
+        """
+        ways = torch.arange(3, device=columns.device)
+        onward = torch.where(ways == last[..., None], math.log(self.inertia), math.log((1 - self.inertia) / 2))
+        to = columns[..., None] + ways - 1  # [..., 2, 3]
+        onward = onward.where((to >= 0) & (to < self.width), -math.inf)
+        left, right = onward.unbind(-2)
+        left = left.log_softmax(-1)[..., None]
+        right = right[..., None, :].where(to[..., 1, None, :] >= to[..., 0, :, None], -math.inf)
+        two = left + right.log_softmax(-1).nan_to_num(-math.inf)  # nan: where the left arm cannot be
+        column = columns[..., 0, None, None]
+        fork = torch.where((column > 0) & (column < self.width - 1), self.fork, 0.0)
+        apart = (ways[:, None] == 0) & (ways == 2)
+        together = left + (-fork).log1p()
+        one = torch.where(apart, fork.log(), together.where(ways[:, None] == ways, -math.inf))
+        return torch.where((columns[..., 0] == columns[..., 1])[..., None, None], one, two)
+
+    @staticmethod
+    def _flow(columns: Tensor, ways: Tensor) -> tuple[Tensor, Tensor]:
+        """Columns in the next row, and the last ways that count there: [..., 2] each; arms that join flow straight."""
+        to = columns + ways - 1
+        joined = (to[..., 0] == to[..., 1]) & (columns[..., 0] != columns[..., 1])
+        return to, ways.where(~joined[..., None], 1)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        rows = (x[:, 0] > 0.5).long()  # [B, H, W]
+        left, right = rows.argmax(-1), self.width - 1 - rows.flip(-1).argmax(-1)
+        columns = torch.stack([left, right], -1)  # [B, H, 2]
+        is_river = (rows.sum(-1) == 1 + (left < right)).all(-1) & (left == right)[:, 0]
+        ways = columns.diff(dim=1) + 1
+        _, last = self._flow(columns[:, :-1], ways)
+        last = F.pad(last[:, :-1], (0, 0, 1, 0), value=1)[:, : self.height - 1]
+        is_near = (ways >= 0) & (ways <= 2)
+        place = (3 * ways[..., :1] + ways[..., 1:]).clamp(0, 8)
+        flows = self._log_flows(columns[:, :-1], last).flatten(-2).gather(-1, place)[..., 0]
+        log_prob = flows.where(is_near.all(-1), -math.inf).sum(-1) - math.log(self.width)
+        return log_prob.where(is_river, -math.inf)
+
+    def draw(self, streams: Streams) -> Tensor:
+        uniforms = rand((len(streams), self.height), streams, self.device)
+        columns = (uniforms[:, :1] * self.width).long().expand(-1, 2)
+        last = torch.ones_like(columns)
+        rows = [F.one_hot(columns, self.width).amax(1)]
+        for u in uniforms[:, 1:].T:
+            cumulative = self._log_flows(columns, last).flatten(-2).exp().cumsum(-1)
+            place = (u[:, None] * cumulative[:, -1:] >= cumulative).sum(-1)
+            columns, last = self._flow(columns, torch.stack([place // 3, place % 3], -1))
+            rows.append(F.one_hot(columns, self.width).amax(1))
+        return torch.stack(rows, 1)[:, None].float()
+
+    def entropy(self) -> float:
+        width = torch.arange(self.width)
+        states = torch.cartesian_prod(width, width, torch.arange(3), torch.arange(3))  # columns, last ways
+        columns, last = states[states[:, 0] <= states[:, 1]].split(2, -1)
+        log_flows = self._log_flows(columns, last).flatten(-2).double()  # [S, 9]
+        probs = log_flows.exp()
+        entropies = -(probs * log_flows.where(probs > 0, 0)).sum(-1)
+        to, after = self._flow(columns[:, None], torch.cartesian_prod(torch.arange(3), torch.arange(3)))
+        number = torch.full((self.width, self.width, 3, 3), 0)
+        number[(*columns.T, *last.T)] = torch.arange(len(columns))
+        place = number[(*to.clamp(0, self.width - 1).unbind(-1), *after.unbind(-1))]  # [S, 9]; of what cannot be, any
+        state = torch.zeros(len(columns), dtype=torch.float64)
+        state[number[width, width, 1, 1]] = 1 / self.width
+        entropy = math.log(self.width)
+        for _ in range(self.height - 1):
+            entropy += float(state @ entropies)
+            state = torch.zeros_like(state).index_add_(0, place.flatten(), (state[:, None] * probs).flatten())
+        return entropy
+
+    def gather(self, x: Tensor, *, generator: Source = None) -> dict[str, Tensor]:
+        return {}
+
+    def finish(self) -> None:
+        """Nothing is fitted."""
