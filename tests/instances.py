@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import zoo
+from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.fvsbn import FVSBN
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.autoregressive.made import MADE
@@ -28,10 +29,10 @@ from zoo.density.causal_gaussian import CausalGaussian
 from zoo.density.gaussian import Gaussian
 from zoo.density.memoriser import Memoriser
 from zoo.density.mixture import BernoulliMixture
+from zoo.density.rivers import Rivers
 from zoo.gan.ali import ALI
 from zoo.gan.conditional_gan import ConditionalGAN
 from zoo.gan.dcgan import DCGAN
-from zoo.density.rivers import Rivers
 from zoo.gan.gan import GAN
 from zoo.gan.r3gan import R3GAN
 from zoo.gan.sngan import SNGAN
@@ -57,6 +58,7 @@ class Instance:
         levels: its data are {0, ..., levels - 1}/(levels - 1), or real numbers where None.
         logits: of an autoregressive model, (model, x [B, *event_shape]) -> [B, D]: what it says of each pixel given the
             earlier ones, for each component of a mixture.
+        conditional: whether it completes by the conditional of its own density, whatever the mask.
         differentiable: whether `log_prob` changes smoothly with x; not where most x are impossible.
     """
 
@@ -65,6 +67,7 @@ class Instance:
     levels: int | None
     logits: Logits | None = None
     differentiable: bool = True
+    conditional: bool = True
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -120,6 +123,7 @@ INSTANCES = [
     Instance(FVSBN, {"event_shape": [1, 3, 3]}, 2, _one_pass),
     Instance(NADE, {"event_shape": [1, 3, 3], "hidden": 6, "dropout": 0.2, "max_shift": 1}, 2, _one_pass),
     Instance(NADE, {"event_shape": [1, 2, 2], "hidden": 4}, 2, _one_pass),
+    Instance(EoNADE, {"event_shape": [1, 2, 3], "hidden": 8, "num_orderings": 4}, 2, conditional=False),
     Instance(GatedPixelCNN, {"event_shape": [1, 3, 3], "channels": 4, "num_layers": 2, "hidden": 5}, 2, _one_pass),
     Instance(
         GatedPixelCNN,

@@ -300,7 +300,7 @@ def test_the_density_is_the_mixture_of_products_of_conditionals(instance: Instan
     torch.testing.assert_close(model.log_prob(x).double(), mixture, atol=1e-5, rtol=1e-5)
 
 
-@having(Completable, where=is_binary)
+@having(Completable, where=lambda instance: is_binary(instance) and instance.conditional)
 def test_completions_follow_the_exact_conditional(instance: Instance) -> None:
     model, states = instance.build(), instance.states()
     for parameter in model.parameters():

@@ -1,0 +1,94 @@
+"""EoNADE: its ensemble is a mixture of orderings, each a product of conditionals, and one network has them all."""
+
+from __future__ import annotations
+
+import math
+from itertools import permutations
+
+import pytest
+import torch
+from instances import Instance
+from test_models import follows, seeded, state_numbers
+from torch import Tensor
+
+from zoo.autoregressive.eonade import EoNADE
+from zoo.random import Streams, rand
+
+INSTANCE = Instance(EoNADE, {"event_shape": [1, 2, 3], "hidden": 7, "num_orderings": 3}, 2)
+
+
+def product(model: EoNADE, x: Tensor, order: Tensor) -> Tensor:
+    """log p(x given the ordering) by one full pass per pixel."""
+    x, known, total = x.flatten(1), torch.zeros(len(x), model.size), 0
+    for d in order:
+        logits = model.logits(x, known)[:, d]
+        total = total + torch.distributions.Bernoulli(logits=logits).log_prob(x[:, d])
+        known[:, d] = 1
+    return total
+
+
+def test_every_ordering_is_a_distribution_and_the_ensemble_is_their_mean() -> None:
+    model, states = INSTANCE.build(), INSTANCE.states()
+    assert sorted(model.orders[1].tolist()) == list(range(6)) and not torch.equal(model.orders[0], model.orders[1])
+    with torch.no_grad():
+        for order in [*model.orders, torch.arange(6)]:
+            log_probs = model.log_prob_given(states, order)
+            torch.testing.assert_close(log_probs, product(model, states, order), atol=1e-5, rtol=1e-5)
+            assert log_probs.double().logsumexp(0).abs() < 1e-5
+        mixture = torch.stack([product(model, states, order) for order in model.orders]).double().exp().mean(0)
+        torch.testing.assert_close(model.log_prob(states).double().exp(), mixture, atol=1e-6, rtol=1e-4)
+
+
+def test_a_pixel_sees_the_known_pixels_alone() -> None:
+    model, x = INSTANCE.build(), INSTANCE.data(4).flatten(1)
+    known = (torch.arange(6) % 2 == 0).float().expand(4, 6)
+    before = model.logits(x, known)
+    for d in range(6):
+        changed = x.clone()
+        changed[0, d] = 1 - changed[0, d]
+        after = model.logits(changed, known)
+        assert torch.equal(before[1:], after[1:]) and torch.equal(before[0], after[0]) == (d % 2 == 1)
+    assert not torch.allclose(before, model.logits(x, known * (torch.arange(6) != 2)))
+
+
+def test_training_estimates_the_mean_over_all_orderings() -> None:
+    model, x = Instance(EoNADE, {"event_shape": [1, 2, 2], "hidden": 7}, 2).build(), INSTANCE.data(1)[:, :, :2, :2]
+    with torch.no_grad():
+        orders = [torch.tensor(order) for order in permutations(range(4))]
+        expected = torch.stack([model.log_prob_given(x, order) for order in orders]).mean()
+        found = model.training_log_prob(x.expand(40_000, 1, 2, 2), Streams(0, range(40_000)))
+    assert abs(found.mean() - expected) < 4.5 * found.std() / 200
+
+
+def test_completion_from_any_mask_follows_an_ordering_that_begins_with_it() -> None:
+    model, states = INSTANCE.build(), INSTANCE.states()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+        for kept in ([1, 4], [0, 2, 5], []):
+            mask = torch.zeros(6, dtype=torch.bool)
+            mask[kept] = True
+            template = states[37].flatten()
+            log_probs = []
+            for order in model.orders:
+                first = torch.tensor([*kept, *(d for d in order.tolist() if d not in kept)])
+                log_probs.append(model.log_prob_given(states, first))
+            fits = ((states.flatten(1) == template) | ~mask).all(1)
+            each = torch.stack(log_probs).where(fits, -math.inf).log_softmax(1)
+            x = template.where(mask, math.nan).view(1, 1, 2, 3).expand(8000, -1, -1, -1)
+            drawn = model.complete(x, mask.view(1, 2, 3), generator=seeded())
+            counts = torch.bincount(state_numbers(drawn), minlength=64)
+            follows(counts, each.logsumexp(0) - math.log(len(each)))
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_draws_are_those_of_one_pass_per_pixel(num_layers: int) -> None:
+    model = Instance(EoNADE, {"event_shape": [1, 4, 4], "hidden": 9, "num_layers": num_layers}, 2).build()
+    streams, x, known = Streams(0, range(100)), torch.zeros(100, 16), torch.zeros(100, 16)
+    choice = (rand((100, 1), streams)[:, 0] * model.num_orderings).long()
+    uniforms, rows = rand((100, 16), streams), torch.arange(100)
+    with torch.no_grad():
+        for d in model.orders[choice].T:
+            x[rows, d] = (uniforms[rows, d] < model.logits(x, known)[rows, d].sigmoid()).float()
+            known[rows, d] = 1
+        assert torch.equal(model.draw(Streams(0, range(100))).flatten(1), x)
