@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.autoregressive.raster import forced, log_likelihood
-from zoo.capabilities import Completable, TractableDensity
+from zoo.capabilities import Batch, Completable, TractableDensity
 from zoo.config import Between, Size
 from zoo.random import Streams, rand, seed_from
 
@@ -86,6 +86,10 @@ class EoNADE(TractableDensity, Completable):
         unknown = (rank >= num_known).to(x)
         log_probs = log_likelihood(self.logits(x.flatten(1), 1 - unknown), x)
         return self.size / (self.size - num_known[:, 0]) * (log_probs * unknown).sum(1)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """What training minimises: in the mean, no less than the ensemble of all orderings has."""
+        return {"nll": -self.training_log_prob(batch.x, self.streams(batch, training=False))}
 
     def log_prob_given(self, x: Tensor, order: Tensor) -> Tensor:
         """log p(x given one ordering [D]) in nats, each pixel given those before it: [B, *event_shape] -> [B]."""
