@@ -21,8 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from zoo.catalog import Zoo
+from zoo.cli import main
 from zoo.distributed import gather, is_leader, join, launcher, share
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, ZooError
 from zoo.training import Trainer
 from zoo.training.recipe import build_model, fit
 
@@ -325,6 +326,22 @@ def said_by(process: subprocess.Popen[str]) -> str:
     except subprocess.TimeoutExpired:
         process.kill()
         return f"still waiting: {process.communicate()[0]}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["sample x", "evaluate x", "reproduce mnist-nll", "fit x.yaml --out y", "finetune x --data y --out z"],
+)
+def test_shared_commands_meet_before_anything_can_fail_in_one(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or the others would wait for a process that has ended."""
+
+    def meet(device: str = "cpu") -> str:
+        raise ZooError("met")
+
+    monkeypatch.setattr("zoo.distributed.join", meet)
+    assert main(words.split()) == 1 and capsys.readouterr().err == "zoo: met\n"
 
 
 def test_the_command_is_a_module_that_torchrun_can_start() -> None:

@@ -552,9 +552,10 @@ def _receptive_field(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace, overrides: Overrides) -> None:
     from zoo.checkpoint import read_metrics
-    from zoo.distributed import is_leader
+    from zoo.distributed import is_leader, join
     from zoo.training.recipe import load_recipe, make
 
+    join()
     recipe = load_recipe(options.recipe, _seeded(options, overrides))
     with _interruptible():
         folder = make(recipe, options.out, resume=options.resume)
@@ -565,9 +566,10 @@ def _fit(options: argparse.Namespace, overrides: Overrides) -> None:
 
 
 def _finetune(options: argparse.Namespace, overrides: Overrides) -> None:
-    from zoo.distributed import is_leader
+    from zoo.distributed import is_leader, join
     from zoo.training.finetune import finetune
 
+    join()
     with _interruptible():
         folder = finetune(
             options.name,
@@ -606,8 +608,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise ConfigError("--write: a slice is a check, not a number to record; leave out --slice")
     if options.write and options.name.startswith(hub.PREFIX):
         raise ConfigError(f"--write: expected a checkpoint of your own, found {options.name}, which is only a copy")
+    device = join(options.device)  # before anything can fail in one process alone
     info = Zoo.info(options.name)
-    device = join(options.device)
     found = evaluate_checkpoint(
         options.name, k=options.k, num=options.num, only=options.only, on_slice=options.slice, device=device
     )
