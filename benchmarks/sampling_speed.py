@@ -1,4 +1,8 @@
-"""Sampling from MADE: each hidden unit once, against one full pass per pixel, from the same uniforms.
+"""Sampling, against the bare network.
+
+From MADE: each hidden unit once, against one full pass per pixel, from the same uniforms. With --gan, from the
+generator of a GAN: `sample` with its noise by example, against passes of the generator over torch's own noise, in
+batches of the same size.
 
 A pass costs the same at every pixel, so that only some, evenly spread, are timed, and the sum is scaled to all of them.
 The masks are multiplied into the weights before the clock of the passes starts. That one pass per pixel would draw the
@@ -14,10 +18,12 @@ from report import in_turn, options, report
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo import Zoo
 from zoo.autoregressive.made import MADE
+from zoo.gan.game import LatentGame
 from zoo.random import Streams, rand
 
-REQUIRED = 50
+REQUIRED, REQUIRED_OF_GAN = 50, 0.9
 
 
 class Passes:
@@ -64,14 +70,48 @@ class Passes:
         return torch.cat(found).double().mean().item()
 
 
+def gan(name: str, num: int, repeats: int, as_json: bool) -> None:
+    """`sample` of a GAN against bare passes of its generator."""
+    model, size = Zoo.load(name), 250
+    assert isinstance(model, LatentGame)
+
+    def ours() -> float:
+        start = time.perf_counter()
+        model.sample(num, batch_size=size)
+        return time.perf_counter() - start
+
+    def bare() -> float:
+        start = time.perf_counter()
+        torch.cat([model.generator(torch.randn(size, *model.latent_shape)) for _ in range(num // size)])
+        return time.perf_counter() - start
+
+    found = in_turn(repeats, ours=ours, bare=bare)
+    ratio = found["bare"] / found["ours"]
+    report(
+        f"{name} draws {num} images in {found['ours']:.2f} s, its bare generator in {found['bare']:.2f} s: {ratio:.2f} "
+        f"of its speed, on {torch.get_num_threads()} threads (required: {REQUIRED_OF_GAN}).",
+        as_json,
+        benchmark="gan_sampling_speed",
+        ratio=ratio,
+        required=REQUIRED_OF_GAN,
+        seconds=found,
+        images=num,
+        threads=torch.get_num_threads(),
+    )
+
+
 @torch.no_grad()
 def main() -> None:
     parser = options(__doc__, repeats=5)
+    parser.add_argument("--gan", metavar="NAME", help="sample from this checkpoint, 10,000 images")
     parser.add_argument("--images", type=int, default=1000, help="drawn at once (default %(default)s)")
     parser.add_argument("--hidden", type=int, default=1000, help="units of each hidden layer (default %(default)s)")
     parser.add_argument("--masks", type=int, default=8, help="masks of the model (default %(default)s)")
     parser.add_argument("--passes", type=int, default=14, help="pixels whose passes are timed (default %(default)s)")
     arguments = parser.parse_args()
+    if arguments.gan:
+        gan(arguments.gan, 10_000, arguments.repeats, arguments.json)
+        return
 
     torch.manual_seed(0)
     model = MADE(hidden=arguments.hidden, num_masks=arguments.masks).eval()

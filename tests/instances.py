@@ -197,7 +197,7 @@ INSTANCES = [
     Instance(WGAN, {"event_shape": [1, 4, 8], "latent_dim": 2, "channels": 8, "critic_steps": 3}, 256),
     Instance(WGANGP, {"event_shape": [1, 4, 8], "latent_dim": 2, "channels": 8, "critic_steps": 2}, 256),
     Instance(SNGAN, {"event_shape": [1, 8, 4], "latent_dim": 2, "channels": 8}, 256),
-    Instance(R3GAN, {"event_shape": [1, 8, 4], "latent_dim": 2, "channels": 8}, 256),
+    Instance(R3GAN, {"event_shape": [1, 8, 4], "latent_dim": 2, "channels": 8, "hidden": 5}, 256),
     Instance(ALI, {"event_shape": [1, 8, 12], "latent_dim": 3, "channels": 8, "hidden": 8}, 256),
     Instance(LeNet, {"event_shape": [1, 16, 20], "num_classes": 4, "channels": 2, "num_features": 8}, 256),
 ]

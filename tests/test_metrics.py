@@ -14,12 +14,21 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 from torch import Tensor
-from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
+from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal, kl_divergence
 
-from zoo.capabilities import Classifier, Conditional, Dequantized, GenerativeModel, ImportanceWeighted, TractableDensity
+from zoo.capabilities import (
+    Classifier,
+    Conditional,
+    Dequantized,
+    Encoder,
+    GenerativeModel,
+    ImportanceWeighted,
+    TractableDensity,
+)
 from zoo.data.base import DataModule, Split
 from zoo.errors import ConfigError, DataError, DownloadError, ZooError
 from zoo.metrics.classification import accuracy
+from zoo.metrics.codes import code_accuracy
 from zoo.metrics.conditional import class_accuracy
 from zoo.metrics.evaluate import Evaluation, evaluate
 from zoo.metrics.extractors import INCEPTION, ClassifierFeatures, Extractor, Inception, to_bytes
@@ -587,6 +596,36 @@ def test_class_accuracy_is_the_share_of_samples_that_show_their_label() -> None:
     assert found.details["classes"] == {"0": 100.0, "1": 100.0, "2": 100.0, "3": 0.0, "4": 100.0}
     (few,) = class_accuracy(Writing(), Given(pixels(4, 1, 4, 4)), reader, num=2, progress=False)
     assert few.details["classes"] == {"0": 100.0, "1": 100.0}
+
+
+class UpperHalf(GenerativeModel, Encoder):
+    """The code of an image is its upper half."""
+
+    event_shape, latent_shape = (1, 4, 4), (8,)
+
+    def encode(self, x: Tensor) -> Independent:
+        return Independent(Normal(x.flatten(1)[:, :8], 1.0), 1)
+
+    def draw(self, streams: Streams) -> Tensor:
+        return rand((len(streams), *self.event_shape), streams)
+
+
+def test_code_accuracy_is_that_of_the_nearest_training_code() -> None:
+    x, labels = pixels(200, 1, 4, 4), torch.arange(200) % 3
+    data = Given(x, labels, levels=256)
+    codes = x.flatten(1)[:, :8].double()
+    nearest = [int((codes[:100] - codes[j]).square().sum(1).argmin()) for j in range(100, 200)]  # the first half trains
+    right = [labels[i] == labels[j] for i, j in zip(nearest, range(100, 200), strict=True)]
+    expected = 100 * sum(map(float, right)) / 100
+    (found,) = code_accuracy(UpperHalf(), data, progress=False, batch_size=30)
+    assert (found.name, found.unit, found.n, found.details["num_reference"]) == ("code_accuracy", "%", 100, 100)
+    assert found.value == pytest.approx(expected)
+    (part,) = code_accuracy(UpperHalf(), Given(x.repeat(6, 1, 1, 1), labels.repeat(6), levels=256), progress=False)
+    assert part.value == 100 and part.details["slice"]["n"] == 250  # each is its own neighbour
+    names = [m.name for m in evaluate(UpperHalf(), data, Evaluation(codes=True), only=["accuracy"], progress=False)]
+    assert names == ["code_accuracy"] and evaluate(UpperHalf(), data, only=["accuracy"], progress=False) == []
+    with pytest.raises(DataError, match="expected labels in train and test"):
+        code_accuracy(UpperHalf(), Given(x, levels=256), progress=False)
 
 
 class GreyDensity(Ramp):

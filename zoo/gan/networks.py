@@ -29,13 +29,15 @@ class Generator(nn.Sequential):
 
     Args:
         channels: a multiple of 8, the groups of the normalisation.
+        hidden: units of a layer between the code and the convolutions, each of which sees a part of the image; or None.
     """
 
-    def __init__(self, event_shape: list[int], inputs: int, channels: int) -> None:
+    def __init__(self, event_shape: list[int], inputs: int, channels: int, *, hidden: int | None = None) -> None:
         outputs, height, width = event_shape
         base = (channels, height // 4, width // 4)
         super().__init__(
-            nn.Linear(inputs, math.prod(base)),
+            *((nn.Linear(inputs, hidden), nn.LeakyReLU(0.2)) if hidden else ()),
+            nn.Linear(hidden or inputs, math.prod(base)),
             nn.Unflatten(1, base),
             Residual(channels, normalized=True),
             Residual(channels, normalized=True),
@@ -64,12 +66,17 @@ class Critic(nn.Sequential):
     """Images [B, C, H, W], H and W multiples of 4 -> logits [B, outputs].
 
     Args:
+        hidden: units of a layer that sees the whole image, before the logits; or None.
         bias: of the logits; it would cancel in a loss of differences.
     """
 
-    def __init__(self, event_shape: list[int], channels: int, *, outputs: int = 1, bias: bool = True) -> None:
+    def __init__(
+        self, event_shape: list[int], channels: int, *, outputs: int = 1, hidden: int | None = None, bias: bool = True
+    ) -> None:
+        size = channels * (event_shape[1] // 4) * (event_shape[2] // 4)
         super().__init__(
             Features(event_shape, channels),
             nn.Flatten(),
-            nn.Linear(channels * (event_shape[1] // 4) * (event_shape[2] // 4), outputs, bias=bias),
+            *((nn.Linear(size, hidden), nn.LeakyReLU(0.2)) if hidden else ()),
+            nn.Linear(hidden or size, outputs, bias=bias),
         )

@@ -27,6 +27,8 @@ class R3GAN(LatentGame):
         latent_dim: dimension of z.
         channels: width of the convolutions of both networks; a multiple of 8.
         penalty: gamma of both penalties.
+        hidden: units of a layer after the code, and of one before the critic's logit, which see the whole image; or
+            None for neither.
     """
 
     def __init__(
@@ -35,10 +37,11 @@ class R3GAN(LatentGame):
         latent_dim: Size = 32,
         channels: Size = 32,
         penalty: Annotated[float, Between(0, 1e6)] = 0.1,
+        hidden: Size | None = None,
     ) -> None:
         super().__init__("relativistic", [ZeroCentred(penalty, on_fake=True, every=4)])
         self.save_hyperparameters()
         self.event_shape = tuple(event_shape)
         self.latent_shape = (latent_dim,)
-        self.generator = Generator(event_shape, latent_dim, channels)
-        self.critic = Critic(event_shape, channels, bias=False)
+        self.generator = Generator(event_shape, latent_dim, channels, hidden=hidden)
+        self.critic = Critic(event_shape, channels, hidden=hidden, bias=False)

@@ -40,7 +40,7 @@ def code_accuracy(
         raise DataError(f"{data.name}: expected labels in train and {split}, found none; codes are judged by them")
 
     def encode(x: Tensor) -> Tensor:
-        return model.encode(x.to(model.device)).mean.flatten(1)
+        return model.encode(x.to(model.device)).mean.flatten(1).double()  # distances of near codes cancel in float32
 
     with measuring(model):
         codes = torch.cat([encode(batch.x) for batch in data.batches("train", batch_size=batch_size)])
