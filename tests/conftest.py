@@ -15,6 +15,7 @@ import torch
 # answers while a test has it running.
 HUB = Path(tempfile.mkdtemp(prefix="zoo-hub-"))
 PORT = hub_server.free_port()
+os.environ["ZOO_CACHE"] = str(HUB / "zoo")  # of reference statistics
 for key in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
     os.environ.pop(key, None)
 os.environ |= {

@@ -25,6 +25,7 @@ from zoo.capabilities import (
     ImportanceWeighted,
     TractableDensity,
 )
+from zoo.data import MNIST, BinarizedMNIST, FashionMNIST
 from zoo.data.base import DataModule, Split
 from zoo.errors import ConfigError, DataError, DownloadError, ZooError
 from zoo.metrics.classification import accuracy
@@ -32,9 +33,10 @@ from zoo.metrics.codes import code_accuracy
 from zoo.metrics.conditional import class_accuracy
 from zoo.metrics.evaluate import Evaluation, evaluate
 from zoo.metrics.extractors import INCEPTION, ClassifierFeatures, Extractor, Inception, to_bytes
-from zoo.metrics.likelihood import nll
+from zoo.metrics.likelihood import log_likelihood, nll
 from zoo.metrics.measurement import Measurement, compare
 from zoo.metrics.memorisation import closer, nearest, neighbours
+from zoo.metrics.outliers import auroc, foreign_to, outlier_detection
 from zoo.metrics.quality import evaluate_quality, extract, fid, inception_score, kid, precision_recall, quality_floor
 from zoo.random import Source, Streams, rand, randn
 from zoo.vae.autoencoder import Autoencoder
@@ -338,6 +340,17 @@ def test_fid_kid_and_inception_score_equal_torch_fidelity() -> None:
     assert mean == pytest.approx(split["inception_score_mean"], abs=2 * error)
 
 
+def test_fid_equals_torch_fidelity_where_features_are_many_and_some_are_dead() -> None:
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    wide = [
+        torch.cat([x, x[:, :5] * 2, torch.zeros(700, 9)], 1) for x in (features(700, 130, 1), features(700, 130, 2))
+    ]
+    statistics = [fid_features_to_statistics(x.double()) for x in wide]
+    expected = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+    assert fid(*wide)[0] == pytest.approx(expected, rel=1e-3)
+
+
 def test_inception_score_of_known_labels() -> None:
     certain = 50.0 * torch.eye(10).repeat(100, 1)
     assert inception_score(certain, splits=1)[0] == pytest.approx(10, rel=1e-6)  # certain, and all labels alike often
@@ -546,6 +559,89 @@ def test_inception_refuses_what_is_not_its_weights(tmp_path: Any, monkeypatch: p
 
 def _unreachable() -> tuple[str, int, str, str]:
     return INCEPTION.path, INCEPTION.size, INCEPTION.sha256, "http://127.0.0.1:9/weights.pth"
+
+
+# ----------------------------------------------------------------------------------------- likelihoods image by image
+
+
+def test_auroc_is_that_of_scikit_learn() -> None:
+    from sklearn.metrics import roc_auc_score
+
+    generator = np.random.default_rng(0)
+    inliers, outliers = generator.normal(0.7, 1, 300).round(1), generator.normal(0, 1.5, 200).round(1)  # with ties
+    labels = np.repeat([1, 0], [300, 200])
+    value, error = auroc(torch.from_numpy(inliers), torch.from_numpy(outliers))
+    assert value == pytest.approx(roc_auc_score(labels, np.concatenate([inliers, outliers])), abs=1e-12)
+    repeated = [
+        auroc(torch.from_numpy(generator.normal(0.7, 1, 300)), torch.from_numpy(generator.normal(0, 1.5, 200)))[0]
+        for _ in range(300)
+    ]
+    assert error == pytest.approx(np.std(repeated), rel=0.25)
+    assert auroc(torch.zeros(5), torch.zeros(3))[0] == 0.5
+    assert auroc(torch.ones(5), torch.zeros(3)) == (1, 0) and auroc(torch.zeros(5), torch.ones(3)) == (0, 0)
+
+
+def test_log_likelihoods_average_to_the_nll() -> None:
+    for model, data in [
+        (LinearGaussianVAE(), gaussian_data(LinearGaussianVAE(), 40)),
+        (Ramp(0.3), Given(pixels(80, 3, 4, 4), levels=256)),
+        (BernoulliPixels(torch.full((1, 3, 3), 0.3)), Given(pixels(80, 1, 3, 3, levels=2), levels=2)),
+    ]:
+        settings: dict[str, Any] = {"k": 60, "draws": 3, "progress": False}
+        found = log_likelihood(model, data, **settings)
+        assert found is not None
+        expected = by_key(nll(model, data, **settings))["nll", "nats"]
+        assert -found.nats.mean().item() == pytest.approx(expected.value, rel=1e-9) and found.kind == expected.kind
+    assert log_likelihood(Drawing(), Given(pixels(8, 1, 28, 28), levels=256), progress=False) is None
+
+
+class ByLabel(Conditional, TractableDensity):
+    """Pixels that are 1 with a probability that the label says."""
+
+    event_shape, num_classes = (1, 3, 3), 4
+
+    def log_prob(self, x: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
+        probs = (labels + 1).view(-1, 1, 1, 1) / 5
+        return Bernoulli(probs.expand_as(x)).log_prob(x).flatten(1).sum(1)
+
+    def draw_given(self, streams: Streams, labels: Tensor) -> Tensor:
+        return (rand((len(streams), *self.event_shape), streams) < (labels + 1).view(-1, 1, 1, 1) / 5).float()
+
+
+def test_a_conditional_density_is_averaged_over_its_classes() -> None:
+    states = torch.tensor(list(itertools.product((0, 1), repeat=9)), dtype=torch.uint8).view(-1, 1, 3, 3)
+    data = Given(torch.cat([states, states]), levels=2)  # no labels are needed
+    found = log_likelihood(ByLabel(), data, progress=False)
+    assert found is not None and found.settings["averaged_over"] == "labels"
+    assert found.nats.logsumexp(0).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_outliers_are_told_from_the_models_own_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = BernoulliPixels(torch.linspace(0.05, 0.95, 9).view(1, 3, 3))
+    own, foreign = Given(model.sample(400).to(torch.uint8), levels=2), Given(pixels(400, 1, 3, 3, levels=2), levels=2)
+    monkeypatch.setattr("zoo.metrics.outliers.foreign_to", lambda data: (own, foreign))
+    (found,) = outlier_detection(model, own, num=150, progress=False)
+    assert (found.name, found.n, found.details["num_against"], found.details["score"]) == (
+        "auroc",
+        150,
+        150,
+        "log_prob",
+    )
+    assert 0.8 < found.value < 1
+    (swapped,) = (m for m in evaluate(model, own, only=["outliers"], progress=False))
+    assert swapped.n == 200 and evaluate(model, own, progress=False) == nll(model, own, progress=False)
+    assert outlier_detection(Drawing(), own, progress=False) == []
+
+
+def test_foreign_data_are_the_other_ones_in_the_same_pixels() -> None:
+    pairs = {d.name: foreign_to(d) for d in (MNIST(), FashionMNIST(), BinarizedMNIST(), MNIST(binarize="dynamic"))}
+    assert {name: [d.name for d in pair or ()] for name, pair in pairs.items()} == {
+        "mnist": ["mnist", "fashion-mnist"],
+        "fashion-mnist": ["fashion-mnist", "mnist"],
+        "binarized-mnist": ["dynamic-mnist", "dynamic-fashion-mnist"],
+        "dynamic-mnist": ["dynamic-mnist", "dynamic-fashion-mnist"],
+    }
+    assert foreign_to(Given(pixels(8, 1, 28, 28))) is None
 
 
 # -------------------------------------------------------------------------------------------- classifiers, evaluation

@@ -21,7 +21,7 @@ from zoo.errors import ConfigError
 from zoo.gan.conditional_gan import ConditionalGAN
 from zoo.gan.gan import GAN
 from zoo.metrics import Measurement, Table, compare, evaluate_checkpoint, load_extractor, reproduce, tables
-from zoo.metrics.tables import classify
+from zoo.metrics.tables import FID, SAMPLING_SEEDS, classify
 from zoo.vae.vae import VAE
 
 SETTINGS = {"k": 60, "draws": 2, "num": 120}
@@ -222,14 +222,45 @@ def test_bits_per_dimension_of_cifar10(real_data: str) -> None:
     assert ours["bits/dim"] < 4.70 and ours["kind"] == "bound" and "draws = 10" in ours["source"]
 
 
-def test_fid_table_ranks_ours_above_the_floor_of_the_same_features(shipped: Path) -> None:
+def test_fid_table_ranks_ours_above_the_baselines_of_the_same_features_and_data(shipped: Path) -> None:
     table = reproduce("mnist-fid", progress=False)
-    models = [row["model"] for row in table.rows if row["features"] == "lenet-mnist"]
-    assert models[0] == "(training images: the floor)" and set(models[1:]) == {"gan-mnist", "vae-mnist"}
-    floor, first, second = (row["fid"] for row in table.rows if row["features"] == "lenet-mnist")
-    assert floor < first < second
-    assert all(math.isfinite(row[name]) for row in table.rows[-3:] for name in QUALITY)
-    assert ("GAN, non-saturating", 6.8, 0.5) in [(row["model"], row["fid"], row.get("error")) for row in table.rows]
+    published = [(row["model"], row["fid"], row.get("error")) for row in table.rows if row["features"] == "Inception"]
+    assert ("GAN, non-saturating", 6.8, 0.5) in published
+    baselines = ["(training images: the floor)", "(memoriser of the training images)"]
+    expected = {"mnist": {"gan-mnist", "vae-mnist"}, "binarized-mnist": {"made-binarized-mnist", "vae-binarized-mnist"}}
+    for data, names in expected.items():
+        rows = [row for row in table.rows if row["data"] == data and row["features"] == "lenet-mnist"]
+        assert [row["model"] for row in rows[:2]] == baselines and {row["model"] for row in rows[2:]} == names
+        assert rows[0]["fid"] < rows[2]["fid"] <= rows[3]["fid"]
+        assert all(math.isfinite(row[name]) for row in rows for name in QUALITY)
+        for row in rows[2:]:
+            assert row["seeds"] == SAMPLING_SEEDS and row["std"] > 0
+            assert abs(row["mean"] - row["fid"]) < 5 * row["std"]
+    assert "  -  " not in str(table) and json.loads(table.to_json())["rows"] == table.rows
+    recorded_only = reproduce("mnist-fid", recompute=False)  # the quality of binary images only where it was asked for
+    assert {row["data"] for row in recorded_only.rows if row["features"] == "lenet-mnist"} == {"mnist"}
+
+
+def test_fashion_table_has_its_own_published_numbers(shipped: Path) -> None:
+    table = reproduce("fashion-mnist-fid", progress=False)
+    assert {(row["model"], row["fid"]) for row in table.rows} >= {("GAN, non-saturating", 26.5), ("WGAN", 21.5)}
+    assert len(table.rows) == len(FID)
+
+
+def test_outlier_table_has_every_density_and_bound(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Negative(Digits):
+        def load(self, which: str) -> Split:
+            split = super().load(which)
+            return Split(self.levels - 1 - split.x, split.labels)
+
+    monkeypatch.setattr("zoo.metrics.outliers.foreign_to", lambda data: (data, Negative(data.name)))
+    with torch.no_grad():
+        rows = {row["model"]: row for row in reproduce("outliers", on_slice=True, progress=False).rows}
+    assert rows.keys() == {"made-binarized-mnist", "vae-binarized-mnist", "vae-mnist"}
+    assert all(0 <= row["auroc"] <= 1 and row["images"] == "100 + 100" for row in rows.values())
+    assert rows["made-binarized-mnist"]["score"] == "log_prob (exact)"
+    assert rows["vae-mnist"]["score"] == "log_prob (bound)"
+    assert reproduce("outliers", recompute=False).rows == []
 
 
 def test_taxonomy_follows_from_the_types(shipped: Path) -> None:

@@ -445,6 +445,10 @@ class Classifier(ZooModule):
     def forward(self, x: Tensor) -> Tensor:
         """Logits: [B, *event_shape] in [0, 1] -> [B, num_classes]."""
 
+    def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Both; a classifier whose logits come from its features need not compute them twice."""
+        return self.features(x), self(x)
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         assert batch.labels is not None, "a classifier needs labelled data"
         return {"loss": torch.nn.functional.cross_entropy(self(batch.x), batch.labels)}

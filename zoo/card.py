@@ -190,6 +190,8 @@ def _table(numbers: list[Measurement]) -> list[str]:
     for number in numbers:
         error = "" if number.error is None else f" ± {number.error:.2g}"
         plain = [f"{key} {value}" for key, value in _settings(number).items()]
+        if spread := number.details.get("sampling_seeds"):
+            plain.append(f"over {spread['n']} sampling seeds {spread['mean']:.5g} ± {spread['std']:.2g}")
         value, data = f"{number.value:.5g}{error}", f"{number.data} {number.split}"
         cells = (number.name, value, number.unit, number.kind, number.n, data, ", ".join(plain))
         rows.append(f"| {' | '.join(map(str, cells))} |")

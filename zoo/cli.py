@@ -151,16 +151,17 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = command("evaluate", _evaluate, "recompute a checkpoint's numbers and compare them with its record")
     evaluate.add_argument("name")
-    evaluate.add_argument("--only", nargs="+", help="likelihood, quality, accuracy, reconstruction")
+    evaluate.add_argument("--only", nargs="+", help="likelihood, quality, accuracy, reconstruction, outliers")
     evaluate.add_argument("--k", type=int, help="importance samples")
     evaluate.add_argument("--num", type=int, help="images for sample quality")
+    evaluate.add_argument("--sampling-seeds", type=int, help="sets of samples for the spread of the FID (default 1)")
     evaluate.add_argument("--slice", action="store_true", help="a few seeded examples only: a check in seconds")
     evaluate.add_argument("--write", action="store_true", help="put the numbers and a picture into the folder")
     evaluate.add_argument("--device", default="cpu")
     evaluate.add_argument("--json", action="store_true")
 
     reproduce = command("reproduce", _reproduce, "recompute a table of the literature from the checkpoints")
-    reproduce.add_argument("table", help="mnist-nll, cifar10-bpd, mnist-fid or taxonomy")
+    reproduce.add_argument("table", help="mnist-nll, cifar10-bpd, mnist-fid, fashion-mnist-fid, outliers or taxonomy")
     reproduce.add_argument("--k", type=int, help="importance samples per image, in place of those that take minutes")
     reproduce.add_argument(
         "--recorded", action="store_true", help="what the checkpoints record, without recomputing it"
@@ -168,6 +169,19 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--slice", action="store_true", help="on a few seeded examples only: a check in seconds")
     reproduce.add_argument("--device", default="cpu")
     reproduce.add_argument("--json", action="store_true")
+
+    score = command("score", _score, "rank your own images by their likelihood: a table and a sheet, odd ones first")
+    score.add_argument("name", help="a checkpoint with a density or a bound: NAME, local-dir:PATH or hf-hub:...")
+    score.add_argument("--data", type=Path, required=True, help="a folder of images, or an .npz or .npy file")
+    score.add_argument("--out", type=Path, default=Path("scores.csv"), help="CSV to write (default %(default)s)")
+    score.add_argument("--sheet", type=Path, help="PNG to write (default: beside the CSV)")
+    score.add_argument("--num", type=int, default=64, help="images of the sheet (default %(default)s)")
+    score.add_argument("--k", type=int, default=100, help="importance samples (default %(default)s)")
+    score.add_argument("--resize", action="store_true", help="bring images to the model's size and channels")
+    score.add_argument("--binarize", action="store_true", help="make pixels black or white, for binary models")
+    score.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be decoded")
+    score.add_argument("--seed", type=int, default=0, help="of every draw (default %(default)s)")
+    score.add_argument("--device", default="cpu")
 
     pull = command("pull", _pull, "download a checkpoint from the Hugging Face Hub and verify it")
     pull.add_argument("name", help="hf-hub:USER/REPO@REVISION; REVISION is a tag or a commit, else the newest")
@@ -213,9 +227,10 @@ def _list(options: argparse.Namespace) -> None:
     if options.json:
         _print_json([Zoo.info(name).to_dict() for name in names])
         return
+    width = max(map(len, names), default=0)
     for name in names:
         info = Zoo.info(name)
-        print(f"{name:24} {info.capabilities[0]:20} {info.size / 1e6:5.1f} MB  {_headline(info.numbers)}")
+        print(f"{name:{width}} {info.capabilities[0]:20} {info.size / 1e6:5.1f} MB  {_headline(info.numbers)}")
 
 
 def _headline(numbers: list[dict[str, Any]]) -> str:
@@ -611,7 +626,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     device = join(options.device)  # before anything can fail in one process alone
     info = Zoo.info(options.name)
     found = evaluate_checkpoint(
-        options.name, k=options.k, num=options.num, only=options.only, on_slice=options.slice, device=device
+        options.name,
+        k=options.k,
+        num=options.num,
+        sampling_seeds=options.sampling_seeds,
+        only=options.only,
+        on_slice=options.slice,
+        device=device,
     )
     on_leader(lambda: _report(options, info, found))
 
@@ -650,9 +671,10 @@ def _record(options: argparse.Namespace, folder: Path, old: list[dict[str, Any]]
     from zoo.pictures import grid
 
     command = f"zoo evaluate {LOCAL if options.name.startswith(LOCAL) else ''}{folder.resolve().name}"
-    for flag in ("k", "num"):
-        if (value := getattr(options, flag)) is not None:
+    for flag in ("k", "num", "sampling-seeds"):
+        if (value := getattr(options, flag.replace("-", "_"))) is not None:
             command += f" --{flag} {value}"
+    command += f" --only {' '.join(options.only)}" if options.only else ""
     keys = {measurement.key for measurement in found}
     kept = [number for number in old if Measurement.from_dict(number).key not in keys]
     rows = kept + [{**measurement.to_dict(), "command": command} for measurement in found]
@@ -690,6 +712,34 @@ def _reproduce(options: argparse.Namespace) -> None:
     if not is_leader():
         return
     _print_json(table.to_dict()) if options.json else print(table)
+
+
+def _score(options: argparse.Namespace) -> None:
+    from zoo.metrics.score import score
+
+    if options.num < 1:
+        raise ConfigError(f"--num: expected at least 1, found {options.num}")
+    scores = score(
+        options.name,
+        options.data,
+        resize=options.resize,
+        binarize=options.binarize,
+        skip_corrupt=options.skip_corrupt,
+        k=options.k,
+        seed=options.seed,
+        device=options.device,
+    )
+    sheet = options.sheet or options.out.with_suffix(".png")
+    for path, write in (
+        (options.out, lambda: options.out.write_text(scores.to_csv())),
+        (sheet, lambda: scores.sheet(options.num).save(sheet)),
+    ):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: cannot be written: {error}; choose another place") from error
+        print(path)
 
 
 if __name__ == "__main__":

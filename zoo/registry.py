@@ -63,9 +63,13 @@ def shipped_names() -> list[str]:
 
 
 def capabilities_of(cls: type) -> list[str]:
-    """Names of the types in `zoo.capabilities` that a model class inherits, the most specific first."""
+    """Names of the types in `zoo.capabilities` that a model class inherits, the most specific first.
+
+    What says how it is fitted, or given what, comes after what it promises.
+    """
     bases = [base.__name__ for base in cls.__mro__ if base.__module__ == "zoo.capabilities"]
-    return [name for name in bases if name != "ZooModule"]
+    last = ("ClosedForm", "Conditional", "GenerativeModel")
+    return sorted((name for name in bases if name != "ZooModule"), key=lambda name: name in last)
 
 
 def _data_of(folder: Path, inside: Path | None) -> str:

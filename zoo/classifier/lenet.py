@@ -55,3 +55,7 @@ class LeNet(Classifier):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))
+
+    def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(x)
+        return features, self.head(features)

@@ -156,13 +156,18 @@ def permutation(num: int, seed: int, epoch: int = 0) -> Tensor:
     return torch.randperm(num, generator=generator)
 
 
+def division(num: int, num_valid: int, num_test: int, seed: int) -> dict[Which, Tensor]:
+    """Positions of three disjoint splits of `num` examples: int64, rising."""
+    order = permutation(num, seed)
+    parts: dict[Which, Tensor] = {"train": order[num_valid + num_test :], "valid": order[:num_valid]}
+    parts["test"] = order[num_valid:][:num_test]
+    return {which: index.sort().values for which, index in parts.items()}
+
+
 def divide(whole: Split, num_valid: int, num_test: int, seed: int) -> dict[Which, Split]:
     """Three disjoint splits drawn from `seed`, each in the order of `whole`; training takes what the others leave."""
-    order = permutation(len(whole), seed)
-    parts = {"valid": order[:num_valid], "test": order[num_valid:][:num_test], "train": order[num_valid + num_test :]}
     splits: dict[Which, Split] = {}
-    for which in get_args(Which):
-        index = parts[which].sort().values
+    for which, index in division(len(whole), num_valid, num_test, seed).items():
         splits[which] = Split(whole.x[index], None if whole.labels is None else whole.labels[index])
     return splits
 

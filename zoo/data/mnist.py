@@ -19,11 +19,45 @@ _BINARIZATION = 0x62696E  # a key of its own, or the data would share a model's 
 
 
 class _IDX(DataModule):
-    """Four files in the format of MNIST: a header of 4 + 4 dimensions bytes, then uint8."""
+    """Four files in the format of MNIST: a header of 4 + 4 dimensions bytes, then uint8.
+
+    8-bit, or binarised afresh in every epoch. With `binarize="dynamic"` a pixel is 1 with the probability that is its
+    grey value. The draw is keyed by (seed, epoch, image) in training and by (seed, split, image) in evaluation, never
+    by the batch. That is another data set, and goes by another name.
+    """
 
     event_shape = (1, 28, 28)
     num_classes = 10
     levels = 256
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        batch_size: int = 128,
+        seed: int = 0,
+        binarize: Literal["dynamic"] | None = None,
+    ) -> None:
+        """See `DataModule`; `binarize` is None (8-bit) or "dynamic".
+
+        Raises:
+            ConfigError: `binarize` is something else.
+        """
+        super().__init__(root=root, batch_size=batch_size, seed=seed)
+        if binarize not in (None, "dynamic"):
+            raise ConfigError(
+                f'{self.name}: binarize: expected None or "dynamic", found {binarize!r}; for the static one, see '
+                "BinarizedMNIST"
+            )
+        self.binarize = binarize
+        if binarize:
+            self.name, self.levels = f"dynamic-{self.name}", 2
+
+    def convert(self, x: Tensor, index: Tensor, step: int) -> Tensor:
+        if self.binarize is None:
+            return super().convert(x, index, step)
+        noise = rand(tuple(x.shape), Streams(self.seed ^ _BINARIZATION, index, step), x.device)
+        return (x / 255 > noise).to(torch.float32)
 
     def _read(self, images: Published, labels: Published) -> tuple[Tensor, Tensor]:
         x = np.frombuffer(bytearray(read(self.root, images)), np.uint8, offset=16).reshape(-1, 1, 28, 28)
@@ -45,9 +79,7 @@ class _IDX(DataModule):
 class MNIST(_IDX):
     """Handwritten digits (LeCun et al. 1998): 8-bit, or binarised afresh in every epoch.
 
-    With `binarize="dynamic"` a pixel is 1 with the probability that is its grey value. The draw is keyed by (seed,
-    epoch, image) in training and by (seed, split, image) in evaluation, never by the batch. That is another benchmark
-    than the static one of `BinarizedMNIST`, and goes by another name.
+    The latter is another benchmark than the static one of `BinarizedMNIST`.
     """
 
     name = "mnist"
@@ -78,37 +110,9 @@ class MNIST(_IDX):
         ),
     )
 
-    def __init__(
-        self,
-        *,
-        root: str | None = None,
-        batch_size: int = 128,
-        seed: int = 0,
-        binarize: Literal["dynamic"] | None = None,
-    ) -> None:
-        """See `DataModule`; `binarize` is None (8-bit) or "dynamic".
-
-        Raises:
-            ConfigError: `binarize` is something else.
-        """
-        super().__init__(root=root, batch_size=batch_size, seed=seed)
-        if binarize not in (None, "dynamic"):
-            raise ConfigError(
-                f'mnist: binarize: expected None or "dynamic", found {binarize!r}; the static one is BinarizedMNIST'
-            )
-        self.binarize = binarize
-        if binarize:
-            self.name, self.levels = "dynamic-mnist", 2
-
-    def convert(self, x: Tensor, index: Tensor, step: int) -> Tensor:
-        if self.binarize is None:
-            return super().convert(x, index, step)
-        noise = rand(tuple(x.shape), Streams(self.seed ^ _BINARIZATION, index, step), x.device)
-        return (x / 255 > noise).to(torch.float32)
-
 
 class FashionMNIST(_IDX):
-    """Photographs of clothes (Xiao et al. 2017, https://arxiv.org/abs/1708.07747), 8-bit."""
+    """Photographs of clothes (Xiao et al. 2017, https://arxiv.org/abs/1708.07747), 8-bit or binarised afresh."""
 
     name = "fashion-mnist"
     files = (

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.data.base import DataModule, Split, Which, divide
+from zoo.data.base import DataModule, Split, Which, divide, division
 from zoo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -37,8 +37,17 @@ class _Own(DataModule):
         whole = self._read()
         if (num := len(whole)) < 3:
             raise DataError(f"{self.path}: expected at least 3 examples, one for each split, found {num}; add some")
-        tenth = max(1, round(num / 10))
-        return divide(whole, tenth, tenth, self.seed)
+        return divide(whole, _tenth(num), _tenth(num), self.seed)
+
+    def everything(self) -> Split:
+        """All examples, in the order of the files or the array: the splits put together again."""
+        parts = self._parts
+        num = sum(map(len, parts.values()))
+        index = division(num, _tenth(num), _tenth(num), self.seed)
+        order = torch.cat([index[which] for which in parts]).argsort()
+        x = torch.cat([part.x for part in parts.values()])[order]
+        labels = [part.labels for part in parts.values() if part.labels is not None]
+        return Split(x, torch.cat(labels)[order] if labels else None)
 
     def load(self, which: Which) -> Split:
         return self._parts[which]
@@ -48,6 +57,10 @@ class _Own(DataModule):
         return tuple(self._parts["train"].x.shape[1:])
 
 
+def _tenth(num: int) -> int:
+    return max(1, round(num / 10))
+
+
 class ImageFolder(_Own):
     """A folder of images, 8-bit or binary. Folders inside it are the labels, in the order of their names (`classes`).
 
@@ -55,7 +68,8 @@ class ImageFolder(_Own):
 
     Attributes:
         classes: names of the folders, or None where the images lie side by side.
-        skipped: the files that `skip_corrupt` left out; filled by the first use of a split.
+        used: paths below the folder of the images, in their order; filled by the first use of a split.
+        skipped: the files that `skip_corrupt` left out; likewise.
     """
 
     def __init__(
@@ -102,6 +116,7 @@ class ImageFolder(_Own):
         self.binarize = binarize
         self.levels = 2 if binarize else 256
         self.skip_corrupt = skip_corrupt
+        self.used: list[Path] = []
         self.skipped: list[Path] = []
 
     @cached_property
@@ -147,6 +162,7 @@ class ImageFolder(_Own):
             raise DataError(
                 f"{self.path}: expected images, found {len(self.skipped)} files, none of which can be decoded"
             )
+        self.used = used
         labels = None if classes is None else torch.tensor([classes.index(path.parts[0]) for path in used])
         return Split(torch.from_numpy(x[: len(used)]), labels)
 

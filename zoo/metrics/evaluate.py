@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,11 +20,15 @@ from zoo.metrics.examples import Index, check_shapes, measuring
 from zoo.metrics.extractors import ClassifierFeatures, Extractor, default_extractor, load_extractor
 from zoo.metrics.likelihood import nll
 from zoo.metrics.measurement import Measurement
+from zoo.metrics.outliers import NUM, outlier_detection
 from zoo.metrics.quality import NEIGHBOURS, evaluate_quality, quality_floor
 from zoo.metrics.reconstruction import squared_error
 
-GROUPS = ("likelihood", "quality", "accuracy", "reconstruction")
+GROUPS = ("likelihood", "quality", "accuracy", "reconstruction", "outliers")
 """The groups of numbers, for `only`."""
+
+SLICE_OF_OUTLIERS = 100
+"""Images of each set on which an AUROC can be tried in seconds."""
 
 SAMPLE_SLICE = 1000
 """Samples of the slice on which a number of sample quality can be checked in seconds."""
@@ -39,6 +43,7 @@ class Evaluation:
         draws: of the dequantisation noise or of the code, per example.
         num: samples from the model, images of the reference, training images of the floor.
         seed: of every draw.
+        sampling_seeds: sets of samples for the spread of the FID, drawn with `seed` and those that follow it.
         extractor: a classifier of the zoo by name, `inception`, or `inception:FILE`; by default, the one that was
             trained on the same data, else `lenet-mnist`.
         codes: whether an encoder is judged by the labels of nearest training codes.
@@ -48,6 +53,7 @@ class Evaluation:
     draws: int = 10
     num: int = 10_000
     seed: int = 0
+    sampling_seeds: int = 1
     extractor: str | None = None
     codes: bool = False
 
@@ -68,13 +74,14 @@ def evaluate(
 
     Likelihoods where it has a density or a bound; accuracy where it labels, or draws by label what a classifier of
     its data knows, or by its codes where asked; squared error where it reconstructs; FID, KID, inception score,
-    precision and recall where it draws 28x28 grey 8-bit images. A classifier of such images has the floors of these, by
-    itself.
+    precision and recall where it draws 28x28 grey images. A classifier of such images has the floors of these, by
+    itself. The AUROC of foreign images by likelihood where it is asked for.
     In a process group, every process must call it: they share the examples and samples, and all get all numbers.
 
     Args:
         settings: of the measurement; defaults as in `Evaluation`.
-        only: some of `GROUPS`; by default all.
+        only: some of `GROUPS`; by default all, but outliers and the quality of binary samples only where they are
+            asked for: the tables of binary data are of likelihoods, and many of their models draw slowly.
         on_slice: measure a few seeded examples (samples) only: what `details["slice"]` of the whole number holds.
         extractor: in place of the one that `settings` names.
         batch_size: rows that pass through the network at once; changes no number.
@@ -87,6 +94,8 @@ def evaluate(
         if group not in GROUPS:
             raise ConfigError(f"only: no group of numbers {group!r}; {near(group, GROUPS)}")
     settings = settings or Evaluation()
+    if settings.sampling_seeds < 1:
+        raise ConfigError(f"sampling_seeds: expected at least 1, found {settings.sampling_seeds}")
     groups = set(only or GROUPS)
     check_shapes(model, data)
     index: Index = "slice" if on_slice else None
@@ -109,11 +118,14 @@ def evaluate(
         found += squared_error(model, data, split, index=index, batch_size=batch_size, progress=progress)
     if "accuracy" in groups and isinstance(model, Encoder) and settings.codes:
         found += code_accuracy(model, data, split, index=index, batch_size=batch_size, progress=progress)
-    has_quality = _has_quality(model, data, split)
+    has_quality = _has_quality(model, data, split) and (data.levels != 2 or bool(only))
     if "accuracy" in groups and isinstance(model, Conditional) and has_quality:
         found += _of_samples(_class_accuracy_of(model, data, settings, split, extractor, progress), settings, on_slice)
     if "quality" in groups and has_quality:
         found += _of_samples(_quality_of(model, data, settings, split, extractor, progress), settings, on_slice)
+    if "outliers" in groups and only:
+        num = SLICE_OF_OUTLIERS if on_slice else NUM
+        found += outlier_detection(model, data, split, num=num, batch_size=batch_size, progress=progress)
     return found
 
 
@@ -132,6 +144,7 @@ def evaluate_checkpoint(
     draws: int | None = None,
     num: int | None = None,
     seed: int | None = None,
+    sampling_seeds: int | None = None,
     split: Which = "test",
     only: Collection[str] | None = None,
     on_slice: bool = False,
@@ -144,7 +157,7 @@ def evaluate_checkpoint(
 
     Args:
         source: a name, or `local-dir:` or `hf-hub:` and where it is; as `Zoo.load` takes it.
-        k, draws, num, seed: as in `Evaluation`; by default, what the recipe of the checkpoint says.
+        k, draws, num, seed, sampling_seeds: as in `Evaluation`; by default, what the recipe of the checkpoint says.
         split, only, on_slice, batch_size: as in `evaluate`.
         data: by default, what the recipe names.
 
@@ -155,7 +168,7 @@ def evaluate_checkpoint(
     from zoo.catalog import Zoo
 
     recipe = recipe_of(source)
-    chosen = {"k": k, "draws": draws, "num": num, "seed": seed}
+    chosen = {"k": k, "draws": draws, "num": num, "seed": seed, "sampling_seeds": sampling_seeds}
     section = (recipe.get("evaluation") or {}) | {name: value for name, value in chosen.items() if value is not None}
     settings = Evaluation(**bind(Evaluation, section, f"{source}: recipe: evaluation"))
     model = Zoo.load(source, device=device)
@@ -196,7 +209,7 @@ def recipe_of(source: str) -> dict[str, Any]:
 
 def _has_quality(model: ZooModule, data: DataModule, split: Which) -> bool:
     is_drawn = isinstance(model, GenerativeModel | Classifier)
-    is_grey = data.levels == 256 and tuple(data.event_shape) == (1, 28, 28)
+    is_grey = data.levels in (2, 256) and tuple(data.event_shape) == (1, 28, 28)
     return is_drawn and is_grey and min(len(data.split(split)), len(data.split("train"))) > NEIGHBOURS
 
 
@@ -217,10 +230,14 @@ def _quality_of(
     network = extractor or load_extractor(settings.extractor or default_extractor(data.name), model.device)
 
     def measure(num: int) -> list[Measurement]:
-        generator = torch.Generator().manual_seed(settings.seed)
+        def draw(seed: int) -> Iterator[torch.Tensor]:
+            generator = torch.Generator().manual_seed(seed)
+            return model.iter_samples(num, generator=generator, positions=share(num))
+
+        seeds = range(settings.seed, settings.seed + (settings.sampling_seeds if num == settings.num else 1))
         with measuring(model):
-            samples = model.iter_samples(num, generator=generator, positions=share(num))
-            return evaluate_quality(samples, data, network, num=num, **options)
+            again = (draw(seed) for seed in seeds[1:])
+            return evaluate_quality(draw(seeds[0]), data, network, again=again, num=num, **options)
 
     return measure
 

@@ -90,7 +90,7 @@ class ClassifierFeatures(Extractor):
                 f"found {tuple(images.shape[1:])}; use another extractor"
             )
         x = _to_float(images)
-        return self.classifier.features(x), self.classifier(x)
+        return self.classifier.features_and_logits(x)
 
 
 class Inception(Extractor):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,9 +30,9 @@ from zoo.capabilities import (
     ZooModule,
 )
 from zoo.data.base import DataModule, Which
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, DataError
 from zoo.metrics.examples import Index, check_shapes, measuring, per_example, slice_details
-from zoo.metrics.measurement import Measurement, likelihood_kind, mean_and_error, nats_to
+from zoo.metrics.measurement import Kind, Measurement, likelihood_kind, mean_and_error, nats_to
 from zoo.random import Streams
 
 SAMPLES_PER_CALL = 50  # importance samples; fixed, because the noise of a sample depends on its call and place in it
@@ -66,25 +66,8 @@ def nll(
     """
     measurements = []
     for name, (function, rows, cost, settings) in _estimators(model, draws, k, seed).items():
-        check_shapes(model, data)
-        if isinstance(model, Dequantized) and model.levels != data.levels:
-            raise ConfigError(
-                f"{data.name}: {type(model).__name__} expects {_levels(model.levels)}, found {_levels(data.levels)}; "
-                "use data of that kind"
-            )
-        with measuring(model):
-            nats = -per_example(
-                function,
-                data,
-                split,
-                index=index,
-                seed=seed,
-                cost=cost,
-                batch_size=max(1, batch_size // rows),
-                device=model.device,
-                label=f"{name} on {data.name} {split}",
-                progress=progress,
-            )
+        _check(model, data)
+        nats = -_values(model, function, rows, cost, data, split, index, seed, batch_size, name, progress)
         if isinstance(model, Conditional):
             settings["given"] = "labels"
         for unit in ("nats", "bits/dim") if data.levels == 256 else ("nats",):
@@ -98,6 +81,101 @@ def nll(
     if isinstance(model, KnownEntropy) and index is None:  # what nll tends to where the data are its own samples
         measurements.append(Measurement("entropy", model.entropy(), None, "nats", "exact", 0, seed, split, data.name))
     return measurements
+
+
+class LogLikelihood(NamedTuple):
+    """log p(x) of each of some images, or its tightest bound that the model has."""
+
+    nats: Tensor  # [n], float64
+    name: str  # `log_prob`; `elbo`
+    kind: Kind
+    settings: dict[str, Any]
+
+
+def log_likelihood(
+    model: ZooModule,
+    data: DataModule,
+    split: Which = "test",
+    *,
+    index: Index = None,
+    draws: int = 10,
+    k: int = 5000,
+    seed: int = 0,
+    batch_size: int = 500,
+    progress: bool = True,
+) -> LogLikelihood | None:
+    """log p(x) image by image; None for a model that has neither a density nor a bound. Arguments as in `nll`.
+
+    A conditional model is averaged over its classes, each as likely as any other: log 1/C sum_c p(x given c).
+
+    Raises:
+        ZooError: as `nll`.
+    """
+    found = _estimators(model, draws, k, seed)
+    if not found:
+        return None
+    _check(model, data)
+    name = "nll" if "nll" in found else "neg_elbo"
+    function, rows, cost, settings = found[name]
+    if isinstance(model, Conditional):
+        function, cost = _averaged(function, model.num_classes), cost * model.num_classes
+        settings["averaged_over"] = "labels"
+    title = {"nll": "log_prob", "neg_elbo": "elbo"}[name]
+    nats = _values(model, function, rows, cost, data, split, index, seed, batch_size, title, progress)
+    if not nats.isfinite().all():
+        worst = nats[~nats.isfinite()][0].item()
+        raise DataError(
+            f"{data.name}: expected a finite log-likelihood of every image, found {worst}; the model does not suit them"
+        )
+    return LogLikelihood(nats, title, likelihood_kind(model), settings)
+
+
+def _averaged(function: Callable[[Batch], Tensor], num_classes: int) -> Callable[[Batch], Tensor]:
+    def marginal(batch: Batch) -> Tensor:
+        given = [
+            function(batch._replace(labels=torch.full((len(batch.x),), label, device=batch.x.device))).cpu().double()
+            for label in range(num_classes)
+        ]
+        return torch.stack(given).logsumexp(0) - math.log(num_classes)
+
+    return marginal
+
+
+def _check(model: ZooModule, data: DataModule) -> None:
+    check_shapes(model, data)
+    if isinstance(model, Dequantized) and model.levels != data.levels:
+        raise ConfigError(
+            f"{data.name}: {type(model).__name__} expects {_levels(model.levels)}, found {_levels(data.levels)}; "
+            "use data of that kind"
+        )
+
+
+def _values(
+    model: ZooModule,
+    function: Callable[[Batch], Tensor],
+    rows: int,
+    cost: int,
+    data: DataModule,
+    split: Which,
+    index: Index,
+    seed: int,
+    batch_size: int,
+    name: str,
+    progress: bool,
+) -> Tensor:
+    with measuring(model):
+        return per_example(
+            function,
+            data,
+            split,
+            index=index,
+            seed=seed,
+            cost=cost,
+            batch_size=max(1, batch_size // rows),
+            device=model.device,
+            label=f"{name} on {data.name} {split}",
+            progress=progress,
+        )
 
 
 def _levels(levels: int | None) -> str:

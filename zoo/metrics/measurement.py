@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.config import bind
@@ -104,7 +104,8 @@ def compare(recorded: Iterable[Measurement], found: Iterable[Measurement]) -> li
     Every draw is seeded, so that only rounding may differ: by 1e-4 of the value where it comes from given examples; by
     1 % of it, or 5 % of its error, where it comes from the model's samples, in which rounding can flip a pixel.
     A number found on the slice is compared with the recorded one on the slice. Numbers found with another n, seed, k,
-    number of draws or extractor are other quantities, and not compared.
+    number of draws or extractor are other quantities, and not compared. The mean over sampling seeds is compared with
+    that over as many.
     """
     known = {measurement.key: measurement for measurement in recorded}
     differences = []
@@ -122,6 +123,12 @@ def compare(recorded: Iterable[Measurement], found: Iterable[Measurement]) -> li
         relative, absolute = (1e-2, 5e-2 * (old.error or 0)) if sampled else (1e-4, 0.0)
         if not math.isclose(new.value, expected, rel_tol=relative, abs_tol=absolute):
             differences.append(Difference(new, expected))
+        one, other = (m.details.get("sampling_seeds", {}) for m in (old, new))
+        if not one or not other or one["n"] != other["n"] or new.n != old.n:
+            continue
+        if not math.isclose(other["mean"], one["mean"], rel_tol=relative, abs_tol=absolute):
+            title = f"{new.name}, mean of {one['n']} sampling seeds"
+            differences.append(Difference(replace(new, name=title, value=other["mean"]), one["mean"]))
     return differences
 
 

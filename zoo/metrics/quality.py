@@ -6,22 +6,25 @@
     precision = share of samples within the balls of the reference; recall = share of the reference within the balls of
     the samples; a ball reaches to the 3rd nearest neighbour           Kynkaanniemi et al. 2019, https://arxiv.org/abs/1904.06991
 
-The first three are computed by torchmetrics. None means anything by itself: FID falls as 1/n with the number of images,
+KID and IS are computed by torchmetrics. None means anything by itself: FID falls as 1/n with the number of images,
 and every number depends on the extractor. So each stands beside its `floor`, the same number of training images in
-place of samples, against the same reference.
+place of samples, against the same reference; and beside that of a `memoriser`, which draws training images with
+replacement: what no model beats by generalising.
+
+What they need of the reference, and the baselines, are kept in files from one call to the next (`zoo.metrics.cache`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 from tqdm import tqdm
@@ -29,6 +32,7 @@ from tqdm import tqdm
 from zoo.data.base import DataModule, Which
 from zoo.distributed import gather, is_leader, share
 from zoo.errors import DataError
+from zoo.metrics.cache import remembered
 from zoo.metrics.examples import measuring
 from zoo.metrics.extractors import Extractor, to_bytes
 from zoo.metrics.measurement import Measurement
@@ -37,6 +41,10 @@ SUBSETS, SUBSET_SIZE = 100, 1000  # of KID
 SPLITS = 10  # of the inception score
 NEIGHBOURS = 3  # of precision and recall
 _LOCAL: dict[str, Any] = {"sync_on_compute": False}  # every process has all features: a sum over them counts them twice
+
+
+Scores: TypeAlias = dict[str, tuple[float, float]]
+"""Value and standard error by name."""
 
 
 class Features(NamedTuple):
@@ -86,8 +94,32 @@ def extract(images: Iterable[Tensor], extractor: Extractor, num: int, *, label: 
     return Features(values, logits)
 
 
-def fid(samples: Tensor, reference: Tensor) -> tuple[float, float]:
+class Moments(NamedTuple):
+    """Mean and covariance of features, the latter by its eigenvalues and vectors: V diag(l) V^T."""
+
+    mean: Tensor  # [F], float64
+    eigenvalues: Tensor  # [F], rising
+    vectors: Tensor  # [F, F], one a column
+
+    @classmethod
+    def of(cls, features: Tensor) -> Moments:
+        x = features.double()
+        return cls(x.mean(0), *torch.linalg.eigh(x.T.cov()))
+
+    def power(self, exponent: float) -> Tensor:
+        """The covariance to a power; a pseudo-inverse where that is negative."""
+        return _power(self.eigenvalues, self.vectors, exponent)
+
+
+def _power(eigenvalues: Tensor, vectors: Tensor, exponent: float) -> Tensor:
+    kept = eigenvalues > eigenvalues[-1] * 1e-10
+    return (vectors[:, kept] * eigenvalues[kept] ** exponent) @ vectors[:, kept].T
+
+
+def fid(samples: Tensor, reference: Tensor, moments: Moments | None = None) -> tuple[float, float]:
     """Frechet distance of the Gaussians fitted to features [N, F] and [M, F], and its standard error.
+
+    The trace of the root is the sum of the roots of the eigenvalues of C_r^1/2 C_s C_r^1/2, which are those of C_s C_r.
 
     The error is that of the delta method: to first order, one sample s moves the FID by 1/N times
 
@@ -95,6 +127,9 @@ def fid(samples: Tensor, reference: Tensor) -> tuple[float, float]:
 
     where T is the optimal transport map from one Gaussian to the other; and alike for the reference. It covers the draw
     of both sets but not the bias, which is positive and falls as 1/n.
+
+    Args:
+        moments: those of the reference, if they are known.
 
     Raises:
         DataError: a set is not larger than F, so that its covariance is singular.
@@ -104,28 +139,24 @@ def fid(samples: Tensor, reference: Tensor) -> tuple[float, float]:
             raise DataError(
                 f"FID: expected more images than the {features.shape[1]} features, found {len(features)} in the {name}"
             )
-    metric = FrechetInceptionDistance(_Extracted(samples.shape[1]), **_LOCAL)
-    metric.update(reference.double(), real=True)
-    metric.update(samples.double(), real=False)
-    variance = _fid_variance(samples.double(), reference.double()) + _fid_variance(reference.double(), samples.double())
-    return metric.compute().item(), math.sqrt(variance)
+    samples, reference = samples.double(), reference.double()
+    moments = moments or Moments.of(reference)
+    root, inverse = moments.power(0.5), moments.power(-0.5)
+    covariance, shift = samples.T.cov(), samples.mean(0) - moments.mean
+    middle = torch.linalg.eigh(root @ covariance @ root)
+    roots = middle.eigenvalues.clamp(min=0).sqrt()
+    value = shift @ shift + covariance.trace() + moments.eigenvalues.sum() - 2 * roots.sum()
+    there = root @ _power(middle.eigenvalues, middle.eigenvectors, -0.5) @ root  # T C_s T = C_r
+    back = inverse @ _power(middle.eigenvalues, middle.eigenvectors, 0.5) @ inverse
+    variance = _draw_variance(samples, shift, there) + _draw_variance(reference, -shift, back)
+    return value.item(), math.sqrt(variance)
 
 
-def _fid_variance(x: Tensor, y: Tensor) -> float:
-    """Variance of the FID by the draw of x: [N, F], [M, F] -> number."""
-    shift, centred = x.mean(0) - y.mean(0), x - x.mean(0)
-    root = _power(y.T.cov(), 0.5)
-    transport = root @ _power(root @ x.T.cov() @ root, -0.5) @ root  # T C_x T = C_y
-    identity = torch.eye(len(transport), dtype=x.dtype)
-    influence = 2 * centred @ shift + (centred @ (identity - transport) * centred).sum(1)
+def _draw_variance(x: Tensor, shift: Tensor, transport: Tensor) -> float:
+    """Variance of the FID by the draw of x: [N, F], [F], [F, F] -> number."""
+    centred = x - x.mean(0)
+    influence = 2 * centred @ shift + (centred @ (torch.eye(len(shift)).to(x) - transport) * centred).sum(1)
     return (influence.var() / len(x)).item()
-
-
-def _power(matrix: Tensor, exponent: float) -> Tensor:
-    """Power of a positive semi-definite matrix; a pseudo-inverse where the exponent is negative."""
-    eigenvalues, vectors = torch.linalg.eigh(matrix)
-    kept = eigenvalues > eigenvalues[-1] * 1e-10
-    return (vectors[:, kept] * eigenvalues[kept] ** exponent) @ vectors[:, kept].T
 
 
 def kid(
@@ -168,13 +199,27 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def radii(points: Tensor, *, k: int = NEIGHBOURS, distances: int = 5_000_000) -> Tensor:
+    """Distance of the k-th nearest neighbour of each point: [N, F] -> [N], float64; see `precision_recall`."""
+    points = points.double()  # distances of near copies cancel in float32
+    # k + 1, because each point is its own nearest neighbour
+    chunks = points.split(max(1, distances // len(points)))
+    return torch.cat([torch.cdist(rows, points).topk(k + 1, largest=False).values[:, -1] for rows in chunks])
+
+
 def precision_recall(
-    samples: Tensor, reference: Tensor, *, k: int = NEIGHBOURS, distances: int = 5_000_000
+    samples: Tensor,
+    reference: Tensor,
+    *,
+    k: int = NEIGHBOURS,
+    of_reference: Tensor | None = None,
+    distances: int = 5_000_000,
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Precision and recall of features [N, F] and [M, F], each with its binomial error.
 
     Args:
         k: a ball reaches to the k-th nearest neighbour of its centre.
+        of_reference: `radii` of the reference, if they are known.
         distances: how many are held at once (8 bytes each), of the N M + N N + M M; at least one row.
 
     Raises:
@@ -182,14 +227,11 @@ def precision_recall(
     """
     if (fewest := min(len(samples), len(reference))) <= k:
         raise DataError(f"precision and recall: expected more than {k} images in each set, found {fewest}")
-    samples, reference = samples.double(), reference.double()  # distances of near copies cancel in float32
+    samples, reference = samples.double(), reference.double()
     chunk = max(1, distances // max(len(samples), len(reference)))
-
-    def radii(points: Tensor) -> Tensor:  # k + 1, because each point is its own nearest neighbour
-        nearest = [torch.cdist(rows, points).topk(k + 1, largest=False).values for rows in points.split(chunk)]
-        return torch.cat(nearest)[:, -1]
-
-    of_samples, of_reference = radii(samples), radii(reference)
+    of_samples = radii(samples, k=k, distances=distances)
+    if of_reference is None:
+        of_reference = radii(reference, k=k, distances=distances)
     precise, recalled = [], torch.zeros(len(reference), dtype=torch.bool)
     for rows, radius in zip(samples.split(chunk), of_samples.split(chunk), strict=True):
         apart = torch.cdist(rows, reference)  # [chunk, M]
@@ -203,24 +245,80 @@ def precision_recall(
     return share(torch.cat(precise)), share(recalled)
 
 
+class Reference(NamedTuple):
+    """Real images, as the numbers of samples need them."""
+
+    features: Features
+    radii: Tensor  # [N], see `radii`
+    moments: Moments | None  # None where there are no more images than features
+    key: dict[str, Any]  # what they depend on
+
+
+def reference_of(
+    data: DataModule, split: Which, extractor: Extractor, num: int, seed: int, progress: bool = True
+) -> Reference:
+    """`num` images of a split chosen by `seed` (all, where it holds fewer), from the cache where they are there.
+
+    The key names the data set, split, number and seed, the sha256 of the images themselves and of the extractor's
+    weights, and what happens to an image on its way to the network.
+    """
+    num = min(num, len(data.split(split)))
+    return _reference(data, split, extractor, data.subset(split, num, seed), f"seed{seed}", progress)
+
+
+def _reference(
+    data: DataModule, split: Which, extractor: Extractor, index: Tensor, title: str, progress: bool
+) -> Reference:
+    digest, num = hashlib.sha256(), len(index)
+    for batch in data.batches(split, index=index):
+        digest.update(to_bytes(batch.x).numpy().tobytes())
+    key = {
+        "data": data.name,
+        "split": split,
+        "num": num,
+        "images_sha256": digest.hexdigest(),
+        "chosen by": title,
+        "preprocessing": "clamped, rounded to uint8",
+        "neighbours": NEIGHBOURS,
+        **extractor.details(),
+    }
+
+    def compute() -> dict[str, Tensor]:
+        images = (batch.x for batch in data.batches(split, index=index[share(num)]))
+        features = extract(images, extractor, num, label=f"{data.name} {split}", progress=progress)
+        statistics = features._asdict()
+        if num > NEIGHBOURS:
+            statistics["radii"] = radii(features.values)
+        if num > extractor.num_features:
+            statistics |= Moments.of(features.values)._asdict()
+        return statistics
+
+    found = remembered(f"{data.name}-{split}-{num}-{title}-{extractor.name}", key, compute)
+    moments = Moments(*(found[name] for name in Moments._fields)) if "mean" in found else None
+    features = Features(found["values"], found["logits"])
+    return Reference(features, found.get("radii", torch.empty(0)), moments, key)
+
+
 def evaluate_quality(
     samples: Iterable[Tensor],
     data: DataModule,
     extractor: Extractor,
     *,
+    again: Iterable[Iterable[Tensor]] = (),
     num: int = 10_000,
     reference: Which = "test",
     seed: int = 0,
     progress: bool = True,
 ) -> list[Measurement]:
-    """FID, KID, inception score, precision and recall of samples, each with its floor in `details`.
+    """FID, KID, inception score, precision and recall of samples, each with its floor and memoriser in `details`.
 
     The FID is left out where there are no more images than features.
 
     Args:
         samples: batches [B, *event_shape], uint8 or float in [0, 1]; the first `num` samples count. In a process
             group, those of `iter_samples(num, positions=share(num))`.
-        data: gives the reference and, from its training split, the floor.
+        data: gives the reference and, from its training split, the baselines.
+        again: samples drawn with other seeds: the FID of each counts for the spread, `details["sampling_seeds"]`.
         num: samples, images of the reference, and training images of the floor; fewer of the latter two where a split
             holds fewer.
         seed: chooses the images of the splits, the subsets of KID and the splits of the inception score.
@@ -228,26 +326,31 @@ def evaluate_quality(
     Raises:
         DataError: there are too few images, or a pixel is not finite.
     """
-    truth = _real(data, reference, extractor, num, seed, progress)
-    found = _scores(extract(samples, extractor, num, label="samples", progress=progress), truth, seed)
-    train = _real(data, "train", extractor, num, seed, progress)
-    floor = {score.name: score.value for score in _scores(train, truth, seed)}
-    details = extractor.details() | {"num_reference": len(truth.values)}
-    return [
-        Measurement(
-            score.name,
-            score.value,
-            score.error,
-            "",
-            "estimate",
-            num,
-            seed,
-            reference,
-            data.name,
-            details | score.settings | {"floor": floor.get(score.name)},
-        )
-        for score in found
-    ]
+    truth = reference_of(data, reference, extractor, num, seed, progress)
+    features = extract(samples, extractor, num, label="samples", progress=progress)
+    found, settings = scores(features, truth, seed), _settings(features, truth)
+    if "fid" in found and (fids := [found["fid"][0], *_fids(again, truth, extractor, num, progress)])[1:]:
+        values = torch.tensor(fids, dtype=torch.float64)
+        settings["fid"]["sampling_seeds"] = {
+            "n": len(values),
+            "mean": values.mean().item(),
+            "std": values.std().item(),
+        }
+    beside = {name: baseline(name, truth, data, extractor, num, seed, progress) for name in BASELINES}
+    common = extractor.details() | {"num_reference": len(truth.features.values)}
+    measurements = []
+    for name, (value, error) in found.items():
+        details = common | settings[name] | {title: line[name][0] for title, line in beside.items() if name in line}
+        measurements.append(Measurement(name, value, error, "", "estimate", num, seed, reference, data.name, details))
+    return measurements
+
+
+def _fids(
+    sets: Iterable[Iterable[Tensor]], truth: Reference, extractor: Extractor, num: int, progress: bool
+) -> Iterator[float]:
+    for samples in sets:
+        features = extract(samples, extractor, num, label="samples of another seed", progress=progress)
+        yield fid(features.values, truth.features.values, truth.moments)[0]
 
 
 def quality_floor(
@@ -260,47 +363,58 @@ def quality_floor(
     progress: bool = True,
 ) -> list[Measurement]:
     """The same five numbers of training images in place of samples, under the names `fid_floor`, ..."""
-    truth = _real(data, reference, extractor, num, seed, progress)
-    train = _real(data, "train", extractor, num, seed, progress)
-    details = extractor.details() | {"num_reference": len(truth.values)}
-    return [
-        Measurement(
-            f"{score.name}_floor",
-            score.value,
-            score.error,
-            "",
-            "estimate",
-            len(train.values),
-            seed,
-            reference,
-            data.name,
-            details | score.settings,
+    truth = reference_of(data, reference, extractor, num, seed, progress)
+    train = reference_of(data, "train", extractor, num, seed, progress).features
+    common, settings = extractor.details() | {"num_reference": len(truth.features.values)}, _settings(train, truth)
+    measurements = []
+    for name, (value, error) in baseline("floor", truth, data, extractor, num, seed, progress).items():
+        details, n = common | settings[name], len(train.values)
+        measurements.append(
+            Measurement(f"{name}_floor", value, error, "", "estimate", n, seed, reference, data.name, details)
         )
-        for score in _scores(train, truth, seed)
-    ]
+    return measurements
 
 
-class _Score(NamedTuple):
-    name: str
-    value: float
-    error: float
-    settings: dict[str, Any]
+BASELINES = ("floor", "memoriser")
+"""Training images in place of samples: each at most once, or drawn with replacement."""
 
 
-def _real(data: DataModule, split: Which, extractor: Extractor, num: int, seed: int, progress: bool) -> Features:
-    num = min(num, len(data.split(split)))
-    batches = data.batches(split, index=data.subset(split, num, seed)[share(num)])
-    return extract((batch.x for batch in batches), extractor, num, label=f"{data.name} {split}", progress=progress)
+def baseline(
+    name: str, truth: Reference, data: DataModule, extractor: Extractor, num: int, seed: int, progress: bool = True
+) -> Scores:
+    """The five numbers of one of `BASELINES` and their errors, from the cache where they are there."""
+    total = len(data.split("train"))
+    if name == "floor":
+        train = reference_of(data, "train", extractor, num, seed, progress)
+    else:
+        index = torch.randint(total, (num,), generator=torch.Generator().manual_seed(seed))
+        train = _reference(data, "train", extractor, index, f"memoriser{seed}", progress)
+    settings = _settings(train.features, truth)
+    key = {"baseline": train.key, "reference": truth.key, "seed": seed, "subsets": SUBSETS, **settings}
+
+    def compute() -> dict[str, Tensor]:
+        found = scores(train.features, truth, seed)
+        return {title: torch.tensor(pair, dtype=torch.float64) for title, pair in found.items()}
+
+    kept = remembered(f"{name}-{data.name}-{num}-seed{seed}-{extractor.name}", key, compute)
+    return {title: (kept[title][0].item(), kept[title][1].item()) for title in settings if title in kept}
 
 
-def _scores(samples: Features, truth: Features, seed: int) -> list[_Score]:
-    size = min(SUBSET_SIZE, len(samples.values) // 2, len(truth.values) // 2)  # one subset alone would have no error
-    precision, recall = precision_recall(samples.values, truth.values)
-    has_fid = min(len(samples.values), len(truth.values)) > samples.values.shape[1]  # else its covariances are singular
-    return [
-        *([_Score("fid", *fid(samples.values, truth.values), {})] if has_fid else []),
-        _Score("kid", *kid(samples.values, truth.values, subset_size=size, seed=seed), {"subset_size": size}),
-        _Score("inception_score", *inception_score(samples.logits, seed=seed), {"splits": SPLITS}),
-        _Score("precision", *precision, {"neighbours": NEIGHBOURS}),
-        _Score("recall", *recall, {"neighbours": NEIGHBOURS}),
-    ]
+def scores(samples: Features, truth: Reference, seed: int) -> Scores:
+    """FID (where there are more images than features), KID, inception score, precision and recall, by name."""
+    reference = truth.features.values
+    found: Scores = {}
+    if truth.moments is not None and len(samples.values) > samples.values.shape[1]:  # else covariances are singular
+        found["fid"] = fid(samples.values, reference, truth.moments)
+    found["kid"] = kid(samples.values, reference, seed=seed, **_settings(samples, truth)["kid"])
+    found["inception_score"] = inception_score(samples.logits, seed=seed)
+    found["precision"], found["recall"] = precision_recall(samples.values, reference, of_reference=truth.radii)
+    return found
+
+
+def _settings(samples: Features, truth: Reference) -> dict[str, dict[str, Any]]:
+    """Of each number, what stands in its details."""
+    size = min(SUBSET_SIZE, len(samples.values) // 2, len(truth.features.values) // 2)  # one alone would have no error
+    neighbours = {"neighbours": NEIGHBOURS}
+    settings = {"kid": {"subset_size": size}, "inception_score": {"splits": SPLITS}}
+    return {"fid": {}, **settings, "precision": neighbours, "recall": neighbours}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from zoo.catalog import Zoo
 from zoo.checkpoint import find_class
 from zoo.config import near
+from zoo.distributed import is_leader
 from zoo.errors import ConfigError
 from zoo.metrics.evaluate import Evaluation, evaluate_checkpoint, recipe_of
 from zoo.metrics.measurement import Measurement
@@ -53,16 +55,20 @@ MOST_SAMPLES = {"mnist-nll": 200}
 """Importance samples per image of a table that is recomputed as a whole, where a recipe has more: it takes minutes."""
 
 # The best FIDs in a search over the hyperparameters of one architecture, with their spread over seeds, on Inception's
-# features: Lucic et al. 2018 (Are GANs Created Equal?, https://arxiv.org/abs/1711.10337).
+# features: Lucic et al. 2018 (Are GANs Created Equal?, https://arxiv.org/abs/1711.10337); MNIST, then Fashion-MNIST.
 FID = (
-    ("GAN, minimax", 9.8, 0.9),
-    ("GAN, non-saturating", 6.8, 0.5),
-    ("LSGAN", 7.8, 0.6),
-    ("WGAN", 6.7, 0.4),
-    ("WGAN-GP", 20.3, 5.0),
-    ("DRAGAN", 7.6, 0.4),
-    ("BEGAN", 13.1, 1.0),
+    ("GAN, minimax", (9.8, 0.9), (29.6, 1.6)),
+    ("GAN, non-saturating", (6.8, 0.5), (26.5, 1.6)),
+    ("LSGAN", (7.8, 0.6), (30.7, 2.2)),
+    ("WGAN", (6.7, 0.4), (21.5, 1.6)),
+    ("WGAN-GP", (20.3, 5.0), (24.5, 2.1)),
+    ("DRAGAN", (7.6, 0.4), (27.7, 1.2)),
+    ("BEGAN", (13.1, 1.0), (22.9, 0.9)),
+    ("VAE", (23.8, 0.6), (58.7, 1.2)),
 )
+
+SAMPLING_SEEDS = 5
+"""Sets of samples for the spread of an FID, where a table is recomputed."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def reproduce(
     batch_size: int = 500,
     progress: bool = True,
 ) -> Table:
-    """A table by name: `mnist-nll`, `cifar10-bpd`, `mnist-fid` or `taxonomy`.
+    """A table by name: `mnist-nll`, `cifar10-bpd`, `mnist-fid`, `fashion-mnist-fid`, `outliers` or `taxonomy`.
 
     Args:
         recompute: from the weights; otherwise, what `metrics.json` records.
@@ -132,11 +138,14 @@ def reproduce(
     def numbers(checkpoint: str, group: str) -> list[Measurement]:
         if not recompute:
             return [Measurement.from_dict(number, checkpoint) for number in Zoo.info(checkpoint).numbers]
+        if progress and is_leader():
+            print(checkpoint, file=sys.stderr)
         own = (recipe_of(checkpoint).get("evaluation") or {}).get("k", Evaluation.k)
         return evaluate_checkpoint(
             checkpoint,
             k=k or min(own, MOST_SAMPLES.get(name, own)),
             num=num,
+            sampling_seeds=1 if on_slice else SAMPLING_SEEDS,
             only=[group],
             on_slice=on_slice,
             device=device,
@@ -191,39 +200,84 @@ def _likelihoods(
 
 
 def _mnist_fid(numbers: _Numbers) -> Table:
-    published = {"kind": "estimate", "features": "Inception", "source": "Lucic et al. 2018"}
+    published = [(model, *digits) for model, digits, _ in FID]
+    return _qualities("mnist-fid", "MNIST", published, ("mnist", "binarized-mnist", "dynamic-mnist"), numbers)
+
+
+def _fashion_mnist_fid(numbers: _Numbers) -> Table:
+    published = [(model, *clothes) for model, _, clothes in FID]
+    return _qualities("fashion-mnist-fid", "Fashion-MNIST", published, ("fashion-mnist",), numbers)
+
+
+def _qualities(
+    name: str, title: str, published: list[tuple[str, float, float]], sets: tuple[str, ...], numbers: _Numbers
+) -> Table:
+    """Published FIDs, then for each data set its baselines and every model that draws such images, the best first."""
     rows: list[dict[str, Any]] = [
-        {"model": model, "fid": value, "error": spread, **published} for model, value, spread in FID
+        {"model": model, "data": sets[0], "fid": value, "error": spread, "features": "Inception"}
+        | {"kind": "estimate", "source": "Lucic et al. 2018"}
+        for model, value, spread in published
     ]
-    ours: list[dict[str, Any]] = []
-    floors: dict[str, dict[str, Any]] = {}
-    for name in _shipped("mnist", "GenerativeModel"):
-        found = {m.name: m for m in numbers(name, "quality") if (m.split, m.data) == ("test", "mnist")}
-        if (m := found.get("fid")) is None:
-            continue
-        setting = {"kind": m.kind, "features": m.details["extractor"], "source": f"this zoo ({m.n} samples)"}
-        ours.append({"model": name, "error": m.error, **{key: n.value for key, n in found.items()}, **setting})
-        floor = {key: n.details.get("floor") for key, n in found.items()}
-        floors[setting["features"]] = {"model": "(training images: the floor)", **floor, **setting}
+    for data in sets:
+        ours: list[dict[str, Any]] = []
+        baselines: dict[tuple[str, str], dict[str, Any]] = {}
+        for checkpoint in _shipped(data, "GenerativeModel"):
+            found = {m.name: m for m in numbers(checkpoint, "quality") if (m.split, m.data) == ("test", data)}
+            if (m := found.get("fid")) is None:
+                continue
+            setting = {"data": data, "kind": m.kind, "features": m.details["extractor"]}
+            setting["source"] = f"this zoo ({m.n} samples)"
+            spread = m.details.get("sampling_seeds", {})
+            seeds = {"mean": spread.get("mean"), "std": spread.get("std"), "seeds": spread.get("n")}
+            values = {key: found[key].value for key in _QUALITIES if key in found}
+            ours.append({"model": checkpoint, "error": m.error, **values, **seeds, **setting})
+            for line, what in _BASELINES.items():
+                beside = {key: found[key].details.get(line) for key in _QUALITIES if key in found}
+                if beside.get("fid") is not None:
+                    baselines[line, setting["features"]] = {"model": what, **beside, **setting}
+        lines = sorted(baselines.items(), key=lambda item: list(_BASELINES).index(item[0][0]))
+        rows += [*(row for _, row in lines), *sorted(ours, key=lambda row: row["fid"])]
+    forms = {"fid": ".4g", "error": ".2g", "mean": ".4g", "std": ".2g", "seeds": ""}
+    forms |= {"kid": ".3g", "inception_score": ".3f", "precision": ".3f", "recall": ".3f"}
     return Table(
-        "mnist-fid",
-        "Quality of samples against the test images of MNIST",
-        {
-            "model": "",
-            "fid": ".4g",
-            "error": ".2g",
-            "kid": ".3g",
-            "inception_score": ".3f",
-            "precision": ".3f",
-            "recall": ".3f",
-            "kind": "",
-            "features": "",
-            "source": "",
-        },
-        [*rows, *floors.values(), *sorted(ours, key=lambda row: row["fid"])],
+        name,
+        f"Quality of samples against the test images of {title}",
+        {"model": "", "data": "", **forms, "kind": "", "features": "", "source": ""},
+        rows,
         [
-            "FIDs over different features are different quantities: compare rows of the same features only.",
-            "error: one standard error of ours; of the published ones, the spread over training seeds.",
+            "FIDs over different features, or against grey and against binary images, are different quantities:",
+            "compare rows of the same features and data only. Floor: as many training images in place of samples.",
+            "Memoriser: training images drawn with replacement.",
+            "error: one standard error of ours, by the draw of both sets of images; of the published, the spread over",
+            "training seeds. mean, std: of the FID over as many sampling seeds.",
+        ],
+    )
+
+
+_QUALITIES = ("fid", "kid", "inception_score", "precision", "recall")
+_BASELINES = {"floor": "(training images: the floor)", "memoriser": "(memoriser of the training images)"}
+
+
+def _outliers(numbers: _Numbers) -> Table:
+    shipped: dict[str, Entry] = {}
+    for data in ("mnist", "binarized-mnist", "dynamic-mnist", "fashion-mnist", "dynamic-fashion-mnist"):
+        shipped |= _shipped(data, "TractableDensity") | _shipped(data, "EvidenceLowerBound")
+    rows = []
+    for checkpoint in shipped:
+        for m in numbers(checkpoint, "outliers"):
+            if m.name == "auroc" and m.split == "test":
+                row = {"model": checkpoint, "own": m.data, "foreign": m.details["against"], "auroc": m.value}
+                row |= {"error": m.error, "score": f"{m.details['score']} ({m.details['score_kind']})"}
+                rows.append(row | {"images": f"{m.n} + {m.details['num_against']}"})
+    return Table(
+        "outliers",
+        "Telling own from foreign test images by likelihood: area under the ROC curve",
+        {"model": "", "own": "", "foreign": "", "auroc": ".4f", "error": ".2g", "score": "", "images": ""},
+        sorted(rows, key=lambda row: (row["own"], -row["auroc"])),
+        [
+            "auroc: how often an image of the data set that the model was trained on is found more likely than a",
+            "foreign one. 1: always; 0.5: chance; below: foreign images are found more likely.",
+            "dynamic: pixels of both sets drawn afresh from their grey values, for models of binary images.",
         ],
     )
 
@@ -285,5 +339,7 @@ _TABLES: dict[str, Callable[[_Numbers], Table]] = {
     "mnist-nll": _mnist_nll,
     "cifar10-bpd": _cifar10_bpd,
     "mnist-fid": _mnist_fid,
+    "fashion-mnist-fid": _fashion_mnist_fid,
+    "outliers": _outliers,
     "taxonomy": _taxonomy,
 }

@@ -64,7 +64,7 @@ def finetune(
             "name": folder.name,
             "start": source,
             "seed": 0,
-            "data": _data(model, path, resize, binarize, skip_corrupt),
+            "data": own_section(model, path, resize, binarize, skip_corrupt),
             "optimization": {"lr": 2e-4, "schedule": "cosine", "gradient_clip": 100.0},
             "trainer": {"max_epochs": epochs, "ema_decay": 0.99, "checkpoint_every": 100},
             "evaluation": {"k": 100, "num": 1000},  # own data are few
@@ -73,7 +73,7 @@ def finetune(
     )
     module = build_data(recipe["data"], recipe["seed"])
     settings = Evaluation(**bind(Evaluation, recipe["evaluation"] or {}, "evaluation"))
-    _check_fit(source, model, module)
+    check_fit(source, model, module)
     result = make(recipe, folder, resume=resume, data=module)
     before, after = (evaluate(m, module, settings) for m in (model, Zoo.load(f"local-dir:{result}")))
 
@@ -89,8 +89,12 @@ def finetune(
     return result
 
 
-def _data(model: ZooModule, path: Path, resize: bool, binarize: bool, skip_corrupt: bool) -> dict[str, Any]:
-    """The section `data` of the recipe."""
+def own_section(model: ZooModule, path: Path, resize: bool, binarize: bool, skip_corrupt: bool) -> dict[str, Any]:
+    """The section `data` of a recipe for own data, in the model's size where they are resized.
+
+    Raises:
+        ConfigError: an option that arrays do not have, or a model of images that are not square.
+    """
     options = {"resize": resize, "binarize": binarize, "skip_corrupt": skip_corrupt}
     if not path.is_dir():
         if given := [name for name, value in options.items() if value]:
@@ -107,8 +111,12 @@ def _data(model: ZooModule, path: Path, resize: bool, binarize: bool, skip_corru
     return section | {name: True for name in ("binarize", "skip_corrupt") if options[name]}
 
 
-def _check_fit(source: str, model: ZooModule, data: DataModule) -> None:
-    """Shape, grey levels and labels of the data against those that the model was trained on."""
+def check_fit(source: str, model: ZooModule, data: DataModule) -> None:
+    """Shape, grey levels and labels of the data against those that the model was trained on.
+
+    Raises:
+        DataError: they differ.
+    """
     expected, found = _event_shape(model), tuple(data.event_shape)
     if found != expected:
         raise DataError(
