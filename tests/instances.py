@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import zoo
+from zoo.autoregressive.color_pixelcnn import ColorPixelCNN
 from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.fvsbn import FVSBN
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
@@ -111,6 +112,10 @@ def _one_pass(model: RasterOrder, x: Tensor) -> list[Tensor]:
     return [model.logits(x)]
 
 
+def _odds(model: ColorPixelCNN, x: Tensor) -> list[Tensor]:
+    return [model.logits(x).diff(dim=2).flatten(1)]
+
+
 INSTANCES = [
     Instance(MADE, {"event_shape": [1, 2, 4], "hidden": 16, "num_masks": 3}, 2, _each_mask),
     Instance(MADE, {"event_shape": [2, 1, 2], "hidden": 5, "num_masks": 1, "mask_seed": 4}, 2, _each_mask),
@@ -160,6 +165,12 @@ INSTANCES = [
     Instance(RNN, {"event_shape": [1, 3, 3], "hidden": 5, "num_layers": 2}, 2, _one_pass),
     Instance(RNN, {"event_shape": [1, 2, 3], "hidden": 4, "window": 4, "forcing": "scheduled"}, 2, _one_pass),
     Instance(RNN, {"event_shape": [2, 2, 2], "hidden": 4, "num_layers": 1, "forcing": "professor"}, 2, _one_pass),
+    Instance(
+        ColorPixelCNN,
+        {"event_shape": [1, 3, 3], "levels": 2, "channels": 4, "num_layers": 2, "hidden": 5, "dropout": 0.2},
+        2,
+        _odds,
+    ),
     Instance(BernoulliMixture, {"event_shape": [2, 2, 2], "num_components": 3, "prior": 0.5}, 2),
     Instance(Rivers, {"event_shape": [1, 3, 4], "fork": 0.3}, 2, differentiable=False),
     Instance(Rivers, {"event_shape": [1, 5, 2]}, 2, differentiable=False),

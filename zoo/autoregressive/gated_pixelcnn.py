@@ -23,37 +23,9 @@ from torch.nn import functional as F
 from zoo.autoregressive.raster import Augmented
 from zoo.config import Between, Fraction, ImageShape, Shift, Size
 from zoo.errors import ConfigError
-from zoo.nn.dropout import dropout
+from zoo.nn.gated import GatedLayer, gate
 from zoo.nn.position import PositionBias
 from zoo.random import Streams
-
-
-def _gate(x: Tensor) -> Tensor:
-    """tanh(a) sigmoid(b) of the two halves of the channels."""
-    a, b = x.chunk(2, 1)
-    return a.tanh() * b.sigmoid()
-
-
-class _Layer(nn.Module):
-    """One step of both stacks. v at row r knows the rows above r, and h at (r, c) also the pixels left of c."""
-
-    def __init__(self, channels: int, kernel: int) -> None:
-        super().__init__()
-        self.reach = kernel // 2
-        self.vertical = nn.Conv2d(channels, 2 * channels, (self.reach + 1, kernel), padding=(0, self.reach))
-        self.horizontal = nn.Conv2d(channels, 2 * channels, (1, self.reach + 1), bias=False)
-        self.between = nn.Conv2d(2 * channels, 2 * channels, 1, bias=False)
-        self.out = nn.Conv2d(channels, channels, 1)
-
-    def vertically(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """v with `reach` rows above it, [B, C, reach + H, W] -> the sums for both stacks, each [B, 2C, H, W]."""
-        sums = self.vertical(v)
-        return sums, self.between(sums)
-
-    def forward(self, v: Tensor, h: Tensor, rate: float, streams: Streams | None) -> tuple[Tensor, Tensor]:
-        for_v, for_h = self.vertically(F.pad(v, (0, 0, self.reach, 0)))
-        for_h = for_h + self.horizontal(F.pad(h, (self.reach, 0)))
-        return v + _gate(for_v), h + self.out(dropout(_gate(for_h), rate, streams))
 
 
 class GatedPixelCNN(Augmented):
@@ -93,7 +65,7 @@ class GatedPixelCNN(Augmented):
         self.above = nn.Conv2d(1, channels, (self.reach + 1, 2 * self.reach + 3), padding=(0, self.reach + 1))
         self.left = nn.Conv2d(1, channels, (1, self.reach + 1))
         self.position = PositionBias(2 * channels, height, width, max_shift)
-        self.layers = nn.ModuleList(_Layer(channels, kernel) for _ in range(num_layers))
+        self.layers = nn.ModuleList(GatedLayer(channels, kernel) for _ in range(num_layers))
         self.hidden = nn.Conv2d(channels, hidden, 1)
         self.output = nn.Conv2d(hidden, 1, 1)
 
@@ -121,11 +93,11 @@ class GatedPixelCNN(Augmented):
         for row in range(height):
             v = self.above(x[:, :, row : row + reach + 1]) + position_v[:, row, None]
             sums = []
-            for i, layer in enumerate(cast(list[_Layer], self.layers)):
+            for i, layer in enumerate(cast(list[GatedLayer], self.layers)):
                 slab = torch.cat([above[i], v], 2)
                 for_v, for_h = layer.vertically(slab)
                 above[i] = slab[:, :, 1:]
-                v = v + _gate(for_v)
+                v = v + gate(for_v)
                 sums.append(for_h[:, :, 0])
             x[:, 0, row + reach + 1] = horizontal.scan(uniforms[:, row], torch.stack(sums), position_h[:, row])
         return x[:, 0, reach + 1 :].flatten(1)
@@ -142,7 +114,7 @@ class _Horizontal:
         half = torch.ones(2 * model.channels, device=model.device)
         half[model.channels :] = 0.5
         self.half, self.reach, self.left = half, model.reach, model.left
-        layers = [cast(_Layer, layer) for layer in model.layers]
+        layers = [cast(GatedLayer, layer) for layer in model.layers]
         taps = torch.stack([layer.horizontal.weight[:, :, 0] for layer in layers]) * half[:, None, None]
         self.own = taps[..., -1].mT.contiguous()  # [L, C, 2C]
         self.before = taps[..., :-1].permute(0, 3, 2, 1).flatten(1, 2).contiguous()  # [L, reach C, 2C]

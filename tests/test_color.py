@@ -1,0 +1,70 @@
+"""Grey levels and colours: what the model of binary pixels cannot show."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from instances import Instance
+from test_models import follows, seeded
+
+from zoo.autoregressive.color_pixelcnn import ColorPixelCNN
+from zoo.errors import ConfigError
+from zoo.random import Streams, rand
+
+SMALL = {"channels": 4, "num_layers": 2, "hidden": 6}
+STATES = Instance(ColorPixelCNN, {"event_shape": [2, 1, 2], "levels": 3, **SMALL}, 3)
+COLORS = Instance(ColorPixelCNN, {"event_shape": [3, 3, 4], "levels": 5, **SMALL}, 5)
+
+
+def place(x: torch.Tensor) -> torch.Tensor:
+    """Positions of x in `STATES.states()`."""
+    return ((x.flatten(1) * 2).round().long() * 3 ** torch.arange(3, -1, -1)).sum(1)
+
+
+def test_probabilities_of_all_colours_sum_to_one_and_samples_follow_them() -> None:
+    model, states = STATES.build(), STATES.states()
+    with torch.no_grad():
+        log_probs = model.log_prob(states)
+        assert log_probs.double().logsumexp(0).abs() < 1e-5
+        follows(torch.bincount(place(model.sample(20_000, generator=seeded())), minlength=81), log_probs)
+
+
+def test_completions_follow_the_conditional_of_what_comes_first() -> None:
+    model, states = STATES.build(), STATES.states()
+    mask = torch.tensor([[[True, False]], [[False, False]]])  # the first channel of the first pixel
+    x = states[60].expand(20_000, -1, -1, -1)
+    with torch.no_grad():
+        drawn = model.complete(x, mask, generator=seeded())
+        fits = states[:, 0, 0, 0] == states[60, 0, 0, 0]
+        follows(
+            torch.bincount(place(drawn), minlength=81), model.log_prob(states).where(fits, -math.inf).log_softmax(0)
+        )
+    with pytest.raises(ConfigError, match="mark as known only the first"):
+        model.complete(x, torch.tensor([[[True, True]], [[False, False]]]))
+
+
+def test_a_channel_sees_earlier_pixels_and_the_earlier_channels_of_its_own() -> None:
+    model, x = COLORS.build(), COLORS.data(2)
+    order = [(c, i, j) for i in range(3) for j in range(4) for c in range(3)]
+    seen = torch.zeros(36, 36, dtype=torch.bool)
+    before = model.logits(x)
+    for source, (c, i, j) in enumerate(order):
+        changed = x.clone()
+        changed[0, c, i, j] = 1 - changed[0, c, i, j] + 0.25 * (changed[0, c, i, j] == 0.5)
+        after = model.logits(changed)
+        assert torch.equal(before[1], after[1])
+        moved = (before[0] != after[0]).any(1)  # [C, H, W]
+        seen[:, source] = torch.stack([moved[place] for place in order])
+    assert torch.equal(seen, torch.ones_like(seen).tril(-1)), "everything before, and nothing else"
+
+
+def test_draws_are_those_of_one_pass_per_channel() -> None:
+    model, (colors, height, width) = COLORS.build(), COLORS.event_shape
+    uniforms, x = rand((50, height, width, colors), Streams(0, range(50))), torch.zeros(50, colors, height, width)
+    with torch.no_grad():
+        for i, j, c in torch.cartesian_prod(torch.arange(height), torch.arange(width), torch.arange(colors)).tolist():
+            cumulative = model.logits(x)[:, c, :, i, j].softmax(1).cumsum(1)
+            x[:, c, i, j] = (uniforms[:, i, j, c, None] * cumulative[:, -1:] >= cumulative).sum(1) / 4
+        assert torch.equal(model.draw(Streams(0, range(50))), x)

@@ -1,0 +1,160 @@
+"""PixelCNN for grey levels and colours: the channels of a pixel in turn, each a choice among all levels (van den Oord et
+al. 2016, https://arxiv.org/abs/1601.06759, sections 3.1 to 3.4), on gated stacks (https://arxiv.org/abs/1606.05328).
+
+    log p(x) = sum over pixels of log p(R given before) + log p(G given before, R) + log p(B given before, R, G)
+    p(x_c = l given ...) = softmax_l(V_c relu(W_c h + sum_{c' < c} E_cc'[x_c']))
+
+before: all channels of the rows above and of the pixels to the left, of which h is made by the stacks of
+`zoo.autoregressive.gated_pixelcnn`. Of grey images there is one channel.
+
+Density: exact, one pass.
+Sampling: exact; the vertical stack is computed once a row, the horizontal one once a pixel, the rest once a channel.
+Differs from the paper: the earlier channels of a pixel enter in the last layers alone, and not in groups of all layers;
+dropout; a learned bias at each position; Adam with averaged weights.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.capabilities import Completable, TractableDensity
+from zoo.config import Between, Fraction, ImageShape, Size
+from zoo.errors import ConfigError
+from zoo.nn.gated import GatedLayer, gate
+from zoo.random import Streams, rand, seed_from
+
+
+class ColorPixelCNN(TractableDensity, Completable):
+    """Two stacks of gated, masked convolutions, and a softmax for every channel.
+
+    Args:
+        event_shape: (C, H, W); values in {0, ..., levels - 1}/(levels - 1).
+        levels: of every channel.
+        channels: width of both stacks.
+        num_layers: gated layers.
+        kernel: size of the convolutions, odd.
+        hidden: units of the layer before the logits of a channel.
+        dropout: fraction of a layer's outputs that each training image does without.
+    """
+
+    def __init__(
+        self,
+        event_shape: ImageShape = [3, 32, 32],  # noqa: B006
+        levels: Annotated[int, Between(2, 256)] = 256,
+        channels: Size = 96,
+        num_layers: Annotated[int, Between(1, 1000)] = 10,
+        kernel: Annotated[int, Between(1, 99)] = 3,
+        hidden: Size = 128,
+        dropout: Fraction = 0.0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        if kernel % 2 == 0:
+            raise ConfigError(f"ColorPixelCNN: expected an odd kernel, found {kernel}")
+        colors, height, width = self.event_shape = tuple(event_shape)
+        self.levels, self.channels, self.reach, self.hidden, self.dropout = (
+            levels,
+            channels,
+            kernel // 2,
+            hidden,
+            dropout,
+        )
+        self.above = nn.Conv2d(colors, channels, (self.reach + 1, 2 * self.reach + 3), padding=(0, self.reach + 1))
+        self.left = nn.Conv2d(colors, channels, (1, self.reach + 1))
+        self.position = nn.Parameter(torch.zeros(2 * channels, height, width))
+        self.layers = nn.ModuleList(GatedLayer(channels, kernel) for _ in range(num_layers))
+        self.inner = nn.Conv2d(channels, colors * hidden, 1)  # W
+        # E: of each channel that others come after, for these
+        self.earlier = nn.ModuleList(nn.Embedding(levels, (colors - 1 - c) * hidden) for c in range(colors - 1))
+        self.output = nn.Conv2d(colors * hidden, colors * levels, 1, groups=colors)  # V
+
+    def _number(self, x: Tensor) -> Tensor:
+        """Which level: int64."""
+        return (x.detach() * (self.levels - 1)).round().long()
+
+    def _begin(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        above, left = self.position.chunk(2)
+        v = self.above(F.pad(x, (0, 0, self.reach + 1, -1)))  # the last row is above nothing
+        return v + above, self.left(F.pad(x, (self.reach + 1, -1))) + left
+
+    def logits(self, x: Tensor, streams: Streams | None = None) -> Tensor:
+        """Of every level of every channel, given what comes before: [B, C, H, W] -> [B, C, levels, H, W]."""
+        v, h = (y.contiguous(memory_format=torch.channels_last) for y in self._begin(x))
+        for layer in self.layers:
+            v, h = layer(v, h, self.dropout, streams)
+        inner, numbers = self.inner(h.relu()), self._number(x)
+        for c, embedding in enumerate(self.earlier):
+            inner = inner + F.pad(embedding(numbers[:, c]).movedim(-1, 1), (0, 0, 0, 0, (c + 1) * self.hidden, 0))
+        return self.output(inner.relu()).unflatten(1, (-1, self.levels))
+
+    def _log_prob(self, x: Tensor, streams: Streams | None = None) -> Tensor:
+        log_probs = self.logits(x, streams).log_softmax(2)
+        return log_probs.gather(2, self._number(x)[:, :, None]).flatten(1).sum(1)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self._log_prob(x)
+
+    def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
+        return self._log_prob(x, streams)
+
+    def draw(self, streams: Streams) -> Tensor:
+        nothing = torch.zeros(len(streams), *self.event_shape, device=self.device)
+        return self._fill(nothing, nothing.bool(), streams)
+
+    @torch.no_grad()
+    def complete(self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Samples what comes after the known: rows from the top, pixels from the left, channels in order."""
+        x, known = self.given(x, mask)
+        ordered = known.movedim(1, -1).flatten(1)
+        if (ordered[:, 1:] & ~ordered[:, :-1]).any():
+            raise ConfigError(
+                "complete: ColorPixelCNN conditions on what comes first, rows from the top, pixels from the left, then "
+                "channels, but the mask has an unknown one before a known one; mark as known only the first"
+            )
+        return self._fill(x, known, Streams(seed_from(generator), range(len(x))))
+
+    def _fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
+        colors, height, width = self.event_shape
+        uniforms, size = rand((len(x), height, width, colors), streams, self.device), self.reach + 1
+        padded = F.pad(x, (size, 0, size, 0))  # zeros to the left and above
+        layers = cast(list[GatedLayer], list(self.layers))
+        above = [x.new_zeros(len(x), self.channels, self.reach, width) for _ in layers]
+        position_v, position_h = self.position.chunk(2)
+        with torch.autocast(self.device.type, enabled=False):
+            for row in range(height):
+                v, sums = self.above(padded[:, :, row : row + size, size:]) + position_v[:, row, None], []
+                for i, layer in enumerate(layers):
+                    slab = torch.cat([above[i], v], 2)
+                    for_v, for_h = layer.vertically(slab)
+                    above[i], v = slab[:, :, 1:], v + gate(for_v)
+                    sums.append(for_h)
+                inputs = [x.new_zeros(len(x), self.channels, 1, self.reach + width) for _ in layers]
+                for column in range(width):
+                    h = self.left(padded[:, :, row + size, None, column : column + size])
+                    h = h + position_h[:, row, None, column, None]
+                    for layer, seen, total in zip(layers, inputs, sums, strict=True):
+                        seen[..., column + self.reach] = h[..., 0]
+                        beside = layer.horizontal(seen[..., column : column + size])
+                        h = h + layer.out(gate(total[..., column, None] + beside))
+                    here = padded[:, :, row + size, column + size]  # [B, C], written to
+                    fixed = known[:, :, row, column]
+                    self._pixel(h[..., 0, 0], here, fixed, uniforms[:, row, column])
+        return padded[:, :, size:, size:].contiguous()
+
+    def _pixel(self, h: Tensor, pixel: Tensor, known: Tensor, uniforms: Tensor) -> None:
+        """Draws the channels of a pixel that are not known, in turn: h [B, channels], the others [B, C]."""
+        inner = F.linear(h.relu(), self.inner.weight[:, :, 0, 0], self.inner.bias).unflatten(1, (-1, self.hidden))
+        bias = cast(Tensor, self.output.bias)
+        weights = zip(self.output.weight[:, :, 0, 0].split(self.levels), bias.split(self.levels), strict=True)
+        for c, (weight, offset) in enumerate(weights):
+            cumulative = F.linear(inner[:, c].relu(), weight, offset).softmax(1).cumsum(1)
+            number = (uniforms[:, c, None] * cumulative[:, -1:] >= cumulative).sum(1).clamp(max=self.levels - 1)
+            drawn = number.to(pixel) / (self.levels - 1)
+            pixel[:, c] = torch.where(known[:, c], pixel[:, c], drawn)
+            if c < len(self.earlier):
+                embedded = cast(nn.Embedding, self.earlier[c])(self._number(pixel[:, c]))
+                inner[:, c + 1 :] += embedded.unflatten(1, (-1, self.hidden))
