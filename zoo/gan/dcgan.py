@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from zoo.config import Between, ImageShape, Size
+from zoo.config import Between, ImageShape, Length, Size
 from zoo.gan.game import LatentGame
 from zoo.gan.networks import Critic, Generator
 from zoo.gan.regularizers import InstanceNoise, JacobianClamping, Regularizer, Roth
@@ -45,7 +45,7 @@ class DCGAN(LatentGame):
         channels: Size = 32,
         instance_noise: Annotated[float, Between(0, 100)] = 0.0,
         gradient_penalty: Annotated[float, Between(0, 1e6)] = 0.0,
-        jacobian_clamping: list[Annotated[float, Between(0, 1e6)]] | None = None,
+        jacobian_clamping: Annotated[list[Annotated[float, Between(0, 1e6)]], Length(2)] | None = None,
     ) -> None:
         regularizers: list[Regularizer] = []
         if instance_noise:
