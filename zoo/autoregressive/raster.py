@@ -36,16 +36,20 @@ class RasterOrder(TractableDensity, Completable):
 
     def draw(self, streams: Streams) -> Tensor:
         uniforms = rand((len(streams), math.prod(self.event_shape)), streams, self.device)
-        with torch.autocast(self.device.type, enabled=False):
-            return self.scan(uniforms).view(-1, *self.event_shape)
+        return self._scan(uniforms).view(-1, *self.event_shape)
+
+    def _scan(self, uniforms: Tensor) -> Tensor:
+        """`scan` without what autograd costs, about a sixth of the time, and in full precision."""
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+            drawn = self.scan(uniforms)
+        return drawn.clone()  # a tensor like others, which autograd may use
 
     @torch.no_grad()
     def complete(self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Samples the pixels after the known ones, which come first in raster order; see `Completable`."""
         x, known = first_known(self, x, mask)
         uniforms = rand(tuple(x.flatten(1).shape), Streams(seed_from(generator), range(len(x))), self.device)
-        with torch.autocast(self.device.type, enabled=False):
-            drawn = self.scan(forced(uniforms, x.flatten(1), known.flatten(1))).view_as(x)
+        drawn = self._scan(forced(uniforms, x.flatten(1), known.flatten(1))).view_as(x)
         return torch.where(known, x, drawn)
 
 

@@ -102,7 +102,7 @@ class RNN(RasterOrder):
         flat = x.flatten(1)
         uniforms, chance = (rand(tuple(flat.shape), streams, x.device) for _ in range(2))
         rate = self.sampled * min(1.0, self.global_step / self.ramp)
-        return self.scan(forced(uniforms, flat, chance >= rate)).view_as(x)
+        return self._scan(forced(uniforms, flat, chance >= rate)).view_as(x)
 
     def scan(self, uniforms: Tensor) -> Tensor:
         batch = len(uniforms)
