@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from sklearn.linear_model import LinearRegression
 from torch import Tensor
 
 from zoo.data import Rivers as RiverData
 from zoo.density.causal_gaussian import CausalGaussian
 from zoo.density.gaussian import Gaussian, GaussianDensity
+from zoo.density.memoriser import Memoriser
 from zoo.density.rivers import Rivers
+from zoo.errors import DownloadError
+from zoo.random import Streams
 
 
 def fitted(model: GaussianDensity, x: Tensor) -> GaussianDensity:
@@ -128,3 +133,53 @@ def test_rivers_as_data_have_the_entropy_of_the_program() -> None:
     assert x.shape == (10_000, 1, 28, 28) and not torch.equal(x, data.split("test").x)
     nats = -model.log_prob(x.float()).double()
     assert abs(nats.mean() - model.entropy()) < 4 * nats.std() / 100
+
+
+def memoriser() -> Memoriser:
+    model = Memoriser([1, 4, 4], memory="Digits", num_levels=5).eval()
+    model.log_shifts.copy_(torch.arange(9.0).log_softmax(0))
+    return model
+
+
+def test_a_memoriser_is_the_mixture_of_its_kernels() -> None:
+    model = memoriser()
+    num = len(model._examples())
+    example = torch.arange(num).repeat_interleave(9)
+    shift = torch.arange(9).repeat(num)
+    probs = model.logits[model._kernels(example, shift)].sigmoid()
+    x = (torch.rand(6, 16, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    for row in x:
+        each = torch.distributions.Bernoulli(probs).log_prob(row).double().sum(1) + model.log_shifts.double()[shift]
+        expected = each.logsumexp(0) - np.log(num)
+        assert model.log_prob(row.view(1, 1, 4, 4)).item() == pytest.approx(expected.item(), abs=1e-3)
+
+
+def test_a_memoriser_blurs_as_scipy_does() -> None:
+    model, x = Memoriser([1, 9, 9], sigma=0.8, num_levels=100), torch.zeros(1, 1, 9, 9)
+    x[0, 0, 2:5, 3] = x[0, 0, 8, 8] = 1
+    expected = gaussian_filter(x[0, 0].numpy(), 0.8, mode="constant", radius=3) * 99 + 100 * x[0, 0].numpy()
+    found = model._entries(x).view(9, 9).numpy()
+    np.testing.assert_allclose(found, expected, atol=0.51)
+
+
+def test_a_memoriser_does_not_explain_an_image_by_its_copy() -> None:
+    model = memoriser()
+    x = (model._examples()[:40] >= 5).float()
+    example, _ = model._choose(x, torch.rand(40, 30), strangers=True)
+    chosen = (model._examples()[example] >= 5).float()
+    assert not (chosen == x[:, None]).all(-1).any()
+    before = model.log_prob(x.view(-1, 1, 4, 4)).mean()
+    for step in range(2):
+        model.statistics = model.gather(x.view(-1, 1, 4, 4), generator=Streams(0, range(40), step))
+        model.finish()
+    assert model.log_prob(x.view(-1, 1, 4, 4)).mean() > before + 0.1
+
+
+def test_a_memoriser_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setenv("ZOO_DATA", str(tmp_path))
+    monkeypatch.setattr("zoo.data.files._transfer", refused)
+    with pytest.raises(DownloadError, match="train.amat: cannot be fetched .* put the file at .* ZOO_DATA"):
+        Memoriser().sample(1)

@@ -1,5 +1,5 @@
-"""PixelCNN for grey levels and colours: the channels of a pixel in turn, each a choice among all levels (van den Oord et
-al. 2016, https://arxiv.org/abs/1601.06759, sections 3.1 to 3.4), on gated stacks (https://arxiv.org/abs/1606.05328).
+"""PixelCNN for grey levels and colours: the channels of a pixel in turn, each a choice among all levels (van den Oord
+et al. 2016, https://arxiv.org/abs/1601.06759, sections 3.1 to 3.4), on gated stacks (https://arxiv.org/abs/1606.05328).
 
     log p(x) = sum over pixels of log p(R given before) + log p(G given before, R) + log p(B given before, R, G)
     p(x_c = l given ...) = softmax_l(V_c relu(W_c h + sum_{c' < c} E_cc'[x_c']))
