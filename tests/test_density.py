@@ -181,5 +181,5 @@ def test_a_memoriser_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setenv("ZOO_DATA", str(tmp_path))
     monkeypatch.setattr("zoo.data.files._transfer", refused)
-    with pytest.raises(DownloadError, match="train.amat: cannot be fetched .* put the file at .* ZOO_DATA"):
+    with pytest.raises(DownloadError, match=r"train.amat: cannot be fetched .* put the file at .* ZOO_DATA"):
         Memoriser().sample(1)
