@@ -293,5 +293,4 @@ def test_recipes_that_await_a_gpu(path: Path, tmp_path: Path) -> None:
 
 
 def test_there_are_such_recipes() -> None:
-    """A recipe has either run, and lies with its checkpoint, or awaits a GPU."""
     assert RECIPES
