@@ -36,6 +36,8 @@ class DCGAN(LatentGame):
         instance_noise: sigma at the beginning, in units of pixels; 0 for none.
         gradient_penalty: gamma of the penalty of Roth et al.; 0 for none.
         jacobian_clamping: the two bounds, for images in [-1, 1] as in the paper; None for none.
+        hidden: units of a layer after the code, and of one before the critic's logit, which see the whole image; or
+            None for neither.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class DCGAN(LatentGame):
         instance_noise: Annotated[float, Between(0, 100)] = 0.0,
         gradient_penalty: Annotated[float, Between(0, 1e6)] = 0.0,
         jacobian_clamping: Annotated[list[Annotated[float, Between(0, 1e6)]], Length(2)] | None = None,
+        hidden: Size | None = None,
     ) -> None:
         regularizers: list[Regularizer] = []
         if instance_noise:
@@ -59,5 +62,5 @@ class DCGAN(LatentGame):
         self.save_hyperparameters()
         self.event_shape = tuple(event_shape)
         self.latent_shape = (latent_dim,)
-        self.generator = Generator(event_shape, latent_dim, channels)
-        self.critic = Critic(event_shape, channels)
+        self.generator = Generator(event_shape, latent_dim, channels, hidden=hidden)
+        self.critic = Critic(event_shape, channels, hidden=hidden)
