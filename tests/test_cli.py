@@ -327,7 +327,7 @@ def test_evaluate(home: Path, tmp_path: Path, run: Run, fail: Run) -> None:
     run("evaluate", source, "--k", 7, "--only", "likelihood", "--write")  # puts the numbers right
     rows = json.loads((folder / "metrics.json").read_text())["measurements"]
     assert [row["details"].get("k") for row in rows] == [None, None, 7, 7]
-    assert {row["command"] for row in rows} == {"zoo evaluate local-dir:vae --k 7"}
+    assert {row["command"] for row in rows} == {"zoo evaluate local-dir:vae --k 7 --only likelihood"}
     run("evaluate", source)
 
 
