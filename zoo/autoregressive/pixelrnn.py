@@ -36,8 +36,9 @@ from zoo.random import Streams
 def _cell(sums: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """h and c of an LSTM, [..., C], from the sums in its gates, [..., 4C]."""
     channels = c.shape[-1]
-    o, f, i = sums[..., : 3 * channels].sigmoid().chunk(3, -1)
-    c = torch.addcmul(f * c, i, sums[..., 3 * channels :].tanh())
+    gates, g = sums.split([3 * channels, channels], -1)
+    o, f, i = gates.sigmoid().chunk(3, -1)
+    c = torch.addcmul(f * c, i, g.tanh())
     return o * c.tanh(), c
 
 
@@ -65,8 +66,8 @@ def _lstm(inputs: Tensor, weight: Tensor, before: int, after: int) -> Tensor:
 
 def _windows(h: Tensor, before: int, after: int) -> Tensor:
     """h [..., places, C] of each place and its neighbours, zeros beyond the ends: [..., places, windows C]."""
-    padded = F.pad(h, (0, 0, before, after))
-    return torch.cat([padded[..., i : i + h.shape[-2], :] for i in range(before + 1 + after)], -1)
+    moved = (F.pad(h, (0, 0, places, -places)) if places else h for places in range(before, -after - 1, -1))
+    return torch.cat(list(moved), -1)
 
 
 def _skew(x: Tensor) -> Tensor:

@@ -75,6 +75,8 @@ class ALI(LatentGame, Encoder):
         channels: width of the convolutions of all networks; a multiple of 8.
         hidden: units of the layers of the critic that see image and code.
         penalty: gamma of the R1 penalty; 0 for none.
+        coder_hidden: units of the encoder's layer before the code, and of the decoder's after it, which see the whole
+            image; or None for neither.
     """
 
     generator: nn.ModuleDict
@@ -86,15 +88,20 @@ class ALI(LatentGame, Encoder):
         channels: Size = 32,
         hidden: Size = 256,
         penalty: Annotated[float, Between(0, 1e6)] = 0.1,
+        coder_hidden: Size | None = None,
     ) -> None:
         super().__init__("non-saturating", [ZeroCentred(penalty, every=4)] if penalty else [])
         self.save_hyperparameters()
         self.event_shape = tuple(event_shape)
         self.latent_shape = (latent_dim,)
+        size = _num_features(event_shape, channels)
         encoder = nn.Sequential(
-            _compact(event_shape, channels), nn.Linear(_num_features(event_shape, channels), 2 * latent_dim)
+            _compact(event_shape, channels),
+            *((nn.Linear(size, coder_hidden), nn.LeakyReLU(0.2)) if coder_hidden else ()),
+            nn.Linear(coder_hidden or size, 2 * latent_dim),
         )
-        self.generator = nn.ModuleDict({"encoder": encoder, "decoder": Generator(event_shape, latent_dim, channels)})
+        decoder = Generator(event_shape, latent_dim, channels, hidden=coder_hidden)
+        self.generator = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
         self.critic = PairCritic(event_shape, latent_dim, channels, hidden)
 
     def _posterior(self, x: Tensor) -> Normal:

@@ -36,6 +36,8 @@ class ConditionalGAN(Conditional, Game):
         latent_dim: dimension of z.
         channels: width of the convolutions of both networks; a multiple of 8.
         penalty: gamma of the R1 penalty; 0 for none.
+        hidden: units of a layer after the code, and of one before the critic's logits, which see the whole image; or
+            None for neither.
     """
 
     def __init__(
@@ -45,14 +47,15 @@ class ConditionalGAN(Conditional, Game):
         latent_dim: Size = 32,
         channels: Size = 32,
         penalty: Annotated[float, Between(0, 1e6)] = 0.1,
+        hidden: Size | None = None,
     ) -> None:
         super().__init__("non-saturating", [ZeroCentred(penalty, every=4)] if penalty else [])
         self.save_hyperparameters()
         self.event_shape = tuple(event_shape)
         self.latent_shape = (latent_dim,)
         self.num_classes = num_classes
-        self.generator = Generator(event_shape, latent_dim + num_classes, channels)
-        self.critic = Critic(event_shape, channels, outputs=num_classes)
+        self.generator = Generator(event_shape, latent_dim + num_classes, channels, hidden=hidden)
+        self.critic = Critic(event_shape, channels, outputs=num_classes, hidden=hidden)
 
     def draw_given(self, streams: Streams, labels: Tensor) -> Tensor:
         z = randn((len(streams), *self.latent_shape), streams, self.device)

@@ -27,6 +27,8 @@ class SNGAN(LatentGame):
         latent_dim: dimension of z.
         channels: width of the convolutions of both networks; a multiple of 8.
         critic_steps: updates of the critic for each of the generator; a batch is divided among them.
+        hidden: units of a layer after the code, and of one before the critic's logit, which see the whole image; or
+            None for neither.
     """
 
     def __init__(
@@ -35,13 +37,14 @@ class SNGAN(LatentGame):
         latent_dim: Size = 32,
         channels: Size = 32,
         critic_steps: Size = 1,
+        hidden: Size | None = None,
     ) -> None:
         super().__init__("hinge", critic_steps=critic_steps)
         self.save_hyperparameters()
         self.event_shape = tuple(event_shape)
         self.latent_shape = (latent_dim,)
-        self.generator = Generator(event_shape, latent_dim, channels)
-        self.critic = Critic(event_shape, channels)
+        self.generator = Generator(event_shape, latent_dim, channels, hidden=hidden)
+        self.critic = Critic(event_shape, channels, hidden=hidden)
         for layer in self.critic.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 spectral_norm(layer)

@@ -30,6 +30,8 @@ class WGAN(LatentGame):
         channels: width of the convolutions of both networks; a multiple of 8.
         clip: bound of the critic's weights.
         critic_steps: updates of the critic for each of the generator; a batch is divided among them.
+        hidden: units of a layer after the code, and of one before the critic's logit, which see the whole image; or
+            None for neither.
     """
 
     def __init__(
@@ -39,10 +41,11 @@ class WGAN(LatentGame):
         channels: Size = 32,
         clip: Annotated[float, Between(1e-6, 1e3)] = 0.01,
         critic_steps: Size = 5,
+        hidden: Size | None = None,
     ) -> None:
         super().__init__("wasserstein", [WeightClipping(clip)], critic_steps)
         self.save_hyperparameters()
         self.event_shape = tuple(event_shape)
         self.latent_shape = (latent_dim,)
-        self.generator = Generator(event_shape, latent_dim, channels)
-        self.critic = Critic(event_shape, channels, bias=False)
+        self.generator = Generator(event_shape, latent_dim, channels, hidden=hidden)
+        self.critic = Critic(event_shape, channels, hidden=hidden, bias=False)

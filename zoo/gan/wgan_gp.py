@@ -28,6 +28,8 @@ class WGANGP(LatentGame):
         channels: width of the convolutions of both networks; a multiple of 8.
         penalty: lambda.
         critic_steps: updates of the critic for each of the generator; a batch is divided among them.
+        hidden: units of a layer after the code, and of one before the critic's logit, which see the whole image; or
+            None for neither.
     """
 
     def __init__(
@@ -37,10 +39,11 @@ class WGANGP(LatentGame):
         channels: Size = 32,
         penalty: Annotated[float, Between(0, 1e6)] = 10.0,
         critic_steps: Size = 5,
+        hidden: Size | None = None,
     ) -> None:
         super().__init__("wasserstein", [GradientPenalty(penalty)], critic_steps)
         self.save_hyperparameters()
         self.event_shape = tuple(event_shape)
         self.latent_shape = (latent_dim,)
-        self.generator = Generator(event_shape, latent_dim, channels)
-        self.critic = Critic(event_shape, channels, bias=False)
+        self.generator = Generator(event_shape, latent_dim, channels, hidden=hidden)
+        self.critic = Critic(event_shape, channels, hidden=hidden, bias=False)
