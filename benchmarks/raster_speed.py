@@ -1,8 +1,9 @@
 """Sampling pixel by pixel, each activation once, against one likelihood evaluation and one full pass per pixel.
 
-The models are those of `recipes/`, before training. A full pass costs the same at every pixel, as much as a likelihood
-evaluation; one per pixel is as many of these. That it would draw the same bits is checked by one pass over the finished
-images: it gives every pixel the logit that it was drawn from.
+The models are the shipped ones. A full pass costs the same at every pixel; for a model in raster order as much as a
+likelihood evaluation, and one over the finished images gives every pixel the logit that it was drawn from, by which it
+is checked that passes would draw the same bits. EoNADE, whose images each have an ordering, is checked at some of its
+steps.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ import time
 from collections.abc import Callable
 
 import torch
-from report import ROOT, in_turn, options, report
+from report import in_turn, options, report
 
+from zoo import Zoo
+from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.raster import RasterOrder
 from zoo.random import Streams, rand
-from zoo.training.recipe import build_model, load_recipe
 
-# what is wanted of a recipe's model: (images, times as fast as one pass per pixel, likelihood evaluations at most)
+# what is wanted of a model: (images, times as fast as one pass per pixel, likelihood evaluations at most)
 WANTED: dict[str, list[tuple[int, float | None, float | None]]] = {
+    "nade": [(500, 15, None)],
+    "eonade": [(500, None, None)],
     "gated-pixelcnn": [(1, 40, None), (16, 300, None)],
     "pixelcnn": [(1, None, None), (16, None, None)],
     "row-lstm": [(1, None, 5), (16, None, 5)],
@@ -36,7 +40,7 @@ def clock(run: Callable[[], object]) -> float:
 
 @torch.no_grad()
 def compare(model: RasterOrder, num: int, repeats: int) -> tuple[dict[str, float], float]:
-    """Median seconds of sampling and of a likelihood evaluation; the part of the pixels that agree."""
+    """Median seconds of sampling and of a full pass; the part of the pixels that agree."""
     size = math.prod(model.event_shape)
     x = model.draw(Streams(0, range(num)))
     uniforms = rand((num, size), Streams(0, range(num)))
@@ -44,9 +48,28 @@ def compare(model: RasterOrder, num: int, repeats: int) -> tuple[dict[str, float
     found = in_turn(
         repeats,
         ours=lambda: clock(lambda: model.draw(Streams(0, range(num)))),
-        likelihood=lambda: clock(lambda: model.log_prob(x)),
+        one_pass=lambda: clock(lambda: model.log_prob(x)),
     )
     return found, same
+
+
+@torch.no_grad()
+def compare_orderings(model: EoNADE, num: int, repeats: int, steps: int = 16) -> tuple[dict[str, float], float]:
+    """The same of EoNADE, with a pass as wide as all its outputs."""
+    x, streams = model.draw(Streams(0, range(num))).flatten(1), Streams(0, range(num))
+    choice = (rand((num, 1), streams)[:, 0] * model.num_orderings).long()  # what `draw` takes from the streams
+    uniforms, order = rand((num, model.size), streams), model.orders[choice]
+    rank, agree = order.argsort(1), []
+    for step in torch.linspace(0, model.size - 1, steps).long().tolist():
+        pixel = order[:, step, None]
+        logits = model.logits(x, (rank < step).float()).gather(1, pixel)
+        agree.append((uniforms.gather(1, pixel) < logits.sigmoid()) == x.gather(1, pixel).bool())
+    found = in_turn(
+        repeats,
+        ours=lambda: clock(lambda: model.draw(Streams(0, range(num)))),
+        one_pass=lambda: clock(lambda: model.logits(x, torch.ones_like(x))),
+    )
+    return found, torch.cat(agree).double().mean().item()
 
 
 def main() -> None:
@@ -54,24 +77,27 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(WANTED), choices=list(WANTED), metavar="MODEL")
     arguments = parser.parse_args()
     for name in arguments.models:
-        recipe = load_recipe(ROOT / "recipes" / f"{name}-binarized-mnist.yaml")
-        model = build_model(recipe["model"]).eval()
-        assert isinstance(model, RasterOrder)
+        model = Zoo.load(f"{name}-binarized-mnist")
+        assert isinstance(model, RasterOrder | EoNADE)
         for num, times, evaluations in WANTED[name]:
-            found, same = compare(model, num, arguments.repeats)
-            ratio = found["ours"] / found["likelihood"]
+            if isinstance(model, EoNADE):
+                found, same = compare_orderings(model, num, arguments.repeats)
+            else:
+                found, same = compare(model, num, arguments.repeats)
+            ratio = found["ours"] / found["one_pass"]
             faster = math.prod(model.event_shape) / ratio
+            passes = "likelihood evaluations" if isinstance(model, RasterOrder) else "passes"
             report(
                 f"{name} draws {num} images of 28x28 in {found['ours']:.2f} s: {faster:.0f} times as fast as one full "
-                f"pass per pixel{f' (wanted: {times})' if times else ''}, in the time of {ratio:.2f} likelihood "
-                f"evaluations of as many{f' (wanted: at most {evaluations})' if evaluations else ''}; "
+                f"pass per pixel{f' (wanted: {times})' if times else ''}, in the time of {ratio:.2f} {passes} "
+                f"of as many{f' (wanted: at most {evaluations})' if evaluations else ''}; "
                 f"{same:.4%} of the pixels are the same; threads: {torch.get_num_threads()}.",
                 arguments.json,
                 benchmark="raster_speed",
                 model=name,
                 images=num,
                 times_as_fast_as_passes=faster,
-                likelihood_evaluations=ratio,
+                passes=ratio,
                 same=same,
                 seconds=found,
                 threads=torch.get_num_threads(),

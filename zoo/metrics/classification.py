@@ -1,10 +1,15 @@
-"""Accuracy of classifiers."""
+"""Accuracy: of classifiers, and of whatever else is right or wrong about an example."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
-from zoo.capabilities import Classifier
+import torch
+from torch import Tensor
+
+from zoo.capabilities import Batch, Classifier
 from zoo.data.base import DataModule, Which
 from zoo.errors import DataError
 from zoo.metrics.examples import Index, check_shapes, measuring, per_example, slice_details
@@ -29,19 +34,46 @@ def accuracy(
     if data.split(split).labels is None:
         raise DataError(f"{data.name}: expected labels in {split}, found none; accuracy needs them")
     with measuring(model):
-        right = per_example(
+        return share_of_right(
+            "accuracy",
             lambda batch: model(batch.x).argmax(-1) == batch.labels,
             data,
             split,
             index=index,
-            seed=0,
-            cost=1,
             batch_size=batch_size,
             device=model.device,
             label=f"accuracy on {data.name} {split}",
             progress=progress,
         )
+
+
+def share_of_right(
+    name: str,
+    is_right: Callable[[Batch], Tensor],
+    data: DataModule,
+    split: Which,
+    *,
+    index: Index,
+    batch_size: int,
+    device: torch.device,
+    label: str,
+    progress: bool,
+    **details: Any,
+) -> list[Measurement]:
+    """Share of examples that `is_right` ([B] of bool) says are, in %, with its binomial error, under a name."""
+    right = per_example(
+        is_right,
+        data,
+        split,
+        index=index,
+        seed=0,
+        cost=1,
+        batch_size=batch_size,
+        device=device,
+        label=label,
+        progress=progress,
+    )
     share, num = right.mean().item(), len(right)
-    details = slice_details(100 * right, data, split, index, seed=0, cost=1)
+    details = {**details, **slice_details(100 * right, data, split, index, seed=0, cost=1)}
     error = 100 * math.sqrt(share * (1 - share) / num)
-    return [Measurement("accuracy", 100 * share, error, "%", "estimate", num, 0, split, data.name, details)]
+    return [Measurement(name, 100 * share, error, "%", "estimate", num, 0, split, data.name, details)]

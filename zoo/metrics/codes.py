@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from zoo.capabilities import Batch, Encoder, ZooModule
 from zoo.data.base import DataModule, Which
 from zoo.errors import DataError
-from zoo.metrics.examples import Index, check_shapes, measuring, per_example, slice_details
+from zoo.metrics.classification import share_of_right
+from zoo.metrics.examples import Index, check_shapes, measuring
 from zoo.metrics.measurement import Measurement
 
 
@@ -50,19 +49,15 @@ def code_accuracy(
             assert batch.labels is not None
             return labels[torch.cdist(encode(batch.x), codes).argmin(1)].eq(batch.labels)
 
-        right = per_example(
+        return share_of_right(
+            "code_accuracy",
             is_right,
             data,
             split,
             index=index,
-            seed=0,
-            cost=1,
             batch_size=batch_size,
             device=model.device,
             label=f"nearest codes of {data.name} {split}",
             progress=progress,
+            num_reference=len(codes),
         )
-    share, num = right.mean().item(), len(right)
-    details = {"num_reference": len(codes), **slice_details(100 * right, data, split, index, seed=0, cost=1)}
-    error = 100 * math.sqrt(share * (1 - share) / num)
-    return [Measurement("code_accuracy", 100 * share, error, "%", "estimate", num, 0, split, data.name, details)]
