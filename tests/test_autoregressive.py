@@ -136,7 +136,7 @@ def test_lines_step_as_an_lstm_does_pixel_by_pixel(kind: str) -> None:
 
 @pytest.mark.parametrize("model", [PixelCNN, PixelRNN])
 def test_kernels_are_odd(model: type[PixelCNN] | type[PixelRNN]) -> None:
-    with pytest.raises(ConfigError, match="odd kernel"):
+    with pytest.raises(ConfigError, match="odd size"):
         model(first_kernel=4)
 
 

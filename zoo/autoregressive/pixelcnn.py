@@ -21,12 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.autoregressive.raster import Augmented
+from zoo.autoregressive.stack import Line, Stack
 from zoo.config import Between, Fraction, ImageShape, Shift, Size
 from zoo.errors import ConfigError
 from zoo.nn.dropout import dropout
 from zoo.nn.masked_conv import MaskedConv2d
-from zoo.nn.position import PositionBias
 from zoo.random import Streams
 
 
@@ -44,7 +43,7 @@ class _Block(nn.Module):
         return h + self.expand(dropout(inner, rate, streams))
 
 
-class PixelCNN(Augmented):
+class PixelCNN(Stack):
     """Masked convolutions, over and over.
 
     Args:
@@ -71,43 +70,20 @@ class PixelCNN(Augmented):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if event_shape[0] != 1 or kernel % 2 == 0 or first_kernel % 2 == 0:
-            raise ConfigError(
-                f"PixelCNN: expected one channel and odd kernels, found {event_shape[0]}, {kernel} and {first_kernel}"
-            )
-        self.event_shape = tuple(event_shape)
-        _, height, width = event_shape
-        self.dropout = dropout
-        self.max_shift = max_shift
-        self.first = MaskedConv2d(1, 2 * channels, first_kernel, "A")
-        self.position = PositionBias(2 * channels, height, width, max_shift)
-        self.blocks = nn.ModuleList(_Block(channels, kernel) for _ in range(num_layers))
-        self.hidden = nn.Conv2d(2 * channels, hidden, 1)
-        self.output = nn.Conv2d(hidden, 1, 1)
+        if kernel % 2 == 0:
+            raise ConfigError(f"PixelCNN: expected a kernel of odd size, found {kernel}")
+        self.assemble(
+            event_shape,
+            (_Block(channels, kernel) for _ in range(num_layers)),
+            channels=2 * channels,
+            first_kernel=first_kernel,
+            hidden=hidden,
+            dropout=dropout,
+            max_shift=max_shift,
+        )
 
-    def _logits(self, x: Tensor, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:
-        h = (self.first(x) + self.position(shifts)).contiguous(memory_format=torch.channels_last)
-        for block in self.blocks:
-            h = block(h, self.dropout, streams)
-        return self.output(self.hidden(h.relu()).relu()).flatten(1)
-
-    def scan(self, uniforms: Tensor) -> Tensor:
-        _, height, width = self.event_shape
-        batch, blocks = len(uniforms), cast(list[_Block], list(self.blocks))
-        reach, first_reach = blocks[0].conv.reach, self.first.reach
-        uniforms = uniforms.view(batch, height, width)
-        x = uniforms.new_zeros(batch, 1, first_reach + height, width + 2 * first_reach)  # with zeros around
-        # what the masked convolutions of all blocks need of the rows before: their inputs there, with zeros around
-        weights, biases = (torch.cat(w) for w in zip(*((b.conv.above(), b.conv.bias) for b in blocks), strict=True))
-        above = x.new_zeros(batch, len(weights), reach, width + 2 * reach)
-        line = _Line(self)
-        for row in range(height):
-            start = F.conv2d(x[:, :, row : row + first_reach], self.first.above(), self.first.bias)[:, :, 0]
-            sums = F.conv2d(above, weights, biases, groups=len(blocks)).view(batch, len(blocks), -1, width)
-            pixels, inputs = line.scan(uniforms[:, row], start + self.position.bias[:, row], sums)
-            x[:, 0, first_reach + row, first_reach : first_reach + width] = pixels
-            above = torch.cat([above[:, :, 1:], F.pad(inputs, (reach, reach))[:, :, None]], 2)
-        return x[:, 0, first_reach:, first_reach : first_reach + width].flatten(1)
+    def begin(self, batch: int) -> Line:
+        return _Line(self, batch)
 
 
 def _linear(layer: nn.Conv2d) -> tuple[Tensor, Tensor]:
@@ -116,10 +92,15 @@ def _linear(layer: nn.Conv2d) -> tuple[Tensor, Tensor]:
 
 
 class _Line:
-    """A row of a model, a pixel at a time: one product for all blocks brings what is left of a pixel."""
+    """A row of a model, a pixel at a time: one product for all blocks brings what is left of a pixel.
 
-    def __init__(self, model: PixelCNN) -> None:
-        blocks = cast(list[_Block], list(model.blocks))
+    Attributes:
+        above: inputs of the masked convolutions of all blocks in the rows before, with zeros around, as many rows as
+            they reach: [B, L C, reach, W + 2 reach].
+    """
+
+    def __init__(self, model: PixelCNN, batch: int) -> None:
+        blocks = cast(list[_Block], list(model.layers))
         self.left = model.first.left()[:, 0].T  # [taps, 2C]
         taps = torch.stack([block.conv.left() for block in blocks])  # [L, C, C, reach + 1]
         self.before = taps[..., :-1].permute(0, 3, 2, 1).flatten(1, 2).contiguous()  # [L, reach C, C]
@@ -129,21 +110,17 @@ class _Line:
             (*_linear(block.reduce), at, *_linear(block.expand)) for at, block in zip(own, blocks, strict=True)
         ]
         self.hidden, self.output = ((layer.weight[:, :, 0, 0], layer.bias) for layer in (model.hidden, model.output))
+        self.weights = torch.cat([block.conv.above() for block in blocks])
+        self.biases = torch.cat([cast(Tensor, block.conv.bias) for block in blocks])
+        width = model.event_shape[2] + 2 * self.reach
+        self.above = self.weights.new_zeros(batch, len(self.weights), self.reach, width)
 
-    def scan(self, uniforms: Tensor, start: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
-        """A row of pixels and of inputs of the masked convolutions.
-
-        Args:
-            uniforms: [B, W].
-            start: of the first convolution without what is left, [B, 2C, W].
-            sums: of the masked convolutions over the rows above, [B, L, C, W].
-
-        Returns:
-            [B, W] and [B, L C, W].
-        """
+    def scan(self, uniforms: Tensor, start: Tensor) -> Tensor:
         batch, width = uniforms.shape
         first_reach = len(self.left)
-        start, sums = start.permute(2, 0, 1).contiguous(), sums.permute(3, 1, 0, 2).contiguous()
+        sums = F.conv2d(self.above, self.weights, self.biases, groups=len(self.blocks))[:, :, 0]
+        sums = sums.unflatten(1, (len(self.blocks), -1)).permute(3, 1, 0, 2).contiguous()  # [W, L, B, C]
+        start = start.permute(2, 0, 1).contiguous()
         pixels = uniforms.new_zeros(batch, first_reach + width)
         inputs = [torch.zeros_like(sums[0])] * self.reach  # of the masked convolutions, pixel by pixel, [L, B, C] each
         for column in range(width):
@@ -157,5 +134,6 @@ class _Line:
             inputs.append(torch.stack(here))
             logit = F.linear(F.linear(h.relu_(), *self.hidden).relu_(), *self.output)
             pixels[:, column + first_reach] = uniforms[:, column] < logit[:, 0].sigmoid()
-        maps = torch.stack(inputs[self.reach :], -1)  # [L, B, C, W]
-        return pixels[:, first_reach:], maps.transpose(0, 1).flatten(1, 2)
+        maps = torch.stack(inputs[self.reach :], -1).transpose(0, 1).flatten(1, 2)  # [B, L C, W]
+        self.above = torch.cat([self.above[:, :, 1:], F.pad(maps, (self.reach, self.reach))[:, :, None]], 2)
+        return pixels[:, first_reach:]

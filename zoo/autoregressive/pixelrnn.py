@@ -24,12 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.autoregressive.raster import Augmented
+from zoo.autoregressive.stack import Line, Stack
 from zoo.config import Between, Fraction, ImageShape, Shift, Size
-from zoo.errors import ConfigError
 from zoo.nn.dropout import dropout
-from zoo.nn.masked_conv import MaskedConv2d
-from zoo.nn.position import PositionBias
 from zoo.random import Streams
 
 
@@ -124,7 +121,7 @@ class _DiagonalBiLSTM(_Layer):
         return from_left + F.pad(from_right.flip(2), (0, 0, 0, 0, 1, -1))
 
 
-class PixelRNN(Augmented):
+class PixelRNN(Stack):
     """Residual layers of LSTMs that step over rows or over diagonals.
 
     Args:
@@ -151,38 +148,19 @@ class PixelRNN(Augmented):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if event_shape[0] != 1 or first_kernel % 2 == 0:
-            raise ConfigError(
-                f"PixelRNN: expected one channel and an odd kernel, found {event_shape[0]} and {first_kernel}"
-            )
-        self.event_shape = tuple(event_shape)
-        _, height, width = event_shape
-        self.dropout = dropout
-        self.max_shift = max_shift
         kind, self.line = {"row-lstm": (_RowLSTM, _Row), "diagonal-bilstm": (_DiagonalBiLSTM, _BothWays)}[layer]
-        self.first = MaskedConv2d(1, 2 * channels, first_kernel, "A")
-        self.position = PositionBias(2 * channels, height, width, max_shift)
-        self.layers = nn.ModuleList(kind(channels) for _ in range(num_layers))
-        self.hidden = nn.Conv2d(2 * channels, hidden, 1)
-        self.output = nn.Conv2d(hidden, 1, 1)
+        self.assemble(
+            event_shape,
+            (kind(channels) for _ in range(num_layers)),
+            channels=2 * channels,
+            first_kernel=first_kernel,
+            hidden=hidden,
+            dropout=dropout,
+            max_shift=max_shift,
+        )
 
-    def _logits(self, x: Tensor, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:
-        maps = (self.first(x) + self.position(shifts)).contiguous(memory_format=torch.channels_last)
-        for layer in self.layers:
-            maps = layer(maps, self.dropout, streams)
-        return self.output(self.hidden(maps.relu()).relu()).flatten(1)
-
-    def scan(self, uniforms: Tensor) -> Tensor:
-        _, height, width = self.event_shape
-        reach = self.first.reach
-        uniforms = uniforms.view(-1, height, width)
-        x = uniforms.new_zeros(len(uniforms), 1, reach + height, width + 2 * reach)  # with zeros around
-        line = self.line(self, len(uniforms))
-        for row in range(height):
-            start = F.conv2d(x[:, :, row : row + reach], self.first.above(), self.first.bias)[:, :, 0]
-            pixels = line.scan(uniforms[:, row], start + self.position.bias[:, row])
-            x[:, 0, reach + row, reach : reach + width] = pixels
-        return x[:, 0, reach:, reach : reach + width].flatten(1)
+    def begin(self, batch: int) -> Line:
+        return self.line(self, batch)
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:
@@ -227,7 +205,7 @@ class _Line(ABC):
         """What `beside` multiplies, [L, B, 2C or C], and the cell before, given maps, h and c of the pixel left."""
 
     def scan(self, uniforms: Tensor, start: Tensor) -> Tensor:
-        """Pixels of a row: uniforms [B, W], first convolution without what is left [B, 2C, W] -> [B, W]."""
+        """See `Line`."""
         batch, width = uniforms.shape
         reach = len(self.left)
         sums, outputs = (x.expand(-1, batch, width, -1).permute(2, 0, 1, 3).contiguous() for x in self.above())
