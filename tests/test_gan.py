@@ -154,8 +154,33 @@ def test_weights_are_clipped() -> None:
 def test_jacobian_clamping_bounds_what_a_step_of_the_code_does(scale: float, excess: float) -> None:
     rotation, _ = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)))
     part = JacobianClamping(1.0, 20.0, step=0.5)
-    penalty = part.generator_penalty(lambda z: scale * z @ rotation, (3,), noise(6))
+    penalty = part.generator_penalty(lambda z: scale * z @ rotation, (3,), noise(6), torch.device("cpu"))
     assert penalty.item() == pytest.approx(excess**2, rel=1e-4, abs=1e-9)  # images in [-1, 1] vary twice as much
+
+
+@pytest.mark.parametrize("cls", [DCGAN, ConditionalGAN, ALI])
+def test_hooks_act_in_every_game_wherever_it_is(cls: type[Game]) -> None:
+    """A stand-in for a GPU: a tensor that some code had made on the CPU would be refused there."""
+    with torch.device("meta"):
+        model = cls(**SHAPE)
+    clamping = JacobianClamping(100.0, 200.0)
+    model.regularizers = (InstanceNoise(0.5), ZeroCentred(1.0, on_fake=True), Roth(1.0), GradientPenalty(), clamping)
+    batch = Batch(*(t.to("meta") for t in (torch.rand(3, 1, 4, 4), torch.arange(3))), torch.arange(3))
+    conditions, streams = model.conditions(batch), model.streams(batch)
+    real, fake = model.pair(batch.x, streams, **conditions)
+    assert model.critic_loss(real.detach(), fake.detach(), streams, **conditions)["loss"].is_meta
+    assert model.generator_loss(real, fake, streams, **conditions).is_meta
+
+
+def test_clamping_acts_on_a_conditional_generator() -> None:
+    model, labels, x = ConditionalGAN(**SHAPE, num_classes=3, penalty=0.0), torch.tensor([2, 0]), torch.rand(2, 1, 4, 4)
+    plain = model.generator_loss(x, x, noise(2), labels=labels)
+    model.regularizers = (part := JacobianClamping(100.0, 200.0),)
+    expected = part.generator_penalty(
+        lambda z: model.generate(z, labels=labels), model.latent_shape, noise(2), torch.device("cpu")
+    )
+    torch.testing.assert_close(model.generator_loss(x, x, noise(2), labels=labels) - plain, expected)
+    assert expected > 1.0
 
 
 def test_penalties_of_some_steps_weigh_as_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:

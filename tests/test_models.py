@@ -763,6 +763,17 @@ def test_the_ladder_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(bounds[1], (bounds[0] + bounds[2]) / 2)
 
 
+@pytest.mark.parametrize(("cls", "warmup"), [(IWAE, {"first_steps": 5}), (LadderVAE, {"warmup_steps": 5})])
+def test_what_comes_from_a_checkpoint_is_warm(cls: type[IWAE | LadderVAE], warmup: Any, tmp_path: Path) -> None:
+    instance = next(i for i in INSTANCES if i.cls is cls)
+    model, x = cls(**{**instance.arguments, **warmup}), instance.data(4)
+    loaded = zoo.Zoo.load(f"local-dir:{zoo.Zoo.save(model, tmp_path / 'model')}")
+    cold, warm = (m.training_bound(x, Streams(0, range(4))) for m in (model, loaded))  # at step 0
+    assert not torch.allclose(cold, warm)
+    loaded.pretrained = False
+    torch.testing.assert_close(loaded.training_bound(x, Streams(0, range(4))), cold)
+
+
 def test_the_posterior_of_the_ladder_weighs_evidence_and_prior() -> None:
     """Each layer against the product of the two densities, by quadrature; without evidence, it is the prior."""
     small = next(i for i in INSTANCES if i.cls is LadderVAE)

@@ -171,6 +171,7 @@ def load(
         model.load_state_dict(read_tensors(content), strict=True)
     except (SafetensorError, RuntimeError) as exc:
         raise CheckpointError(f"{path}: {str(exc).splitlines()[0][:200]}; fetch it again") from exc
+    model.pretrained = True
     return model.eval().to(target)
 
 

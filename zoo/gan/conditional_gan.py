@@ -58,8 +58,10 @@ class ConditionalGAN(Conditional, Game):
         self.critic = Critic(event_shape, channels, outputs=num_classes, hidden=hidden)
 
     def draw_given(self, streams: Streams, labels: Tensor) -> Tensor:
-        z = randn((len(streams), *self.latent_shape), streams, self.device)
-        return self.generator(torch.cat([z, one_hot(labels, self.num_classes).to(z.dtype)], 1))
+        return self.generate(randn((len(streams), *self.latent_shape), streams, self.device), labels=labels)
+
+    def generate(self, z: Tensor, **conditions: Tensor) -> Tensor:
+        return self.generator(torch.cat([z, one_hot(conditions["labels"], self.num_classes).to(z.dtype)], 1))
 
     def pair(self, x: Tensor, streams: Streams, **conditions: Tensor) -> tuple[Tensor, Tensor]:
         return x, self.draw_given(streams, conditions["labels"])

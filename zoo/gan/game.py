@@ -37,6 +37,10 @@ class Game(Adversarial):
         """The critic's logits of what it sees: [B, ...] -> [B]."""
         return self.critic(x).squeeze(1)
 
+    @abstractmethod
+    def generate(self, z: Tensor, **conditions: Tensor) -> Tensor:
+        """What the generator makes of codes: [B, *latent_shape] -> [B, *event_shape]."""
+
     def critic_loss(self, real: Tensor, fake: Tensor, streams: Streams, **conditions: Tensor) -> dict[str, Tensor]:
         """Of reals and fakes without gradient; with `critic_accuracy`."""
         real, fake = self._blurred(real, streams), self._blurred(fake, streams)
@@ -53,9 +57,15 @@ class Game(Adversarial):
         """Of fakes, and of reals where they carry a gradient or the loss compares the two."""
         on_fake = self.score(self._blurred(fake, streams), **conditions)
         sees_real = self.loss.sees_real or real.requires_grad
-        return self.loss.generator(
-            on_fake, self.score(self._blurred(real, streams), **conditions) if sees_real else None
-        )
+        on_real = self.score(self._blurred(real, streams), **conditions) if sees_real else None
+        loss = self.loss.generator(on_fake, on_real)
+        for part in self.regularizers:
+            if self.global_step % part.every == 0:
+                penalty = part.generator_penalty(
+                    lambda z: self.generate(z, **conditions), self.latent_shape, streams, self.device
+                )
+                loss = loss if penalty is None else loss + part.every * penalty
+        return loss
 
     def after_critic_step(self) -> None:
         for part in self.regularizers:
@@ -77,13 +87,8 @@ class LatentGame(Game, Decoder):
     def decode(self, z: Tensor) -> Tensor:
         return self.generator(z)
 
-    def generator_loss(self, real: Tensor, fake: Tensor, streams: Streams, **conditions: Tensor) -> Tensor:
-        loss = super().generator_loss(real, fake, streams, **conditions)
-        for part in self.regularizers:
-            if self.global_step % part.every == 0:
-                penalty = part.generator_penalty(self.decode, self.latent_shape, streams)
-                loss = loss if penalty is None else loss + part.every * penalty
-        return loss
+    def generate(self, z: Tensor, **conditions: Tensor) -> Tensor:
+        return self.decode(z)
 
     def draw(self, streams: Streams) -> Tensor:
         return self.decode(randn((len(streams), *self.latent_shape), streams, self.device))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo.random import Streams, rand, randn
 
 Score = Callable[[Tensor], Tensor]  # the critic: [B, ...] -> logits [B]
+Decode = Callable[[Tensor], Tensor]  # the generator: codes [B, *latent_shape], one for each example -> [B, ...]
 
 
 class Regularizer:
@@ -33,8 +34,10 @@ class Regularizer:
         """A term of the critic's loss, a scalar; real, fake: [B, ...], without gradient."""
         return None
 
-    def generator_penalty(self, decode: Score, latent_shape: tuple[int, ...], streams: Streams) -> Tensor | None:
-        """A term of the generator's loss, a scalar; decode: codes [B, *latent_shape] -> images."""
+    def generator_penalty(
+        self, decode: Decode, latent_shape: tuple[int, ...], streams: Streams, device: torch.device
+    ) -> Tensor | None:
+        """A term of the generator's loss, a scalar, from codes on its device."""
         return None
 
     def bound(self, critic: nn.Module) -> None:
@@ -139,9 +142,10 @@ class JacobianClamping(Regularizer):
     def __init__(self, low: float = 1.0, high: float = 20.0, *, step: float = 1.0, every: int = 1) -> None:
         self.low, self.high, self.step, self.every = low, high, step, every
 
-    def generator_penalty(self, decode: Score, latent_shape: tuple[int, ...], streams: Streams) -> Tensor:
-        z, direction = (randn((len(streams), *latent_shape), streams) for _ in range(2))
+    def generator_penalty(
+        self, decode: Decode, latent_shape: tuple[int, ...], streams: Streams, device: torch.device
+    ) -> Tensor:
+        z, direction = (randn((len(streams), *latent_shape), streams, device) for _ in range(2))
         moved = z + self.step * direction / direction.flatten(1).norm(dim=1).view(-1, *[1] * len(latent_shape))
-        here, there = decode(torch.cat([z, moved])).chunk(2)
-        quotient = 2 * (here - there).flatten(1).norm(dim=1) / self.step
+        quotient = 2 * (decode(z) - decode(moved)).flatten(1).norm(dim=1) / self.step
         return ((quotient - self.high).relu().square() + (self.low - quotient).relu().square()).mean()

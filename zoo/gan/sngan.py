@@ -20,7 +20,7 @@ from zoo.gan.networks import Critic, Generator
 
 
 class SNGAN(LatentGame):
-    """Convolutional networks with the hinge loss, the critic of Lipschitz constant 1 in each layer.
+    """Convolutional networks with the hinge loss; the critic's kernels, as matrices, have spectral norm 1.
 
     Args:
         event_shape: (C, H, W); H and W multiples of 4; values in [0, 1].

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from zoo.data.base import DataModule
 from zoo.errors import ConfigError, DataError
+from zoo.metrics.examples import measuring
 from zoo.metrics.extractors import Extractor
 
 _ROWS = 200  # of a matrix of distances at once
@@ -84,8 +85,10 @@ def _embedding(extractor: Extractor | None) -> Callable[[Tensor], Tensor]:
     if extractor is None:
         return lambda x: x.flatten(1)
 
+    device = next(iter(extractor.parameters()), torch.empty(0)).device
+
     def features(x: Tensor) -> Tensor:
-        with torch.no_grad():
-            return torch.cat([extractor(part).float().cpu() for part in x.split(extractor.batch_size)])
+        with measuring(extractor):
+            return torch.cat([extractor(part.to(device)).float().cpu() for part in x.split(extractor.batch_size)])
 
     return features

@@ -45,4 +45,4 @@ class IWAE(VAE):
 
     @property
     def num_importance(self) -> int:  # type: ignore[override]
-        return 1 if self.global_step < self.first_steps else self.num_samples
+        return 1 if self.global_step < self.first_steps and not self.pretrained else self.num_samples

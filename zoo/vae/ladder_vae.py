@@ -141,7 +141,7 @@ class LadderVAE(ImportanceWeighted, Decoder):
         return descent.pixels.log_prob(x).flatten(1).sum(1) - weight * descent.kl
 
     def training_bound(self, x: Tensor, streams: Streams) -> Tensor:  # type: ignore[override]
-        if self.global_step < self.warmup_steps:
+        if self.global_step < self.warmup_steps and not self.pretrained:
             return self._elbo(x, streams, self.global_step / self.warmup_steps)
         return super().training_bound(x, streams)
 
