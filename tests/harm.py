@@ -37,7 +37,7 @@ class World:
         self.folder = self.shipped / "vae-digits"
         self.weights = self.folder / "model.safetensors"
         self.config = self.folder / "config.json"
-        self.model = VAE(event_shape=[1, 8, 8], latent_dim=3, channels=8, hidden=8)
+        self.model = VAE(event_shape=[1, 8, 8], latent_dim=3, channels=8, hidden=8, likelihood="discretized-logistic")
         monkeypatch.setattr(records, "SHIPPED", self.shipped)
         monkeypatch.setattr(records, "REGISTRY", root / "registry.json")
         if not _FILES:  # the first: all are alike

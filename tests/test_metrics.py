@@ -136,6 +136,8 @@ def test_bounds_tighten_with_the_number_of_samples() -> None:
 
 
 class BernoulliPixels(TractableDensity):
+    levels = 2
+
     def __init__(self, probs: Tensor) -> None:
         super().__init__()
         self.event_shape = tuple(probs.shape)
@@ -159,10 +161,17 @@ def test_exact_density_of_binary_data() -> None:
     assert found.error == pytest.approx(each.std().item() / math.sqrt(200), rel=1e-5)
 
 
+def test_a_likelihood_of_other_grey_levels_is_none() -> None:
+    """Cross-entropy with grey targets sums to no distribution: its number would look like one, and be too good."""
+    model = BernoulliPixels(torch.full((1, 3, 3), 0.5))
+    with pytest.raises(DataError, match=r"BernoulliPixels has a likelihood of binary pixels, found 8-bit pixels"):
+        nll(model, Given(pixels(40, 1, 3, 3), levels=256), progress=False)
+
+
 class UniformLevels(TractableDensity):
     """Every 8-bit image alike."""
 
-    event_shape = (3, 4, 4)
+    event_shape, levels = (3, 4, 4), 256
 
     def log_prob(self, x: Tensor) -> Tensor:
         return x.new_full((len(x),), -48 * math.log(256))
@@ -209,7 +218,7 @@ def test_dequantized_density_and_data_must_agree_on_the_levels() -> None:
         (Ramp(1.0, levels=256), Given(pixels(8, 3, 4, 4, levels=2), levels=2)),  # binary data are never dequantised
         (Ramp(1.0, levels=None), Given(pixels(8, 3, 4, 4), levels=256)),  # a density of 8-bit points means nothing
     ]:
-        with pytest.raises(ConfigError, match="grey levels"):
+        with pytest.raises(DataError, match="Ramp has a likelihood of"):
             nll(model, data, progress=False)
 
 
@@ -598,7 +607,7 @@ def test_log_likelihoods_average_to_the_nll() -> None:
 class ByLabel(Conditional, TractableDensity):
     """Pixels that are 1 with a probability that the label says."""
 
-    event_shape, num_classes = (1, 3, 3), 4
+    event_shape, num_classes, levels = (1, 3, 3), 4, 2
 
     def log_prob(self, x: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
         probs = (labels + 1).view(-1, 1, 1, 1) / 5

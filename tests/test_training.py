@@ -31,6 +31,7 @@ from zoo.training.recipe import begin, build_data, build_model, fit, load_recipe
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(ROOT.glob("checkpoints/*/recipe.yaml"))
+PROFESSOR = {"forcing": "professor"}
 
 
 class Bell(TractableDensity):
@@ -519,6 +520,19 @@ def test_a_model_begins_with_weights_of_the_same_shapes(tmp_path: Path) -> None:
     recipe["model"]["hidden"] = 6
     with pytest.raises(ConfigError, match=r"start: the parameters of .* a VAE, are not those of the IWAE"):
         begin(recipe)
+
+
+def test_a_model_begins_with_weights_of_some_of_its_parts(tmp_path: Path) -> None:
+    sizes = {"event_shape": [1, 4, 4], "hidden": 5, "num_layers": 1}
+    teacher, professor = ({"class": "zoo.autoregressive.rnn.RNN", **sizes, **more} for more in ({}, PROFESSOR))
+    Zoo.save(first := build_model(teacher, seed=3), tmp_path / "teacher")
+    model = begin({"start": f"local-dir:{tmp_path / 'teacher'}", "model": professor})
+    assert model.pretrained and model.state_dict().keys() > first.state_dict().keys()
+    for name, value in first.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)
+    Zoo.save(model, tmp_path / "professor")
+    with pytest.raises(ConfigError, match=r"start: the parameters of .* a RNN, are not those of the RNN"):
+        begin({"start": f"local-dir:{tmp_path / 'professor'}", "model": teacher})
 
 
 def test_overrides() -> None:

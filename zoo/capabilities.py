@@ -139,7 +139,13 @@ def _batches(
 
 
 class TractableDensity(GenerativeModel):
-    """An exact density, trained by maximum likelihood."""
+    """An exact density, trained by maximum likelihood.
+
+    Attributes:
+        levels: grey levels of the pixels that it is a density of (2: binary, 256: 8-bit), or None for real numbers.
+    """
+
+    levels: int | None = None
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
@@ -172,13 +178,8 @@ class Dequantized(TractableDensity):
 
     `log_prob` takes any real x. For x in {0, ..., 255}/255, E_u[log_prob((255 x + u)/256)] - D log 256 with u uniform
     on [0, 1)^D is a lower bound of the log-probability of the 8-bit image (Theis et al. 2016,
-    https://arxiv.org/abs/1511.01844, section 3.1).
-
-    Attributes:
-        levels: number of grey levels to dequantise, or None where data are continuous already.
+    https://arxiv.org/abs/1511.01844, section 3.1). `levels` is the number of those to dequantise.
     """
-
-    levels: int | None = None
 
     def dequantize(self, x: Tensor, *, generator: Source = None) -> Tensor:
         """x in {0, ..., L - 1}/(L - 1) -> (x (L - 1) + u)/L in [0, 1), with L levels; x itself where levels is None."""
@@ -198,7 +199,13 @@ class Dequantized(TractableDensity):
 
 
 class EvidenceLowerBound(GenerativeModel):
-    """A lower bound of the log-likelihood, maximised."""
+    """A lower bound of the log-likelihood, maximised.
+
+    Attributes:
+        levels: as of `TractableDensity`.
+    """
+
+    levels: int | None = None
 
     @abstractmethod
     def elbo(self, x: Tensor, *, generator: Source = None) -> Tensor:

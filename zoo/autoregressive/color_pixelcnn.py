@@ -41,6 +41,8 @@ class ColorPixelCNN(TractableDensity, Completable):
         dropout: fraction of a layer's outputs that each training image does without.
     """
 
+    levels: int
+
     def __init__(
         self,
         event_shape: ImageShape = [3, 32, 32],  # noqa: B006

@@ -40,6 +40,7 @@ class EoNADE(TractableDensity, Completable):
         order_seed: of the orderings of the ensemble.
     """
 
+    levels = 2
     orders: Tensor
 
     def __init__(

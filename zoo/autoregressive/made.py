@@ -50,6 +50,7 @@ class MADE(TractableDensity, Completable):
         dropout: fraction of the hidden units that each training image does without.
     """
 
+    levels = 2
     degrees: Tensor
 
     def __init__(

@@ -23,6 +23,8 @@ from zoo.random import Streams, rand, seed_from
 class RasterOrder(TractableDensity, Completable):
     """A density of binary pixels, each given those before it: rows from the top, each from the left."""
 
+    levels = 2
+
     @abstractmethod
     def logits(self, x: Tensor) -> Tensor:
         """Logits of every pixel given the earlier ones: [B, *event_shape] -> [B, D]."""

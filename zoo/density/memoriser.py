@@ -43,6 +43,7 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
         max_shift: pixels by which a kernel shifts, at most, up or down and left or right.
     """
 
+    levels = 2
     iterative = True
     logits: Tensor
     log_shifts: Tensor

@@ -33,6 +33,7 @@ class BernoulliMixture(ClosedForm, TractableDensity, Completable):
         prior: a, in images.
     """
 
+    levels = 2
     iterative = True
     log_weights: Tensor
     logits: Tensor

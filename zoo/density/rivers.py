@@ -36,6 +36,8 @@ class Rivers(ClosedForm, KnownEntropy):
         inertia: a, the probability to flow on as before.
     """
 
+    levels = 2
+
     def __init__(
         self,
         event_shape: ImageShape = [1, 28, 28],  # noqa: B006

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from zoo.capabilities import Batch
+from zoo.capabilities import Batch, EvidenceLowerBound, TractableDensity, ZooModule
 from zoo.data.base import DataModule, Which
 from zoo.distributed import gather, is_leader, share
 from zoo.errors import DataError
@@ -39,6 +39,16 @@ def check_shapes(model: Any, data: DataModule) -> None:
         raise DataError(
             f"{data.name}: {type(model).__name__} expects examples of shape {tuple(model.event_shape)}, "
             f"found {tuple(data.event_shape)}; use data of that shape"
+        )
+
+
+def check_levels(model: ZooModule, data: DataModule) -> None:
+    """Raises DataError where a likelihood is of other grey levels than the data have: it would be no likelihood."""
+    if isinstance(model, TractableDensity | EvidenceLowerBound) and model.levels != data.levels:
+        names = {2: "binary pixels", 256: "8-bit pixels", None: "real numbers"}
+        expected, found = (names.get(levels, f"{levels} grey levels") for levels in (model.levels, data.levels))
+        raise DataError(
+            f"{data.name}: {type(model).__name__} has a likelihood of {expected}, found {found}; use data of that kind"
         )
 
 

@@ -31,7 +31,7 @@ from zoo.capabilities import (
 )
 from zoo.data.base import DataModule, Which
 from zoo.errors import ConfigError, DataError
-from zoo.metrics.examples import Index, check_shapes, measuring, per_example, slice_details
+from zoo.metrics.examples import Index, check_levels, check_shapes, measuring, per_example, slice_details
 from zoo.metrics.measurement import Kind, Measurement, likelihood_kind, mean_and_error, nats_to
 from zoo.random import Streams
 
@@ -60,13 +60,13 @@ def nll(
         batch_size: rows that pass through the network at once: bounds the memory, changes no number.
 
     Raises:
-        DataError: the shapes of model and data differ.
-        ConfigError: the model dequantises other grey levels than the data have.
+        DataError: model and data differ in shape or grey levels.
         ZooError: a likelihood is not finite.
     """
     measurements = []
     for name, (function, rows, cost, settings) in _estimators(model, draws, k, seed).items():
-        _check(model, data)
+        check_shapes(model, data)
+        check_levels(model, data)
         nats = -_values(model, function, rows, cost, data, split, index, seed, batch_size, name, progress)
         if isinstance(model, Conditional):
             settings["given"] = "labels"
@@ -114,7 +114,8 @@ def log_likelihood(
     found = _estimators(model, draws, k, seed)
     if not found:
         return None
-    _check(model, data)
+    check_shapes(model, data)
+    check_levels(model, data)
     name = "nll" if "nll" in found else "neg_elbo"
     function, rows, cost, settings = found[name]
     if isinstance(model, Conditional):
@@ -139,15 +140,6 @@ def _averaged(function: Callable[[Batch], Tensor], num_classes: int) -> Callable
         return torch.stack(given).logsumexp(0) - math.log(num_classes)
 
     return marginal
-
-
-def _check(model: ZooModule, data: DataModule) -> None:
-    check_shapes(model, data)
-    if isinstance(model, Dequantized) and model.levels != data.levels:
-        raise ConfigError(
-            f"{data.name}: {type(model).__name__} expects {_levels(model.levels)}, found {_levels(data.levels)}; "
-            "use data of that kind"
-        )
 
 
 def _values(
@@ -176,10 +168,6 @@ def _values(
             label=f"{name} on {data.name} {split}",
             progress=progress,
         )
-
-
-def _levels(levels: int | None) -> str:
-    return "continuous data" if levels is None else f"data of {levels} grey levels"
 
 
 def _estimators(

@@ -10,7 +10,7 @@
     dtype: float16                        # of the exported weights; float32 by default
 
 A recipe that fine-tunes has `start: NAME`, what `Zoo.load` takes, in place of the section `model`; with both, the model
-begins with the weights of that checkpoint, which may be of another class with the same parameters.
+begins with the weights of that checkpoint, which may be of another class with the same parameters, or some of them.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from zoo.data.base import DataModule
 from zoo.distributed import join, on_leader, sensing_loss, size
 from zoo.errors import CheckpointError, ConfigError
 from zoo.metrics.evaluate import evaluate_checkpoint
+from zoo.metrics.examples import check_levels
 from zoo.metrics.measurement import Measurement
 from zoo.training.curve import draw_curve
 from zoo.training.optimization import Optimization
@@ -113,7 +114,7 @@ def begin(recipe: Mapping[str, Any], seed: int = 0) -> ZooModule:
     """The untrained model of a recipe: new, or with the weights of the checkpoint where it starts.
 
     Raises:
-        ConfigError: the section `model` describes one with other parameters than `start` has.
+        ConfigError: `start` has parameters that the one which the section `model` describes has not.
     """
     if "model" not in recipe:
         return Zoo.load(recipe["start"])
@@ -121,12 +122,15 @@ def begin(recipe: Mapping[str, Any], seed: int = 0) -> ZooModule:
     if "start" in recipe:
         start = Zoo.load(recipe["start"])
         try:
-            model.load_state_dict(start.state_dict())
-        except RuntimeError:  # a page of names and shapes
+            unused = model.load_state_dict(start.state_dict(), strict=False).unexpected_keys
+        except RuntimeError as error:  # a page of names and shapes
+            unused = [str(error)]
+        if unused:
             raise ConfigError(
                 f"start: the parameters of {recipe['start']}, a {type(start).__name__}, are not those of the "
                 f"{type(model).__name__} that `model` describes; give it the same sizes"
-            ) from None
+            )
+        model.pretrained = True
     return model
 
 
@@ -158,6 +162,7 @@ def fit(
     data = data or build_data(recipe["data"], seed)
     model = begin(recipe, seed)
     _check_shape(model, data)
+    check_levels(model, data)
     model.seed = seed
     model.optimization = Optimization(**bind(Optimization, recipe.get("optimization") or {}, "optimization"))
     options = recipe.get("trainer") or {}

@@ -53,6 +53,8 @@ class LadderVAE(ImportanceWeighted, Decoder):
         warmup_steps: steps of training over which the weight of the divergences rises from 0 to 1, as in the paper.
     """
 
+    levels = 2
+
     def __init__(
         self,
         event_shape: ImageShape = [1, 28, 28],  # noqa: B006

@@ -52,6 +52,7 @@ class VAE(ImportanceWeighted, Encoder, Decoder):
         self.event_shape = tuple(event_shape)
         self.latent_shape = (latent_dim,)
         self.likelihood_name = likelihood
+        self.levels = 2 if likelihood == "bernoulli" else 256
         self.min_scale = min_scale
         parameters = 1 if likelihood == "bernoulli" else 2
         self.encoder = patch_encoder(event_shape, channels, hidden, 2 * latent_dim)
