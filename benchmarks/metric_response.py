@@ -132,7 +132,7 @@ def draw_figure(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def _strips() -> Any:
-    """Two digits at every strength of every corruption."""
+    """A digit at every strength of every corruption; images of MNIST and of Fashion-MNIST for the foreign ones."""
     from PIL import Image, ImageDraw, ImageFont
 
     data, font = MNIST(), ImageFont.load_default(11)

@@ -23,7 +23,7 @@ from zoo.autoregressive.made import MADE
 from zoo.gan.game import LatentGame
 from zoo.random import Streams, rand
 
-REQUIRED, REQUIRED_OF_GAN = 50, 0.9
+REQUIRED, REQUIRED_OF_GAN = 100, 0.9
 
 
 class Passes:
@@ -104,7 +104,7 @@ def gan(name: str, num: int, repeats: int, as_json: bool) -> None:
 def main() -> None:
     parser = options(__doc__, repeats=5)
     parser.add_argument("--gan", metavar="NAME", help="sample from this checkpoint, 10,000 images")
-    parser.add_argument("--images", type=int, default=1000, help="drawn at once (default %(default)s)")
+    parser.add_argument("--images", type=int, default=500, help="drawn at once (default %(default)s)")
     parser.add_argument("--hidden", type=int, default=1000, help="units of each hidden layer (default %(default)s)")
     parser.add_argument("--masks", type=int, default=8, help="masks of the model (default %(default)s)")
     parser.add_argument("--passes", type=int, default=14, help="pixels whose passes are timed (default %(default)s)")

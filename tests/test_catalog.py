@@ -267,6 +267,8 @@ def test_every_shipped_checkpoint_loads(name: str) -> None:
     assert isinstance(model, ZooModule) and records.capabilities_of(type(model)) == Zoo.info(name).capabilities
     assert Zoo.info(name).size <= 16e6 and Zoo.info(name).numbers and Zoo.info(name).recipe
     assert str(Zoo.info(name)).startswith(name)
+    for number in Zoo.info(name).numbers:  # what recomputes it, as anyone can type it
+        assert number["command"].split()[:3] == ["zoo", "evaluate", name]
 
 
 def test_listing_imports_neither_torch_nor_lightning() -> None:

@@ -18,7 +18,9 @@ from zoo.metrics.measurement import Measurement
 from zoo.registry import Entry, registry
 
 # Test negative log-likelihood on static binarised MNIST, as collected in table 4 of van den Oord et al. 2016 (Pixel
-# Recurrent Neural Networks, https://arxiv.org/abs/1601.06759), with the sources named there.
+# Recurrent Neural Networks, https://arxiv.org/abs/1601.06759), with the sources named there; at the end, what other
+# papers say: table 1 of Larochelle & Murray 2011 (https://proceedings.mlr.press/v15/larochelle11a.html), Lamb et al.
+# 2016 (https://arxiv.org/abs/1610.09038), Gulrajani et al. 2017 (https://arxiv.org/abs/1611.05013).
 NLL = (
     ("uniform", 543.43, "exact", "784 log 2"),
     ("DBM, 2 hidden layers", 84.62, "estimate", "Salakhutdinov & Hinton 2009"),
@@ -35,6 +37,10 @@ NLL = (
     ("Row LSTM", 80.54, "exact", "van den Oord et al. 2016"),
     ("Diagonal BiLSTM, 1 layer, 32 units", 80.75, "exact", "van den Oord et al. 2016"),
     ("Diagonal BiLSTM, 7 layers, 16 units", 79.20, "exact", "van den Oord et al. 2016"),
+    ("mixture of 500 Bernoullis", 137.64, "exact", "Larochelle & Murray 2011"),
+    ("FVSBN", 97.45, "exact", "Larochelle & Murray 2011"),
+    ("RNN, professor forcing", 79.58, "exact", "Lamb et al. 2016"),
+    ("gated PixelCNN, re-implemented", 80.10, "exact", "Gulrajani et al. 2017"),
 )
 
 # Test negative log-likelihood on CIFAR-10 in bits per dimension: table 5 of the same paper. Densities of real numbers
@@ -143,7 +149,7 @@ def reproduce(
         own = (recipe_of(checkpoint).get("evaluation") or {}).get("k", Evaluation.k)
         return evaluate_checkpoint(
             checkpoint,
-            k=k or min(own, MOST_SAMPLES.get(name, own)),
+            k=min(own, MOST_SAMPLES.get(name, own)) if k is None else k,
             num=num,
             sampling_seeds=1 if on_slice else SAMPLING_SEEDS,
             only=[group],
@@ -186,7 +192,8 @@ def _likelihoods(
             if (m.name, m.unit, m.split, m.data) == ("nll", unit, "test", data):
                 settings = "".join(f"{key} = {m.details[key]}, " for key in ("k", "draws") if key in m.details)
                 source = f"this zoo ({settings}{m.n} images)"
-                rows.append({"model": checkpoint, unit: m.value, "error": m.error, "kind": m.kind, "source": source})
+                row = {"model": checkpoint, unit: m.value, "error": m.error, "kind": m.kind, "source": source}
+                rows.append(row | {"weights_sha256": registry()[checkpoint].weights_sha256})
     return Table(
         name,
         title,
@@ -218,19 +225,22 @@ def _qualities(
         | {"kind": "estimate", "source": "Lucic et al. 2018"}
         for model, value, spread in published
     ]
+    left_out: list[str] = []
     for data in sets:
         ours: list[dict[str, Any]] = []
         baselines: dict[tuple[str, str], dict[str, Any]] = {}
         for checkpoint in _shipped(data, "GenerativeModel"):
             found = {m.name: m for m in numbers(checkpoint, "quality") if (m.split, m.data) == ("test", data)}
             if (m := found.get("fid")) is None:
+                left_out.append(checkpoint)
                 continue
             setting = {"data": data, "kind": m.kind, "features": m.details["extractor"]}
             setting["source"] = f"this zoo ({m.n} samples)"
             spread = m.details.get("sampling_seeds", {})
             seeds = {"mean": spread.get("mean"), "std": spread.get("std"), "seeds": spread.get("n")}
             values = {key: found[key].value for key in _QUALITIES if key in found}
-            ours.append({"model": checkpoint, "error": m.error, **values, **seeds, **setting})
+            own = {"model": checkpoint, "weights_sha256": registry()[checkpoint].weights_sha256}
+            ours.append({**own, "error": m.error, **values, **seeds, **setting})
             for line, what in _BASELINES.items():
                 beside = {key: found[key].details.get(line) for key in _QUALITIES if key in found}
                 if beside.get("fid") is not None:
@@ -250,6 +260,7 @@ def _qualities(
             "Memoriser: training images drawn with replacement.",
             "error: one standard error of ours, by the draw of both sets of images; of the published, the spread over",
             "training seeds. mean, std: of the FID over as many sampling seeds.",
+            *([f"Without a recorded FID: {', '.join(left_out)}."] if left_out else []),
         ],
     )
 
