@@ -20,7 +20,6 @@ from typing import Annotated
 
 from zoo.config import Between, ImageShape, Length, Size
 from zoo.gan.game import LatentGame
-from zoo.gan.networks import Critic, Generator
 from zoo.gan.regularizers import InstanceNoise, JacobianClamping, Regularizer, Roth
 
 EVERY = 4  # steps between penalties
@@ -60,7 +59,4 @@ class DCGAN(LatentGame):
             regularizers.append(JacobianClamping(low, high, every=EVERY))
         super().__init__("non-saturating", regularizers)
         self.save_hyperparameters()
-        self.event_shape = tuple(event_shape)
-        self.latent_shape = (latent_dim,)
-        self.generator = Generator(event_shape, latent_dim, channels, hidden=hidden)
-        self.critic = Critic(event_shape, channels, hidden=hidden)
+        self.build(event_shape, latent_dim, channels, hidden, bias=True)

@@ -11,6 +11,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from zoo.capabilities import Adversarial, Decoder
 from zoo.gan.losses import LOSSES, LossName
+from zoo.gan.networks import Critic, Generator
 from zoo.gan.regularizers import Regularizer
 from zoo.random import Streams, randn
 
@@ -37,9 +38,9 @@ class Game(Adversarial):
         """The critic's logits of what it sees: [B, ...] -> [B]."""
         return self.critic(x).squeeze(1)
 
-    @abstractmethod
     def generate(self, z: Tensor, **conditions: Tensor) -> Tensor:
         """What the generator makes of codes: [B, *latent_shape] -> [B, *event_shape]."""
+        return self.generator(z)
 
     def critic_loss(self, real: Tensor, fake: Tensor, streams: Streams, **conditions: Tensor) -> dict[str, Tensor]:
         """Of reals and fakes without gradient; with `critic_accuracy`."""
@@ -79,6 +80,12 @@ class Game(Adversarial):
 
 class LatentGame(Game, Decoder):
     """A game whose generator turns Gaussian codes into data."""
+
+    def build(self, event_shape: list[int], latent_dim: int, channels: int, hidden: int | None, *, bias: bool) -> None:
+        """The networks of `zoo.gan.networks`; hidden units in both, or None; whether the critic's logit has a bias."""
+        self.event_shape, self.latent_shape = tuple(event_shape), (latent_dim,)
+        self.generator = Generator(event_shape, latent_dim, channels, hidden=hidden)
+        self.critic = Critic(event_shape, channels, hidden=hidden, bias=bias)
 
     def prior(self) -> Distribution:
         loc = torch.zeros(self.latent_shape, device=self.device)

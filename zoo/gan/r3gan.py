@@ -15,7 +15,6 @@ from typing import Annotated
 
 from zoo.config import Between, ImageShape, Size
 from zoo.gan.game import LatentGame
-from zoo.gan.networks import Critic, Generator
 from zoo.gan.regularizers import ZeroCentred
 
 
@@ -41,7 +40,4 @@ class R3GAN(LatentGame):
     ) -> None:
         super().__init__("relativistic", [ZeroCentred(penalty, on_fake=True, every=4)])
         self.save_hyperparameters()
-        self.event_shape = tuple(event_shape)
-        self.latent_shape = (latent_dim,)
-        self.generator = Generator(event_shape, latent_dim, channels, hidden=hidden)
-        self.critic = Critic(event_shape, channels, hidden=hidden, bias=False)
+        self.build(event_shape, latent_dim, channels, hidden, bias=False)

@@ -16,7 +16,6 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from zoo.config import ImageShape, Size
 from zoo.gan.game import LatentGame
-from zoo.gan.networks import Critic, Generator
 
 
 class SNGAN(LatentGame):
@@ -41,10 +40,7 @@ class SNGAN(LatentGame):
     ) -> None:
         super().__init__("hinge", critic_steps=critic_steps)
         self.save_hyperparameters()
-        self.event_shape = tuple(event_shape)
-        self.latent_shape = (latent_dim,)
-        self.generator = Generator(event_shape, latent_dim, channels, hidden=hidden)
-        self.critic = Critic(event_shape, channels, hidden=hidden)
+        self.build(event_shape, latent_dim, channels, hidden, bias=True)
         for layer in self.critic.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 spectral_norm(layer)

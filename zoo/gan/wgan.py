@@ -17,7 +17,6 @@ from typing import Annotated
 
 from zoo.config import Between, ImageShape, Size
 from zoo.gan.game import LatentGame
-from zoo.gan.networks import Critic, Generator
 from zoo.gan.regularizers import WeightClipping
 
 
@@ -45,7 +44,4 @@ class WGAN(LatentGame):
     ) -> None:
         super().__init__("wasserstein", [WeightClipping(clip)], critic_steps)
         self.save_hyperparameters()
-        self.event_shape = tuple(event_shape)
-        self.latent_shape = (latent_dim,)
-        self.generator = Generator(event_shape, latent_dim, channels, hidden=hidden)
-        self.critic = Critic(event_shape, channels, hidden=hidden, bias=False)
+        self.build(event_shape, latent_dim, channels, hidden, bias=False)
