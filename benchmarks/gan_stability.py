@@ -117,8 +117,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     images = (batch.x for batch in data.batches("valid", index=data.subset("valid", options.num, 0)))
     truth = extract(images, extractor, options.num, label="valid", progress=False)
-    for key in plan.keys() - {run["digest"] for run in runs}:
-        name, seed, recipe = plan[key]
+    done = {run["digest"] for run in runs}
+    for key, (name, seed, recipe) in plan.items():
+        if key in done:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             numbers = train_and_measure(recipe, truth, extractor, options.num, Path(folder))
         runs.append({"name": name, "seed": seed, "steps": recipe["trainer"]["max_steps"], "digest": key, **numbers})
