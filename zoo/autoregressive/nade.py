@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from zoo.autoregressive.raster import RasterOrder, log_likelihood
+from zoo.autoregressive.raster import Augmented
 from zoo.config import Fraction, Shift, Size
 from zoo.nn.dropout import dropout
-from zoo.nn.shift import num_shifts, shift
+from zoo.nn.shift import num_shifts
 from zoo.random import Streams
 
 BLOCK = 16  # pixels of which one matrix product takes the states; any number gives the same logits
 
 
-class NADE(RasterOrder):
+class NADE(Augmented):
     """One hidden layer per pixel, all with the same weights.
 
     Args:
@@ -67,20 +67,13 @@ class NADE(RasterOrder):
             none = num_shifts(self.max_shift) // 2  # its row stays zero
             biases = biases + F.embedding(shifts, self.shift_biases, padding_idx=none)
         hidden_bias, bias = biases.split([len(self.hidden_bias), self.size], -1)
-        keep = dropout(hidden_bias.new_ones(len(x), len(self.hidden_bias)), self.dropout, streams) if streams else None
+        ones = hidden_bias.new_ones(len(x), len(self.hidden_bias))
+        keep = dropout(ones, self.dropout, streams) if streams is not None and self.dropout else None
         short = -self.size % BLOCK
         padded = (F.pad(weight, (0, 0, 0, short)) if short else weight for weight in (self.weight, self.output))
         with torch.autocast(self.device.type, enabled=False):
             logits = _Scan.apply(F.pad(x, (0, short)), hidden_bias.expand(len(x), -1), *padded, keep)
         return logits[:, : self.size] + bias
-
-    def logits(self, x: Tensor) -> Tensor:
-        return self._logits(x)
-
-    def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
-        """log p(x given its shift), with dropout."""
-        x, shifts = shift(x, self.max_shift, streams) if self.max_shift else (x, None)
-        return log_likelihood(self._logits(x, shifts, streams if self.dropout else None), x).sum(-1)
 
     def scan(self, uniforms: Tensor) -> Tensor:
         u = uniforms.T.contiguous()  # [D, B], so that a pixel is a row
