@@ -136,6 +136,7 @@ INSTANCES = [
         2,
         _one_pass,
     ),
+    Instance(GatedPixelCNN, {"event_shape": [1, 2, 2], "channels": 3, "num_layers": 2, "kernel": 1}, 2, _one_pass),
     Instance(PixelCNN, {"event_shape": [1, 3, 3], "channels": 6, "num_layers": 2, "hidden": 9}, 2, _one_pass),
     Instance(
         PixelCNN,
@@ -168,6 +169,12 @@ INSTANCES = [
     Instance(
         ColorPixelCNN,
         {"event_shape": [1, 3, 3], "levels": 2, "channels": 4, "num_layers": 2, "hidden": 5, "dropout": 0.2},
+        2,
+        _odds,
+    ),
+    Instance(
+        ColorPixelCNN,
+        {"event_shape": [1, 2, 2], "levels": 2, "channels": 4, "num_layers": 2, "kernel": 1, "hidden": 6},
         2,
         _odds,
     ),

@@ -50,6 +50,7 @@ from zoo.nn.discretized_logistic import DiscretizedLogistic
 from zoo.nn.dropout import dropout
 from zoo.nn.point import Point
 from zoo.nn.shift import num_shifts, shift
+from zoo.pixelwise import receptive_field
 from zoo.random import Streams, rand, seed_from
 from zoo.training import Trainer
 from zoo.vae.iwae import IWAE
@@ -818,6 +819,14 @@ def test_draws_and_completions_are_those_of_one_pass_per_pixel(instance: Instanc
         assert torch.equal(
             model.draw(Streams(seed_from(seeded()), range(200))), model.complete(x, mask & False, generator=seeded())
         )
+
+
+@having(RasterOrder)
+def test_every_receptive_field_holds_the_earlier_pixels(instance: Instance) -> None:
+    model, (channels, height, width) = instance.build(), instance.event_shape
+    for pixel in range(height * width):
+        field = receptive_field(model, pixel // width, pixel % width, num=20, generator=seeded())
+        assert torch.equal(field.flatten() > 0, torch.arange(channels * height * width) < pixel)
 
 
 # ------------------------------------------------------------------------------------------------------------- mixtures

@@ -32,11 +32,12 @@ def test_nade_has_the_gradients_of_the_loop_over_pixels(event_shape: list[int], 
     x = (torch.rand(20, *event_shape) < torch.linspace(0, 1, 20)[:, None, None, None]).float()
     noise = Streams(0, range(20)) if rate else None
     keep = dropout(torch.ones(20, 9), rate, Streams(0, range(20)) if rate else None)
+    x.requires_grad_()
     found, gradients = [], []
     for logits in (model._logits(x, streams=noise), loop(model, x, keep)):
-        loss = binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="sum")
+        loss = binary_cross_entropy_with_logits(logits, x.detach().flatten(1), reduction="sum")
         found.append(logits)
-        gradients.append(torch.autograd.grad(loss, list(model.parameters())))
+        gradients.append(torch.autograd.grad(loss, [*model.parameters(), x]))
     torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5 * float(theirs.abs().max()) + 1e-7, rtol=1e-5)

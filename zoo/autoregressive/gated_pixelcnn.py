@@ -111,7 +111,7 @@ class _Horizontal:
     """
 
     def __init__(self, model: GatedPixelCNN) -> None:
-        half = torch.ones(2 * model.channels, device=model.device)
+        half = model.output.weight.new_ones(2 * model.channels)
         half[model.channels :] = 0.5
         self.half, self.reach, self.left = half, model.reach, model.left
         layers = [cast(GatedLayer, layer) for layer in model.layers]
@@ -140,7 +140,7 @@ class _Horizontal:
                 inputs.append(h)
                 a, b = torch.addmm(total[i], h, self.own[i]).tanh_().chunk(2, 1)
                 h = torch.addmm(h + bias, torch.addcmul(a, a, b), weight)
-            states = torch.cat([states[1:], torch.stack(inputs)[None]])
+            states = torch.cat([states, torch.stack(inputs)[None]])[1:]
             logit = F.linear(F.linear(h.relu_(), *self.hidden).relu_(), *self.output)
             pixels[:, column + self.reach + 1] = uniforms[:, column] < logit[:, 0].sigmoid()
         return pixels[:, self.reach + 1 :]

@@ -126,9 +126,15 @@ class _Scan(torch.autograd.Function):
         gradient = gradient.reshape_as(blocks)
         to_weight, to_output = torch.empty_like(weight), torch.empty_like(output)
         to_a = weight.new_zeros(len(blocks), weight.shape[1])
+        to_x = torch.empty_like(blocks) if ctx.needs_input_grad[0] else None
         for k in reversed(range(blocks.shape[1])):
             part, (h, before) = slice(k * BLOCK, (k + 1) * BLOCK), states[k]
             chosen = gradient.new_zeros(len(h), BLOCK).scatter_(0, row[:, k], gradient[:, k])
+            if to_x is not None:  # the states of later pixels, in the block and after it, depend on a pixel
+                to_h = gradient[:, k, :, None] * output[part]  # [B, BLOCK, H]
+                to_h = to_h if keep is None else to_h * keep[:, None]
+                to_states = torch.ops.aten.sigmoid_backward(to_h, h[row[:, k]])
+                to_x[:, k] = to_a @ weight[part].T + (to_states @ weight[part].T).tril(-1).sum(1)
             to_h = chosen @ output[part]
             if keep is not None:
                 to_h *= (factor := keep[images[k]])
@@ -139,4 +145,4 @@ class _Scan(torch.autograd.Function):
             torch.mm(blocks[:, k].T, to_a, out=to_weight[part])
             to_weight[part].addmm_(before.T, to_state)
             to_a += F.embedding_bag(torch.arange(len(h), device=h.device), to_state, starts[:, k], mode="sum")
-        return None, to_a, to_weight, to_output, None
+        return None if to_x is None else to_x.flatten(1), to_a, to_weight, to_output, None
