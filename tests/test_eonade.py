@@ -81,6 +81,18 @@ def test_completion_from_any_mask_follows_an_ordering_that_begins_with_it() -> N
             follows(counts, each.logsumexp(0) - math.log(len(each)))
 
 
+def test_completion_is_the_conditional_where_the_only_ordering_begins_with_the_mask() -> None:
+    instance = Instance(EoNADE, {**INSTANCE.arguments, "num_orderings": 1}, 2)
+    model, states = instance.build(), instance.states()
+    mask = torch.zeros(6, dtype=torch.bool)
+    mask[model.orders[0, :3]] = True
+    drawn = model.complete(states[37].expand(8000, -1, -1, -1), mask.view(1, 2, 3), generator=seeded())
+    fits = ((states == states[37]).flatten(1) | ~mask).all(1)
+    with torch.no_grad():
+        log_probs = model.log_prob(states).where(fits, -math.inf).log_softmax(0)
+    follows(torch.bincount(state_numbers(drawn), minlength=64), log_probs)
+
+
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_draws_are_those_of_one_pass_per_pixel(num_layers: int) -> None:
     model = Instance(EoNADE, {"event_shape": [1, 4, 4], "hidden": 9, "num_layers": num_layers}, 2).build()

@@ -528,7 +528,7 @@ class Completable(ABC):
 
     @abstractmethod
     def complete(self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Draws from p(x_unknown given x_known).
+        """Draws from p(x_unknown given x_known), exactly unless the model's own docstring says otherwise.
 
         Args:
             x: [B, *event_shape]; values where `mask` is False do not matter.

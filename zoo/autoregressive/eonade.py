@@ -9,8 +9,9 @@ The probabilities of the orderings are averaged, and not their logits, which wou
 
 Density: exact, of K orderings; O(K D H^2).
 Sampling: exact, O(D H^2): the first layer changes by one pixel at a time.
-Completion: from any mask, in an ordering that begins with the known pixels. Where none of the ensemble does, that is
-what the network says of the others, and not the conditional of the ensemble.
+Completion: from any mask, in an ordering of the ensemble with the known pixels moved to its front. That is the exact
+conditional where nothing is known, and for K = 1 where the ordering begins with the known pixels. Otherwise it is what
+the network says: orderings are drawn alike, however likely each makes the known pixels.
 Differs from the paper: Adam with averaged weights.
 """
 
@@ -107,12 +108,13 @@ class EoNADE(TractableDensity, Completable):
 
     def draw(self, streams: Streams) -> Tensor:
         known = torch.zeros(len(streams), self.size, dtype=torch.bool, device=self.device)
-        return self._fill(known.float(), known, streams).view(-1, *self.event_shape)
+        return self._fill(known.to(self.dtype), known, streams).view(-1, *self.event_shape)
 
     @torch.no_grad()
     def complete(self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """As `Completable.complete`, from any mask, by what the network says: rarely exact, see the module."""
         x, known = self.given(x, mask)
-        drawn = self._fill(x.flatten(1), known.flatten(1), Streams(seed_from(generator), range(len(x))))
+        drawn = self._fill(x.flatten(1).to(self.dtype), known.flatten(1), Streams(seed_from(generator), range(len(x))))
         return torch.where(known, x, drawn.view_as(x))
 
     def _fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
