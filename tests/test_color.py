@@ -60,6 +60,20 @@ def test_a_channel_sees_earlier_pixels_and_the_earlier_channels_of_its_own() -> 
     assert torch.equal(seen, torch.ones_like(seen).tril(-1)), "everything before, and nothing else"
 
 
+def test_evaluation_keeps_the_logits_of_few_images_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, sizes, original = COLORS.build(), COLORS.data(70), [], ColorPixelCNN.logits
+
+    def logits(self: ColorPixelCNN, x: torch.Tensor, streams: Streams | None = None) -> torch.Tensor:
+        sizes.append(len(x))
+        return original(self, x, streams)
+
+    monkeypatch.setattr(ColorPixelCNN, "logits", logits)
+    together = model.log_prob(x)
+    with torch.no_grad():
+        torch.testing.assert_close(model.log_prob(x), together)
+    assert sizes == [70, 32, 32, 6]
+
+
 def test_draws_are_those_of_one_pass_per_channel() -> None:
     model, (colors, height, width) = COLORS.build(), COLORS.event_shape
     uniforms, x = rand((50, height, width, colors), Streams(0, range(50))), torch.zeros(50, colors, height, width)

@@ -27,6 +27,8 @@ from zoo.errors import ConfigError
 from zoo.nn.gated import GatedLayer, gate
 from zoo.random import Streams, rand, seed_from
 
+PART = 32  # images whose logits are in memory at once where no gradient is taken: 25 MB each at 256 levels of 32x32x3
+
 
 class ColorPixelCNN(TractableDensity, Completable):
     """Two stacks of gated, masked convolutions, and a softmax for every channel.
@@ -98,13 +100,15 @@ class ColorPixelCNN(TractableDensity, Completable):
         return log_probs.gather(2, self._number(x)[:, :, None]).flatten(1).sum(1)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return self._log_prob(x)
+        if torch.is_grad_enabled():
+            return self._log_prob(x)
+        return torch.cat([self._log_prob(part) for part in x.split(PART)])
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
         return self._log_prob(x, streams)
 
     def draw(self, streams: Streams) -> Tensor:
-        nothing = torch.zeros(len(streams), *self.event_shape, device=self.device)
+        nothing = torch.zeros(len(streams), *self.event_shape, dtype=self.dtype, device=self.device)
         return self._fill(nothing, nothing.bool(), streams)
 
     @torch.no_grad()
@@ -117,7 +121,7 @@ class ColorPixelCNN(TractableDensity, Completable):
                 "complete: ColorPixelCNN conditions on what comes first, rows from the top, pixels from the left, then "
                 "channels, but the mask has an unknown one before a known one; mark as known only the first"
             )
-        return self._fill(x, known, Streams(seed_from(generator), range(len(x))))
+        return self._fill(x.to(self.dtype), known, Streams(seed_from(generator), range(len(x))))
 
     def _fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
         colors, height, width = self.event_shape
