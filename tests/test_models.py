@@ -231,6 +231,28 @@ def test_samples_under_autocast(instance: Instance) -> None:
     assert x.shape == (4, *instance.event_shape) and x.isfinite().all()
 
 
+@having(TractableDensity)
+def test_an_empty_batch_has_no_log_probs_samples_and_completions(instance: Instance) -> None:
+    model, nothing = instance.build(), torch.empty(0, *instance.event_shape)
+    with torch.no_grad():
+        assert model.log_prob(nothing).shape == model.training_log_prob(nothing, Streams(0, [])).shape == (0,)
+        assert model.draw(Streams(0, [])).shape == nothing.shape
+    if isinstance(model, Completable):
+        assert model.complete(nothing, nothing.bool()).shape == nothing.shape
+
+
+@having(TractableDensity)
+def test_double_precision(instance: Instance) -> None:
+    model, x = instance.build(), instance.data(5)
+    samples, log_probs = model.sample(20, generator=seeded()), model.log_prob(x)
+    model.double()
+    torch.testing.assert_close(model.sample(20, generator=seeded()).float(), samples, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.log_prob(x.double()).float(), log_probs, atol=1e-4, rtol=1e-4)
+    if isinstance(model, Completable):
+        mask = torch.zeros(instance.event_shape, dtype=torch.bool)
+        assert model.complete(x.double(), mask).shape == x.shape
+
+
 # --------------------------------------------------------------------------------------------------- exact, over pixels
 
 

@@ -31,9 +31,8 @@ from zoo.nn.dropout import dropout
 from zoo.nn.shift import num_shifts, shift
 from zoo.random import Streams, rand, seed_from
 
-BLOCK = (
-    28  # pixels whose units sampling follows one by one; any size gives the same samples, and this is about the fastest
-)
+# pixels whose units sampling follows one by one; any size gives the same samples, and this is about the fastest
+BLOCK = 28
 
 
 class MADE(TractableDensity, Completable):
@@ -151,10 +150,13 @@ class MADE(TractableDensity, Completable):
         A unit of degree m is complete after pixel m. What pixels and units of a block get from earlier blocks comes in
         one matrix product a layer; only the few units that complete inside the block are followed pixel by pixel.
         """
+        if not len(uniforms):
+            return uniforms
         used, group = masks.unique(return_inverse=True)  # images with equal masks make a group
         place = F.one_hot(group, len(used)).cumsum(0)[torch.arange(len(group)), group] - 1
-        u = uniforms.new_zeros(len(used), self.size, int(place.max()) + 1)  # [K, D, G]: pixels and units in rows
-        u[group, :, place] = uniforms
+        # [K, D, G]: pixels and units in rows
+        u = self.direct.new_zeros(len(used), self.size, int(place.max()) + 1)
+        u[group, :, place] = uniforms.to(u)
         pixels = torch.zeros_like(u)
         first, second = self.degrees[used].long().unbind(1)  # [K, H]
         h1, h2 = (u.new_zeros(*m.shape, u.shape[-1]) for m in (first, second))

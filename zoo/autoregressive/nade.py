@@ -97,7 +97,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, a: Tensor, weight: Tensor, output: Tensor, keep: Tensor | None) -> Tensor:
-        blocks = x.view(len(x), -1, BLOCK)
+        blocks = x.unflatten(1, (-1, BLOCK))
         begins = F.pad(x[:, :-1], (1, 0)).view_as(blocks).long()
         begins[..., 0] = 1  # where a new state begins: [B, K, BLOCK]
         counts = begins.sum(2)

@@ -50,13 +50,12 @@ def _lstm(inputs: Tensor, weight: Tensor, before: int, after: int) -> Tensor:
     Returns:
         [lines, D, B, places, C].
     """
-    places = inputs.shape[3]
     h = c = torch.zeros_like(inputs[0, ..., : inputs.shape[-1] // 4])
     states = []
     for line in inputs.unbind():
         near = _windows(h, before, after)
         sums = torch.baddbmm(line.flatten(1, 2), near.flatten(1, 2), weight)
-        h, c = _cell(sums.view(*h.shape[:2], places, -1), c)
+        h, c = _cell(sums.unflatten(1, h.shape[1:3]), c)
         states.append(h)
     return torch.stack(states)
 
@@ -165,7 +164,7 @@ class PixelRNN(Stack):
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:
     """A layer at a time: [L, B, W, in] and [L, in, out] -> [L, B, W, out]."""
-    return torch.bmm(x.flatten(1, 2), weight).view(*x.shape[:3], -1)
+    return torch.bmm(x.flatten(1, 2), weight).unflatten(1, x.shape[1:3])
 
 
 class _Line(ABC):

@@ -136,5 +136,5 @@ class _Discriminator(nn.Module):
         self.output = nn.Linear(2 * channels, 1)
 
     def forward(self, behaviour: Tensor) -> Tensor:
-        maps = self.reduce(behaviour).view(len(behaviour), *self.event_shape, -1)  # [B, C, H, W, channels]
+        maps = self.reduce(behaviour).unflatten(1, self.event_shape)  # [B, C, H, W, channels]
         return self.output(self.convs(maps.movedim(-1, 2).flatten(1, 2)).mean((2, 3)))[:, 0]

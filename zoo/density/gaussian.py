@@ -68,7 +68,7 @@ class GaussianDensity(ClosedForm, Dequantized):
         return -0.5 * z.square().sum(1) + log_det - 0.5 * self.size * math.log(2 * math.pi) + ladj
 
     def draw(self, streams: Streams) -> Tensor:
-        z = randn((len(streams), self.size), streams, self.device)
+        z = randn((len(streams), self.size), streams, self.device).to(self.loc)
         x = self.loc + self.colour(z)
         if self.logit is not None:
             x = (x.sigmoid() - self.logit) / (1 - 2 * self.logit)
