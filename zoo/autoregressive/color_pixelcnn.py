@@ -108,7 +108,7 @@ class ColorPixelCNN(TractableDensity, Completable):
         return self._log_prob(x, streams)
 
     def draw(self, streams: Streams) -> Tensor:
-        nothing = torch.zeros(len(streams), *self.event_shape, dtype=self.dtype, device=self.device)
+        nothing = self.position.new_zeros(len(streams), *self.event_shape)
         return self._fill(nothing, nothing.bool(), streams)
 
     @torch.no_grad()
