@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,15 @@ from scipy.ndimage import gaussian_filter
 from sklearn.linear_model import LinearRegression
 from torch import Tensor
 
+from zoo.autoregressive.made import MADE
+from zoo.data import Digits
 from zoo.data import Rivers as RiverData
 from zoo.density.causal_gaussian import CausalGaussian
 from zoo.density.gaussian import Gaussian, GaussianDensity
 from zoo.density.memoriser import Memoriser
 from zoo.density.rivers import Rivers
-from zoo.errors import DownloadError
+from zoo.errors import ConfigError, DownloadError
+from zoo.metrics.likelihood import log_likelihood, nll
 from zoo.random import Streams
 
 
@@ -123,8 +127,35 @@ def test_what_is_no_river_has_no_probability() -> None:
     x = model.sample(20, generator=torch.Generator().manual_seed(0))
     assert model.log_prob(x).isfinite().all()
     broken = x * (torch.arange(28)[:, None] != 10)  # without its eleventh row
-    for no_river in (x * 0, 1 - x, broken):
+    for no_river in (x * 0, 1 - x, broken, x * 0.9, x + 0.1, x * torch.nan):
         assert (model.log_prob(no_river) == -torch.inf).all()
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments"),
+    [
+        (Rivers, {"event_shape": [3, 4, 4]}),
+        (Memoriser, {"event_shape": [3, 8, 8]}),
+        (Memoriser, {"event_shape": [1, 12, 12], "memory": "Digits"}),
+        (Memoriser, {"event_shape": [1, 28, 29]}),
+        (Memoriser, {"event_shape": [1, 8, 3], "max_shift": 3}),
+    ],
+)
+def test_shapes_that_cannot_be(cls: type[Rivers | Memoriser], arguments: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"{cls.__name__}: expected one channel.*, found"):
+        cls(**arguments)
+
+
+def test_likelihoods_do_not_depend_on_the_order_of_the_examples() -> None:
+    """Each has noise of its own, wherever it stands and in whichever batch."""
+    gaussian = fitted(Gaussian([1, 8, 8], levels=256, jitter=0.01), Digits().split("train").x / 255)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
+    for model, data in ((gaussian, Digits()), (MADE([1, 8, 8], hidden=20), Digits(binarize=True))):
+        whole, shuffled = (nll(model, data, index=index, batch_size=70, progress=False) for index in (None, order))
+        assert [m.value for m in shuffled] == pytest.approx([m.value for m in whole], rel=1e-6)
+        each, moved = (log_likelihood(model, data, index=index, batch_size=70) for index in (None, order))
+        assert each is not None and moved is not None
+        torch.testing.assert_close(moved.nats, each.nats[order], rtol=1e-5, atol=1e-3)
 
 
 def test_rivers_as_data_have_the_entropy_of_the_program() -> None:

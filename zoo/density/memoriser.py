@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from zoo.capabilities import ClosedForm, Completable, TractableDensity
 from zoo.config import Between, ImageShape, Shift
+from zoo.errors import ConfigError
 from zoo.random import Source, Streams, rand, seed_from
 
 CHUNK = 2500  # kernels that a product takes at once
@@ -36,11 +37,12 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
     """A kernel at every training example; an epoch of training is one step of EM.
 
     Args:
-        event_shape: shape of one example, values in {0, 1}; those of the memory are cropped to it about their centre.
+        event_shape: (1, H, W), values in {0, 1}; images of the memory, of which none may be smaller, are cropped to it
+            about their centre.
         memory: the data set whose training split is remembered.
         sigma: of the blur, in pixels.
         num_levels: Q.
-        max_shift: pixels by which a kernel shifts, at most, up or down and left or right.
+        max_shift: pixels by which a kernel shifts, at most, up or down and left or right; less than H and W.
     """
 
     levels = 2
@@ -59,7 +61,13 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.event_shape = tuple(event_shape)
+        channels, height, width = self.event_shape = tuple(event_shape)
+        largest = 28 if memory == "BinarizedMNIST" else 8
+        if channels != 1 or max(height, width) > largest or max_shift >= min(height, width):
+            raise ConfigError(
+                f"Memoriser: expected one channel, at most {largest}x{largest} pixels as {memory} has, and a max_shift "
+                f"below height and width, found event_shape {list(event_shape)} and max_shift {max_shift}"
+            )
         self.size = math.prod(event_shape)
         self.memory, self.sigma, self.num_levels = memory, sigma, num_levels
         steps = range(-max_shift, max_shift + 1)

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from zoo.capabilities import ClosedForm, KnownEntropy
 from zoo.config import Between, ImageShape
+from zoo.errors import ConfigError
 from zoo.random import Source, Streams, rand
 
 
@@ -46,7 +47,9 @@ class Rivers(ClosedForm, KnownEntropy):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        _, self.height, self.width = self.event_shape = tuple(event_shape)
+        channels, self.height, self.width = self.event_shape = tuple(event_shape)
+        if channels != 1:
+            raise ConfigError(f"Rivers: expected one channel, found event_shape {list(event_shape)}")
         self.fork = fork
         self.inertia = inertia
 
@@ -81,7 +84,8 @@ class Rivers(ClosedForm, KnownEntropy):
         rows = (x[:, 0] > 0.5).long()  # [B, H, W]
         left, right = rows.argmax(-1), self.width - 1 - rows.flip(-1).argmax(-1)
         columns = torch.stack([left, right], -1)  # [B, H, 2]
-        is_river = (rows.sum(-1) == 1 + (left < right)).all(-1) & (left == right)[:, 0]
+        is_binary = (x == rows[:, None]).flatten(1).all(1)
+        is_river = is_binary & (rows.sum(-1) == 1 + (left < right)).all(-1) & (left == right)[:, 0]
         ways = columns.diff(dim=1) + 1
         _, last = self._flow(columns[:, :-1], ways)
         last = F.pad(last[:, :-1], (0, 0, 1, 0), value=1)[:, : self.height - 1]
