@@ -53,11 +53,11 @@ def test_masked_convolutions_are_convolutions_with_zeros_in_the_kernel(mask: str
     assert conv.above().shape == (3, 2, 2, 5) and conv.left().shape == (3, 2, own - 10)
 
 
-def triangle(slope: int) -> Callable[[int, int, int, int], bool]:
-    """Of pixel (r, c): what is left in its row, and `slope` more pixels to the right with each row up."""
+def triangle(reach: int) -> Callable[[int, int, int, int], bool]:
+    """Of pixel (r, c): what is left in its row, `reach` pixels to the right in the row above, one more with each up."""
 
     def sees(r: int, c: int, row: int, column: int) -> bool:
-        return everything(r, c, row, column) and column - c <= slope * (r - row)
+        return everything(r, c, row, column) and column - c < reach + r - row
 
     return sees
 
@@ -77,14 +77,15 @@ def everything(r: int, c: int, row: int, column: int) -> bool:
     [
         (lambda: PixelCNN(SHAPE, channels=8, num_layers=8, first_kernel=3), triangle(1)),
         (lambda: PixelRNN(SHAPE, "row-lstm", channels=8, num_layers=8, first_kernel=3), triangle(1)),
+        (lambda: PixelRNN(SHAPE, "row-lstm", channels=8, num_layers=8, first_kernel=5), triangle(2)),
         (lambda: GatedPixelCNN(SHAPE, channels=6, num_layers=8), everything),
         (lambda: PixelRNN(SHAPE, "diagonal-bilstm", channels=8, num_layers=1), from_both_sides),
         (lambda: RNN(SHAPE, hidden=8, num_layers=1), everything),
     ],
-    ids=["pixelcnn", "row-lstm", "gated-pixelcnn", "diagonal-bilstm", "rnn"],
+    ids=["pixelcnn", "row-lstm", "row-lstm-5", "gated-pixelcnn", "diagonal-bilstm", "rnn"],
 )
 def test_what_a_pixel_sees(model: Callable[[], RasterOrder], sees: Callable[[int, int, int, int], bool]) -> None:
-    """PixelCNN has its blind spot, and the others have none."""
+    """Blind spots right of a triangle, in PixelCNN and Row LSTM; one hidden pixel, in Diagonal BiLSTM; or none."""
     torch.manual_seed(0)
     _, height, width = SHAPE
     network = model().double()
@@ -206,6 +207,13 @@ def test_receptive_fields_show_the_blind_spot() -> None:
                     assert blue > 2 * green > red
                 else:
                     assert red == green == blue < 0.2
+
+
+def test_the_recipe_of_the_gated_pixelcnn_sees_everything_from_the_middle_of_the_image() -> None:
+    (path,) = (path for path in RECIPES if path.stem == "gated-pixelcnn-binarized-mnist")
+    model = build_model({**load_recipe(path)["model"], "channels": 4}, seed=0)
+    field = receptive_field(model, 14, 14, num=4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(field.flatten() > 0, torch.arange(28 * 28) < 14 * 28 + 14)
 
 
 def test_receptive_fields_are_derivatives() -> None:

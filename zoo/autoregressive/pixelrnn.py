@@ -5,9 +5,12 @@
     c = f c_before + i g,    h = o tanh(c)                                                                    (eq. 3)
 
 An LSTM steps over lines: over rows, K_ss a convolution along the row above (Row LSTM), or over both kinds of diagonals,
-K_ss reaching the pixels beside and above (Diagonal BiLSTM). Skewing, each row one pixel further right than that above,
-makes the diagonals columns. What comes from the right is moved down by a row, so that no pixel sees a later one (and
-the last pixel of the row above is seen only as far left as the first convolution reaches).
+K_ss reaching the pixels beside and above (Diagonal BiLSTM). A pixel of a Row LSTM sees a triangle: in the row above as
+far right as the first convolution reaches, and one pixel further with each row up.
+
+Skewing, each row one pixel further right than that above, makes the diagonals columns. What comes from the right is
+moved down by a row, so that no pixel sees a later one (and the last pixel of the row above is seen only as far left as
+the first convolution reaches).
 
 Density: exact, one pass: a step per row or diagonal.
 Sampling: exact; each activation is computed once, the sums over the rows above once a row.
