@@ -690,8 +690,6 @@ IMAGES = np.linspace(0, 1, 5 * 16, dtype=np.float32).reshape(5, 1, 4, 4)
         ((IMAGES > 0.5).astype(np.uint8), None, ["at most 1", "bool"]),
         (IMAGES.astype(np.int64), None, ["found int64", "convert"]),
         (IMAGES.astype(np.complex64), None, ["found complex64"]),
-        (IMAGES[:2], None, ["at least 3 examples", "found 2"]),
-        (IMAGES[:0], None, ["at least 3 examples", "found 0"]),
         (IMAGES, np.zeros(4, np.int64), ["labels", "5 integers", "(4,)"]),
         (IMAGES, np.zeros(5), ["labels", "5 integers", "float64"]),
         (IMAGES, np.arange(5) - 1, ["labels", "found -1"]),
@@ -706,6 +704,25 @@ def test_arrays_that_cannot_be_used(x: np.ndarray, labels: np.ndarray | None, pa
     with pytest.raises(DataError) as error:
         Arrays.from_array(x, labels, name="mine")
     complaint(error, "mine: ", *parts)
+
+
+def test_few_examples_have_no_splits() -> None:
+    for num in range(6):
+        data = Arrays.from_array(IMAGES[:num], np.arange(num), name="few")
+        if num:
+            whole = data.everything()
+            assert torch.equal(whole.x, torch.from_numpy(IMAGES[:num]))
+            assert whole.labels is not None and torch.equal(whole.labels, torch.arange(num))
+        if num >= 3:
+            assert len(data.split("train")) and len(data.split("valid")) and len(data.split("test"))
+            continue
+        for use in (lambda data=data: data.split("valid"), lambda data=data: data.event_shape):
+            with pytest.raises(DataError) as error:
+                use()
+            complaint(error, "few: ", "at least 3 examples", f"found {num}")
+    with pytest.raises(DataError) as error:
+        Arrays.from_array(IMAGES[:0]).everything()
+    complaint(error, "at least 1 example", "found none")
 
 
 def test_files_that_hold_no_arrays(tmp_path: Path) -> None:

@@ -34,15 +34,23 @@ class _Own(DataModule):
 
     @cached_property
     def _parts(self) -> dict[Which, Split]:
+        """The splits; some are empty where there are fewer than 3 examples."""
         whole = self._read()
-        if (num := len(whole)) < 3:
-            raise DataError(f"{self.path}: expected at least 3 examples, one for each split, found {num}; add some")
-        return divide(whole, _tenth(num), _tenth(num), self.seed)
+        return divide(whole, _tenth(len(whole)), _tenth(len(whole)), self.seed)
+
+    @property
+    def _num(self) -> int:
+        return sum(map(len, self._parts.values()))
 
     def everything(self) -> Split:
-        """All examples, in the order of the files or the array: the splits put together again."""
-        parts = self._parts
-        num = sum(map(len, parts.values()))
+        """All examples, in the order of the files or the array: the splits put together again.
+
+        Raises:
+            DataError: there are none.
+        """
+        parts, num = self._parts, self._num
+        if num == 0:
+            raise DataError(f"{self.path}: expected at least 1 example, found none; add some")
         index = division(num, _tenth(num), _tenth(num), self.seed)
         order = torch.cat([index[which] for which in parts]).argsort()
         x = torch.cat([part.x for part in parts.values()])[order]
@@ -50,11 +58,13 @@ class _Own(DataModule):
         return Split(x, torch.cat(labels)[order] if labels else None)
 
     def load(self, which: Which) -> Split:
+        if (num := self._num) < 3:
+            raise DataError(f"{self.path}: expected at least 3 examples, one for each split, found {num}; add some")
         return self._parts[which]
 
     @property
     def event_shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return tuple(self._parts["train"].x.shape[1:])
+        return tuple(self.split("train").x.shape[1:])
 
 
 def _tenth(num: int) -> int:
@@ -325,7 +335,6 @@ class Arrays(_Own):
                 )
             self.num_classes = int(labels.max()) + 1 if len(labels) else None
         self._whole: Split | None = Split(x, labels)
-        self._parts  # noqa: B018 (too few examples are said here)
 
     def _read(self) -> Split:
         assert self._whole is not None

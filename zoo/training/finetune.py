@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zoo.capabilities import Classifier, ZooModule
+from zoo.capabilities import Classifier, Conditional, ZooModule
 from zoo.config import bind
 from zoo.data.base import DataModule
 from zoo.distributed import join, on_leader
@@ -74,6 +74,7 @@ def finetune(
     module = build_data(recipe["data"], recipe["seed"])
     settings = Evaluation(**bind(Evaluation, recipe["evaluation"] or {}, "evaluation"))
     check_fit(source, model, module)
+    _check_labels(source, model, module)
     result = make(recipe, folder, resume=resume, data=module)
     before, after = (evaluate(m, module, settings) for m in (model, Zoo.load(f"local-dir:{result}")))
 
@@ -112,7 +113,7 @@ def own_section(model: ZooModule, path: Path, resize: bool, binarize: bool, skip
 
 
 def check_fit(source: str, model: ZooModule, data: DataModule) -> None:
-    """Shape, grey levels and labels of the data against those that the model was trained on.
+    """Shape and grey levels of the data against those that the model was trained on.
 
     Raises:
         DataError: they differ.
@@ -123,11 +124,6 @@ def check_fit(source: str, model: ZooModule, data: DataModule) -> None:
             f"{data.name}: expected examples of shape {_title(expected)} (channels x height x width) for {source}, "
             f"found {_title(found)}; pass --resize (resize=True) to bring images to this shape"
         )
-    if isinstance(model, Classifier) and not 0 < (data.num_classes or 0) <= model.num_classes:
-        raise DataError(
-            f"{data.name}: expected labels from 0 to {model.num_classes - 1} for {source}, found "
-            f"{f'{data.num_classes} classes' if data.num_classes else 'no labels'}; put images into folders by label"
-        )
     try:
         levels = data_of(source).levels
     except (ConfigError, DataError):  # no recipe, or own data that stayed on another machine: nothing to compare with
@@ -136,6 +132,20 @@ def check_fit(source: str, model: ZooModule, data: DataModule) -> None:
         names = {2: "binary pixels", 256: "8-bit pixels", None: "continuous values"}
         advice = "pass --binarize, or an array of bool" if levels == 2 else "pass images, or an array of uint8"
         raise DataError(f"{data.name}: expected {names[levels]} for {source}, found {names[data.levels]}; {advice}")
+
+
+def _check_labels(source: str, model: ZooModule, data: DataModule) -> None:
+    """Labels of the data against the classes of a model that learns from them.
+
+    Raises:
+        DataError: there are none, or more than the model has classes.
+    """
+    if isinstance(model, Classifier | Conditional) and not 0 < (data.num_classes or 0) <= model.num_classes:
+        found = f"{data.num_classes} classes" if data.num_classes else "no labels"
+        raise DataError(
+            f"{data.name}: expected labels from 0 to {model.num_classes - 1} for {source}, found {found}; "
+            "put images into folders by label, or labels beside x into an .npz file"
+        )
 
 
 def _event_shape(model: ZooModule) -> tuple[int, ...]:
