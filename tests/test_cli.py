@@ -22,7 +22,7 @@ from zoo import Zoo, checkpoint, latents
 from zoo.autoregressive.made import MADE
 from zoo.capabilities import GenerativeModel
 from zoo.cli import main
-from zoo.data import Arrays
+from zoo.data import Arrays, Digits
 from zoo.data.own import read_image
 from zoo.pictures import save_grid
 from zoo.training.callbacks import LogMeans
@@ -178,6 +178,7 @@ def test_info(run: Run, home: Path) -> None:
         ("sample", "made", ["--num", 4], (2, 2)),
         ("interpolate", "vae", ["-n", 2, "--steps", 5], (5, 2)),
         ("traverse", "vae", ["--steps", 4], (4, 3)),
+        ("traverse", "vae", ["--steps", 4, "-n", 2], (4, 2)),
         ("reconstruct", "vae", ["-n", 3], (3, 2)),
         ("interpolate", "vae", ["-n", 2, "--steps", 5, "--test"], (5, 2)),
         ("edit", "vae", ["-n", 4, "--set", "0=2.5", "2=-1"], (4, 2)),
@@ -188,6 +189,7 @@ def test_info(run: Run, home: Path) -> None:
         ("sample", "conditional", ["-n", 4, "--label", 3], (2, 2)),
         ("sample", "conditional", ["-n", 4, "--expected"], (2, 2)),
         ("interpolate", "conditional", ["-n", 2, "--steps", 3], (3, 2)),
+        ("interpolate", "conditional", ["-n", 2, "--steps", 3, "--test"], (3, 2)),
         ("reconstruct", "conditional", ["-n", 2], (2, 2)),
         ("traverse", "conditional", ["--steps", 2, "--label", 1], (2, 3)),
         ("complete", "made", ["-n", 3, "--known", 0.5, "--draws", 2], (3, 4)),
@@ -217,12 +219,60 @@ def test_pictures_of_own_images(home: Path, images: Path, tmp_path: Path, run: R
     assert "images.npz: expected an image" in fail("interpolate", source, "--images", files[0], "images.npz")
 
 
+def test_samples_show_the_labels_in_turn(home: Path, tmp_path: Path, run: Run) -> None:
+    source, out = f"local-dir:{home / 'conditional'}", tmp_path / "x.png"
+    run("sample", source, "-n", 12, "--out", out)
+    drawn = conditional(home).sample(12, labels=[*range(10), 0, 1], generator=torch.Generator().manual_seed(0))
+    assert out.read_bytes() == save_grid(drawn, tmp_path / "expected.png", scale=2).read_bytes()
+
+
+def conditional(home: Path) -> ConditionalVAE:
+    model = Zoo.load(f"local-dir:{home / 'conditional'}")
+    assert isinstance(model, ConditionalVAE)
+    return model
+
+
+@pytest.mark.parametrize("label", [None, 7])
+def test_walks_between_labelled_images(label: int | None, home: Path, tmp_path: Path, run: Run) -> None:
+    """Ends are encoded under their own labels, and walks decoded under that of their start, or the one given."""
+    out = tmp_path / "walk.png"
+    chosen = [] if label is None else ["--label", label]
+    run("interpolate", f"local-dir:{home / 'conditional'}", "--test", "-n", 2, "--steps", 3, *chosen, "--out", out)
+    model, data = conditional(home), Digits()
+    batch = next(data.batches("test", index=data.subset("test", 4, 0)))
+    assert batch.labels is not None
+    z = model.encode(batch.x, labels=batch.labels).mean
+    labels = batch.labels[:2] if label is None else label
+    walks = latents.interpolate(model, z[:2], z[2:], 3, labels=labels).flatten(0, 1)
+    assert out.read_bytes() == save_grid(walks, tmp_path / "expected.png", columns=3).read_bytes()
+
+
+def test_walks_between_own_images_of_a_class(home: Path, images: Path, tmp_path: Path, run: Run, fail: Run) -> None:
+    files, out, source = sorted(images.rglob("*.png"))[:2], tmp_path / "walk.png", f"local-dir:{home / 'conditional'}"
+    words = ["interpolate", source, "--images", *files, "--steps", 4, "--out", out]
+    assert "is conditional: say the class of your images with --label" in fail(*words)
+    run(*words, "--label", 3)
+    a, b = (read_image(path, (1, 8, 8)) for path in files)
+    walk = latents.interpolate(conditional(home), a, b, 4, labels=3)
+    assert out.read_bytes() == save_grid(walk, tmp_path / "expected.png", columns=4).read_bytes()
+
+
+def test_traversals_say_what_they_leave_out(home: Path, tmp_path: Path, run: Run) -> None:
+    words = ["traverse", f"local-dir:{home / 'vae'}", "--steps", 2, "--out", tmp_path / "x.png"]
+    assert "dimensions 0 to 1 of 3; --num 3 shows all" in run(*words, "--num", 2)
+    assert "dimensions" not in run(*words)
+
+
 def test_pictures_that_a_model_cannot_give(home: Path, tmp_path: Path, fail: Run) -> None:
     source, out = f"local-dir:{home / 'vae'}", ("--out", tmp_path / "x.png")
     assert "expected DIMENSION=VALUE, such as 3=2.5, found 3" in fail("edit", source, "--set", "3", *out)
     assert "dimensions of the code from 0 to 2, found 3" in fail("edit", source, "--set", "3=1", *out)
-    assert "expected a label of digits, found 11" in fail("attribute", source, "--add", 11, *out)
-    assert "expected a Conditional" in fail("analogies", source, *out)
+    for words, label in ((("--add", 11), 11), (("--add", -1), -1), (("--add", 7, "--remove", -3), -3)):
+        said = f"with label {label}, found none; its labels are 0 to 9"
+        assert said in fail("attribute", source, *words, *out)
+    assert "another label than that of --add, found 7" in fail("attribute", source, "--add", 7, "--remove", 7, *out)
+    assert "`zoo analogies`" in fail("attribute", f"local-dir:{home / 'conditional'}", "--add", 7, *out)
+    assert "such as conditional-vae-mnist" in fail("analogies", source, *out)
     for command in ("sample", "interpolate", "traverse"):
         assert "is not conditional: expected none, found 3" in fail(command, source, "--label", 3, *out)
     assert "labels: expected classes from 0 to 9, found 10" in fail(
@@ -309,15 +359,21 @@ def test_two_processes_make_the_checkpoint_that_one_makes(home: Path, tmp_path: 
 def test_evaluate(home: Path, tmp_path: Path, run: Run, fail: Run) -> None:
     folder = Zoo.save(Zoo.load(f"local-dir:{home / 'vae'}"), tmp_path / "vae", recipe=VAE_RECIPE)
     source = f"local-dir:{folder}"
-    assert "4 are not in it" in run("evaluate", source)
+    assert "nothing was compared: no number is recorded with these settings; 4 are not on record" in run(
+        "evaluate", source
+    )
     assert "neg_elbo" in run("evaluate", source, "--write")
     assert Image.open(folder / "samples.png").size == (164, 164) and "neg_elbo" in (folder / "README.md").read_text()
     rows = json.loads((folder / "metrics.json").read_text())["measurements"]
     assert [row["name"] for row in rows] == ["neg_elbo", "neg_elbo", "nll", "nll"]
     assert {row["command"] for row in rows} == {"zoo evaluate local-dir:vae"}
-    assert run("evaluate", source).splitlines()[-1] == "no number differs from those recorded with the same settings"
+    said = "no number differs from those recorded with the same settings"
+    assert run("evaluate", source).splitlines()[-1] == f"{said} (4 of 4 compared)"
+    assert run("evaluate", source, "--k", 2).splitlines()[-1] == f"{said} (2 of 4 compared)"
     found = json.loads(run("evaluate", source, "--slice", "--json"))
-    assert found["differences"] == [] and all(row["n"] < 300 for row in found["measurements"])
+    assert (
+        found["differences"] == [] and found["compared"] == 4 and all(row["n"] < 300 for row in found["measurements"])
+    )
 
     rows[0]["value"] += 1.0
     rows[0]["details"]["slice"]["value"] += 1.0
@@ -401,6 +457,17 @@ def test_finetune_a_shipped_checkpoint_of_binary_images(images: Path, tmp_path: 
     assert "after:  nll" in run(*words, "--binarize", "--evaluation.k", 5, *QUIET)
 
 
+def test_finetune_wants_the_labels_that_a_model_learns_from(
+    home: Path, arrays: Path, tmp_path: Path, fail: Run
+) -> None:
+    x, labelled = np.load(arrays)["x"], tmp_path / "labelled.npz"
+    np.savez(labelled, x=x, labels=np.arange(len(x)) % 13)
+    for data, found in ((arrays, "no labels"), (labelled, "13 classes")):
+        said = fail("finetune", f"local-dir:{home / 'conditional'}", "--data", data, "--out", tmp_path / "mine")
+        assert "expected labels from 0 to 9" in said and f"found {found}" in said
+    assert not list(tmp_path.glob("mine*"))
+
+
 def test_finetune_in_python(home: Path, arrays: Path, tmp_path: Path) -> None:
     from zoo.training.finetune import finetune
 
@@ -453,6 +520,11 @@ def test_score_refuses_what_it_cannot(
     assert "LeNet has no density" in fail("score", "lenet-mnist", *words, "--resize")
     assert "pass --resize" in fail("score", vae, *words)
     assert "--num: expected at least 1" in fail("score", vae, *words, "--num", 0)
+    clash = ["score", vae, "--data", arrays, "--out", tmp_path / "x.png"]
+    assert "is where the sheet goes" in fail(*clash) and "is where the sheet goes" in fail(
+        "score", vae, *words, "--sheet", tmp_path / "deep" / ".." / "x.csv"
+    )
+    assert not (tmp_path / "x.png").exists()
     assert "cannot be written" in fail(
         "score",
         f"local-dir:{home / 'vae'}",
@@ -470,6 +542,10 @@ def test_score_refuses_what_it_cannot(
     np.save(tmp_path / "one.npy", np.concatenate([x[7:8], x[:2]]))
     run("score", vae, "--data", tmp_path / "one.npy", "--out", tmp_path / "y.csv")
     again = {row["file"]: float(row["nats"]) for row in csv.DictReader((tmp_path / "y.csv").open())}
+    for num in (1, 2):  # too few to train on, enough to score
+        np.save(tmp_path / "few.npy", x[:num])
+        run("score", vae, "--data", tmp_path / "few.npy", "--out", tmp_path / "few.csv")
+        assert len(list(csv.DictReader((tmp_path / "few.csv").open()))) == num
     assert len(by_row) == 60 and again["0"] == pytest.approx(by_row["7"], abs=3)  # other noise, the same image
 
 

@@ -10,12 +10,24 @@ import pytest
 import torch
 from instances import Instance, having
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, Uniform
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, Uniform
 
-from zoo.capabilities import Completable, Conditional, Decoder, Encoder, GenerativeModel
+from zoo.capabilities import Completable, Conditional, Decoder, Encoder, EvidenceLowerBound, GenerativeModel
 from zoo.errors import ConfigError, DataError
-from zoo.latents import analogies, apply_attribute, attribute, complete, edit, interpolate, reconstruct, traverse
+from zoo.latents import (
+    analogies,
+    apply_attribute,
+    attribute,
+    complete,
+    draw_codes,
+    edit,
+    encode,
+    interpolate,
+    reconstruct,
+    traverse,
+)
 from zoo.random import Streams, randn
+from zoo.vae.autoencoder import Autoencoder
 
 
 class Mirror(GenerativeModel, Encoder, Decoder):
@@ -127,7 +139,54 @@ def test_walks_between_images_are_walks_between_their_codes(instance: Instance) 
     torch.testing.assert_close(interpolate(model, x[:2], x[2:], 5, **given), interpolate(model, a, b, 5, **given))
 
 
+# ---------------------------------------------------------------------------------------------------------------- codes
+
+
+def test_codes_follow_the_prior() -> None:
+    model = Autoencoder([1, 8, 8], latent_dim=3, channels=8, hidden=8)
+    generator = torch.Generator().manual_seed(0)
+    model.load_state_dict({name: torch.randn(w.shape, generator=generator) for name, w in model.state_dict().items()})
+    prior = model.prior()
+    assert isinstance(prior, MultivariateNormal)
+    z = draw_codes(model, Streams(0, range(200_000)))
+    scale = prior.stddev
+    torch.testing.assert_close(z.mean(0) / scale, prior.mean / scale, atol=0.01, rtol=0)
+    relative = torch.outer(scale, scale)
+    torch.testing.assert_close(z.T.cov() / relative, prior.covariance_matrix / relative, atol=0.02, rtol=0)
+
+
+def test_codes_of_other_priors_are_refused() -> None:
+    with pytest.raises(ConfigError, match="expected a Gaussian prior, found Uniform"):
+        draw_codes(Mirror(is_gaussian=False), Streams(0, range(2)))
+
+
+@having(GenerativeModel, Decoder)
+def test_every_code_has_its_own_stream(instance: Instance) -> None:
+    model = instance.build()
+    torch.manual_seed(1)  # which does not matter
+    one, two = (draw_codes(model, Streams(5, range(num))) for num in (1, 2))
+    assert two.shape == (2, *model.latent_shape)
+    torch.testing.assert_close(one, two[:1])
+    assert not torch.allclose(two[0], two[1])
+
+
+@having(GenerativeModel, Decoder, where=lambda instance: not issubclass(instance.cls, EvidenceLowerBound))
+def test_draws_without_pixel_noise_are_decoded_codes(instance: Instance) -> None:
+    model = instance.build()
+    with torch.no_grad():
+        drawn, decoded = model.draw(Streams(5, range(3))), model.decode(draw_codes(model, Streams(5, range(3))))
+    torch.testing.assert_close(decoded, drawn)
+
+
 # ------------------------------------------------------------------------------------------ reconstruct, traverse, edit
+
+
+@having(GenerativeModel, Encoder)
+def test_codes_of_images_are_means(instance: Instance) -> None:
+    model, x, given = instance.build(), instance.data(3), labels_of(instance, 3)
+    z = encode(model, x, **given)
+    assert not z.requires_grad
+    torch.testing.assert_close(z, model.encode(x, **given).mean)
 
 
 @having(GenerativeModel, Encoder, Decoder)
@@ -231,6 +290,17 @@ def test_attributes_that_do_not_fit() -> None:
 
 
 @having(GenerativeModel, Conditional, Encoder, Decoder)
+def test_attributes_are_not_for_conditional_models(instance: Instance) -> None:
+    model, x = instance.build(), instance.data(2)
+    for call in (
+        lambda: attribute(model, x, x),
+        lambda: apply_attribute(model, x, torch.zeros(model.latent_shape), [1.0]),
+    ):
+        with pytest.raises(ConfigError, match=r"is Conditional: .*`zoo analogies`"):
+            call()
+
+
+@having(GenerativeModel, Conditional, Encoder, Decoder)
 def test_analogies_keep_the_code_and_change_the_class(instance: Instance) -> None:
     model, x, given = instance.build(), instance.data(4), labels_of(instance, 4)
     found = analogies(model, x, **given)
@@ -315,7 +385,15 @@ def test_the_message_names_checkpoints_that_have_it(monkeypatch: pytest.MonkeyPa
         def __init__(self, *capabilities: str) -> None:
             self.capabilities = capabilities
 
-    found = {"vae-x": Entry("Encoder", "Decoder"), "gan-x": Entry("Decoder"), "made-x": Entry("Completable")}
+    found = {
+        "vae-x": Entry("Encoder", "Decoder"),
+        "gan-x": Entry("Decoder", "Conditional"),
+        "made-x": Entry("Completable"),
+        "cvae-x": Entry("Decoder", "Encoder", "Conditional"),
+    }
     monkeypatch.setattr("zoo.latents.registry", lambda: found)
     with pytest.raises(ConfigError, match=r"expected a Completable .* such as made-x$"):
         complete(Mirror(), images(1), torch.ones(1, 2, 3, dtype=torch.bool))
+    expected = "expected a Conditional, an Encoder and a Decoder .* found Mirror, which is not a Conditional"
+    with pytest.raises(ConfigError, match=rf"{expected}; .* such as cvae-x$"):
+        analogies(Mirror(), images(1), [0])

@@ -17,7 +17,7 @@ from zoo.errors import ConfigError, ZooError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zoo.capabilities import Batch, GenerativeModel, ZooModule
+    from zoo.capabilities import Batch, GenerativeModel
     from zoo.catalog import Info
     from zoo.data.base import Which
     from zoo.metrics.measurement import Measurement
@@ -68,10 +68,12 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run, takes_overrides=overrides)
         return made
 
-    def pictured(name: str, run: Callable[..., None], text: str, num: int) -> argparse.ArgumentParser:
+    def pictured(
+        name: str, run: Callable[..., None], text: str, num: int, what: str = "images"
+    ) -> argparse.ArgumentParser:
         made = command(name, run, text)
         made.add_argument("name", help="a checkpoint: NAME, local-dir:PATH or hf-hub:USER/REPO@REVISION")
-        made.add_argument("-n", "--num", type=int, default=num, help="number of images (default %(default)s)")
+        made.add_argument("-n", "--num", type=int, default=num, help=f"number of {what} (default %(default)s)")
         made.add_argument("--seed", type=int, default=0, help="of every draw (default %(default)s)")
         made.add_argument("--out", type=Path, default=Path(f"{name}.png"), help="PNG to write (default %(default)s)")
         made.add_argument("--device", default="cpu")
@@ -109,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     ends.add_argument("--test", action="store_true", help="between test images in place of codes from the prior")
     ends.add_argument("--images", nargs=2, metavar="FILE", help="between two images of your own")
     pictured("reconstruct", _reconstruct, "encode and decode test images: originals above reconstructions", 10)
-    traverse = pictured("traverse", _traverse, "change one dimension of a code at a time, one dimension a row", 10)
+    traverse = pictured(
+        "traverse", _traverse, "change one dimension of a code at a time, one a row", 64, "dimensions, at most"
+    )
     traverse.add_argument("--steps", type=int, default=11, help="images a row (default %(default)s)")
     edit = pictured("edit", _edit, "change dimensions of the codes of test images: originals above edited ones", 10)
     edit.add_argument("--set", nargs="+", required=True, metavar="DIMENSION=VALUE", help="such as 3=2.5")
@@ -124,8 +128,12 @@ def _parser() -> argparse.ArgumentParser:
     neighbours.add_argument("--k", type=int, default=8, help="training images a sample (default %(default)s)")
     neighbours.add_argument("--by", default="pixels", help="pixels, or a classifier for its features: lenet-mnist")
     neighbours.add_argument("--draws", type=int, default=1000, help="samples to compare with test images")
-    for made in (sample, interpolate, traverse):
-        made.add_argument("--label", type=int, help="class, for conditional models; by default, one after the other")
+    for made, default in (
+        (sample, "one after the other"),
+        (interpolate, "one after the other, or that of the first test image"),
+        (traverse, "0"),
+    ):
+        made.add_argument("--label", type=int, help=f"class, for conditional models; by default, {default}")
     complete = pictured("complete", _complete, "erase the lower part of test images and sample it anew", 10)
     complete.add_argument("--known", type=float, default=0.5, help="part of the rows that stays (default %(default)s)")
     complete.add_argument("--draws", type=int, default=4, help="completions of each image (default %(default)s)")
@@ -336,19 +344,12 @@ def _generator(options: argparse.Namespace) -> Any:
     return torch.Generator().manual_seed(options.seed)
 
 
-def _codes(model: ZooModule, num: int, seed: int) -> Tensor:
-    """Codes drawn from the prior, one stream of noise each."""
-    import torch
+def _codes(model: GenerativeModel, num: int, generator: Any) -> Tensor:
+    """Codes drawn from the prior, one stream of noise each: those from which `sample` makes its draws."""
+    from zoo import latents
+    from zoo.random import Streams, seed_from
 
-    from zoo.capabilities import Decoder
-
-    if not isinstance(model, Decoder):
-        raise ConfigError(
-            f"{type(model).__name__} has no codes; choose a checkpoint of `zoo list --capability Decoder`"
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return model.prior().sample((num,))
+    return latents.draw_codes(model, Streams(seed_from(generator), range(num)))
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -361,9 +362,9 @@ def _sample(options: argparse.Namespace) -> None:
 
     options.device = join(options.device)
     model = _load(options)
-    mine = share(options.num)
+    mine, labels = share(options.num), _labels(model, options, options.num)
     if options.expected:
-        codes, labels = _codes(model, options.num, options.seed)[mine], _labels(model, options, options.num)
+        codes = _codes(model, options.num, _generator(options))[mine]
         given = None if labels is None else labels[mine]
         batches = [
             pixels(latents.decode(model, codes[rows], labels=None if given is None else given[rows]))
@@ -373,7 +374,7 @@ def _sample(options: argparse.Namespace) -> None:
         shown = None if is_leader() else True
         with tqdm(total=len(mine), desc="sampling", unit="img", disable=shown, leave=False) as bar:
             batches = []
-            chosen: dict[str, Any] = {} if options.label is None else {"labels": _labels(model, options, options.num)}
+            chosen: dict[str, Any] = {} if labels is None else {"labels": labels}
             for batch in model.iter_samples(options.num, generator=_generator(options), positions=mine, **chosen):
                 batches.append(pixels(batch))
                 bar.update(len(batch))
@@ -387,13 +388,20 @@ def _interpolate(options: argparse.Namespace) -> None:
     from zoo import latents
 
     model = _load(options)
-    if options.images:
-        ends, options.num = torch.stack([_own_image(path, model, options) for path in options.images]), 1
-    elif options.test:
-        ends = _test_batch(options, 2 * options.num).x
-    else:
-        ends = _codes(model, 2 * options.num, options.seed)
+    options.num = 1 if options.images else options.num
     labels = _labels(model, options, options.num)
+    if options.images:
+        if labels is not None and options.label is None:
+            raise ConfigError(f"--images: {options.name} is conditional: say the class of your images with --label")
+        x = torch.stack([_own_image(path, model, options) for path in options.images])
+        ends = latents.encode(model, x, labels=options.label)
+    elif options.test:
+        batch = _test_batch(options, 2 * options.num)
+        own = _own_labels(model, batch)
+        ends = latents.encode(model, batch.x, labels=own)
+        labels = own[: options.num] if own is not None and options.label is None else labels
+    else:
+        ends = _codes(model, 2 * options.num, _generator(options))
     walks = latents.interpolate(model, ends[: options.num], ends[options.num :], options.steps, labels=labels)
     _write(torch.flatten(walks, 0, 1), options, columns=options.steps)
 
@@ -423,11 +431,14 @@ def _traverse(options: argparse.Namespace) -> None:
     from zoo import latents
 
     model = _load(options)
-    code = _codes(model, 1, options.seed)
-    dimensions = list(range(min(options.num, code[0].numel())))
+    code = _codes(model, 1, _generator(options))
+    size = code[0].numel()
+    dimensions = list(range(min(options.num, size)))
     values = torch.linspace(-3, 3, options.steps)
     rows = latents.traverse(model, code[0], dimensions, values, labels=_labels(model, options, 1))
     _write(torch.flatten(rows, 0, 1), options, columns=options.steps)
+    if len(dimensions) < size:
+        print(f"dimensions 0 to {len(dimensions) - 1} of {size}; --num {size} shows all")
 
 
 def _edit(options: argparse.Namespace) -> None:
@@ -452,23 +463,30 @@ def _attribute(options: argparse.Namespace) -> None:
     from zoo import latents
     from zoo.metrics.evaluate import data_of
 
+    if options.add == options.remove:
+        raise ConfigError(f"--remove: expected another label than that of --add, found {options.remove} for both")
     model, data = _load(options), data_of(options.name)
 
-    def images(which: Which, label: int, num: int) -> Tensor:
-        """Seeded images of a class, or of all but one where `label` is negative."""
+    def images(which: Which, num: int, *, label: int, others: bool = False) -> Tensor:
+        """Seeded images of a class, or of all others."""
         labels = data.split(which).labels
         if labels is None:
             raise ConfigError(f"attribute: expected labelled data, found {data.name}, which has no labels")
         order = data.subset(which, len(labels), options.seed)
-        is_wanted = labels[order] == label if label >= 0 else labels[order] != ~label
+        is_wanted = (labels[order] == label) != others
         if not is_wanted.any():
-            raise ConfigError(f"attribute: expected a label of {data.name}, found {label}")
+            raise ConfigError(
+                f"attribute: expected {which} images of {data.name} with {'other labels than' if others else 'label'} "
+                f"{label}, found none; its labels are 0 to {int(labels.max())}"
+            )
         chosen = order[is_wanted][:num]
         return next(data.batches(which, index=chosen, batch_size=num)).x
 
-    without = ~options.add if options.remove is None else options.remove
-    direction = latents.attribute(model, images("train", options.add, 2000), images("train", without, 2000))
-    x = images("test", without, options.num)
+    absent: dict[str, Any] = {"label": options.remove}
+    if options.remove is None:
+        absent = {"label": options.add, "others": True}
+    direction = latents.attribute(model, images("train", 2000, label=options.add), images("train", 2000, **absent))
+    x = images("test", options.num, **absent)
     walks = latents.apply_attribute(model, x, direction, torch.linspace(0, options.strength, options.steps))
     rows = torch.cat([x[:, None], walks.cpu()], 1)
     _write(rows.flatten(0, 1), options, columns=options.steps + 1)
@@ -639,12 +657,15 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace, info: Info, found: list[Measurement]) -> None:
     """Prints the numbers and compares them with those on record, or puts them there."""
-    from zoo.metrics.measurement import Measurement, compare
+    from zoo.metrics.measurement import Measurement, compare, recorded_value
 
-    differences = compare([Measurement.from_dict(number) for number in info.numbers], found)
+    recorded = [Measurement.from_dict(number) for number in info.numbers]
+    differences = compare(recorded, found)
+    compared = sum(recorded_value(recorded, new) is not None for new in found)
     if options.json:
         numbers = [measurement.to_dict() for measurement in found]
-        _print_json({"measurements": numbers, "differences": [str(difference) for difference in differences]})
+        texts = [str(difference) for difference in differences]
+        _print_json({"measurements": numbers, "compared": compared, "differences": texts})
     else:
         print("\n".join(map(str, found)) or "this model has no such numbers on these data")
     if options.write:
@@ -656,8 +677,9 @@ def _report(options: argparse.Namespace, info: Info, found: list[Measurement]) -
             f"{'; '.join(map(str, different))}"
         )
     if found and not options.json:
-        new = f"; {len(differences)} are not in it, and --write puts them there" if differences else ""
-        print(f"no number differs from those recorded with the same settings{new}")
+        new = f"; {len(differences)} are not on record, and --write puts them there" if differences else ""
+        said = f"no number differs from those recorded with the same settings ({compared} of {len(found)} compared)"
+        print((said if compared else "nothing was compared: no number is recorded with these settings") + new)
 
 
 def _record(options: argparse.Namespace, folder: Path, old: list[dict[str, Any]], found: list[Measurement]) -> None:
@@ -696,10 +718,12 @@ def _portrait(model: GenerativeModel) -> Tensor:
 
     labels = torch.arange(64) % model.num_classes if isinstance(model, Conditional) else None
     given: dict[str, Any] = {} if labels is None else {"labels": labels}
-    draws = model.sample(64, generator=torch.Generator().manual_seed(0), **given)
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    draws = model.sample(64, generator=generators[0], **given)
     if not (isinstance(model, Decoder) and isinstance(model, EvidenceLowerBound)):
         return draws
-    expected = latents.decode(model, _codes(model, 32, seed=0), labels=None if labels is None else labels[:32])
+    codes = _codes(model, 32, generators[1])
+    expected = latents.decode(model, codes, labels=None if labels is None else labels[:32])
     return torch.cat([expected, draws[:32]])
 
 
@@ -719,6 +743,9 @@ def _score(options: argparse.Namespace) -> None:
 
     if options.num < 1:
         raise ConfigError(f"--num: expected at least 1, found {options.num}")
+    sheet = options.sheet or options.out.parent / f"{options.out.stem}.png"
+    if sheet.resolve() == options.out.resolve():
+        raise ConfigError(f"--out: {sheet} is where the sheet goes; name the table .csv, or the sheet with --sheet")
     scores = score(
         options.name,
         options.data,
@@ -729,7 +756,6 @@ def _score(options: argparse.Namespace) -> None:
         seed=options.seed,
         device=options.device,
     )
-    sheet = options.sheet or options.out.with_suffix(".png")
     for path, write in (
         (options.out, lambda: options.out.write_text(scores.to_csv())),
         (sheet, lambda: scores.sheet(options.num).save(sheet)),

@@ -12,10 +12,11 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch.distributions import Independent, MultivariateNormal, Normal
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from zoo.capabilities import Completable, Conditional, Decoder, Encoder, GenerativeModel
 from zoo.errors import ConfigError, DataError
+from zoo.random import Streams, randn
 from zoo.registry import registry
 
 Labels: TypeAlias = Tensor | Sequence[int] | int | None
@@ -49,13 +50,14 @@ def interpolate(
         ConfigError: the model has not what it takes, or fewer than 2 steps.
         DataError: `a` and `b` have shapes that do not fit the model or each other.
     """
-    decoder = _decoder(model, "interpolate")
+    is_between_images = _is_one_or_more(a, model.event_shape)
+    decoder = _decoder(model, "interpolate", *([Encoder] if is_between_images else []))
     if steps < 2:
         raise ConfigError(f"interpolate: expected at least 2 steps, the two ends, found {steps}")
     if a.shape != b.shape:
         raise DataError(f"interpolate: expected ends of equal shape, found {list(a.shape)} and {list(b.shape)}")
     event_shape, latent_shape = model.event_shape, decoder.latent_shape
-    if _is_one_or_more(a, event_shape):
+    if is_between_images:
         is_one = a.dim() == len(event_shape)
         ends = [_encode(model, x[None] if is_one else x, "interpolate", labels) for x in (a, b)]
     elif _is_one_or_more(a, latent_shape):
@@ -65,16 +67,36 @@ def interpolate(
         expected = f"images {list(event_shape)} or codes {list(latent_shape)}, one or a batch"
         raise DataError(f"interpolate: expected {expected}, found {list(a.shape)}")
     if spherical is None:
-        prior = decoder.prior()
-        while isinstance(prior, Independent):
-            prior = prior.base_dist
-        spherical = isinstance(prior, Normal | MultivariateNormal)
+        spherical = isinstance(_prior(decoder), Normal | MultivariateNormal)
     t = torch.linspace(0, 1, steps, device=model.device)[:, None]
     start, end = (z.flatten(1)[:, None] for z in ends)  # [B, 1, dimensions]
     z = _slerp(start, end, t) if spherical else (1 - t) * start + t * end  # [B, steps, dimensions]
     given = _given(model, labels, len(z), repeats=steps)
     walks = decoder.decode(z.reshape(-1, *latent_shape), **given).view(-1, steps, *event_shape)
     return walks[0] if is_one else walks
+
+
+@torch.no_grad()
+def draw_codes(model: GenerativeModel, streams: Streams) -> Tensor:
+    """Codes drawn from the prior of a Decoder, one per stream, the same on every device: [len(streams), *latent_shape].
+
+    Raises:
+        ConfigError: the model is no Decoder, or its prior is not Gaussian.
+    """
+    decoder = _decoder(model, "draw_codes")
+    prior = _prior(decoder)
+    epsilon = randn((len(streams), *decoder.latent_shape), streams).to(model.device)
+    if isinstance(prior, MultivariateNormal):
+        return prior.loc + epsilon @ prior.scale_tril.mT
+    if isinstance(prior, Normal):
+        return prior.loc + prior.scale * epsilon
+    raise ConfigError(f"draw_codes: expected a Gaussian prior, found {type(prior).__name__}; draw from it yourself")
+
+
+@torch.no_grad()
+def encode(model: GenerativeModel, x: Tensor, *, labels: Labels = None) -> Tensor:
+    """Codes that an Encoder gives to images, their means: [B, *event_shape] -> [B, *latent_shape]."""
+    return _encode(model, x, "encode", labels)
 
 
 @torch.no_grad()
@@ -86,7 +108,7 @@ def decode(model: GenerativeModel, z: Tensor, *, labels: Labels = None) -> Tenso
 @torch.no_grad()
 def reconstruct(model: GenerativeModel, x: Tensor, *, labels: Labels = None) -> Tensor:
     """What an Encoder and Decoder keep of images: E[x given z] at their codes, [B, *event_shape] -> the same."""
-    decoder = _decoder(model, "reconstruct")
+    decoder = _decoder(model, "reconstruct", Encoder)
     return decoder.decode(_encode(model, x, "reconstruct", labels), **_given(model, labels, len(x)))
 
 
@@ -106,9 +128,8 @@ def analogies(model: GenerativeModel, x: Tensor, labels: Labels) -> Tensor:
         ConfigError: the model has not what it takes, or a label is no class of it.
         DataError: images of another shape.
     """
-    if not isinstance(model, Conditional):
-        raise _lacking(model, Conditional, "analogies")
-    decoder = _decoder(model, "analogies")
+    decoder = _decoder(model, "analogies", Conditional, Encoder)
+    assert isinstance(model, Conditional)
     z = _encode(model, x, "analogies", labels)
     classes = torch.arange(model.num_classes, device=model.device)
     images = decoder.decode(z.repeat_interleave(len(classes), 0), labels=classes.repeat(len(x)))  # type: ignore[call-arg]
@@ -175,7 +196,7 @@ def edit(
         ConfigError: the model has not what it takes, or its codes do not have such a dimension.
         DataError: images of another shape.
     """
-    decoder = _decoder(model, "edit")
+    decoder = _decoder(model, "edit", Encoder)
     z = _encode(model, x, "edit", labels)
     codes = z.flatten(1)
     _check_dimensions(list(changes), codes.shape[1], "edit")
@@ -191,16 +212,17 @@ def attribute(model: GenerativeModel, present: Tensor, absent: Tensor) -> Tensor
     Larsen et al. 2016 (https://arxiv.org/abs/1512.09300, section 4.1) call it a visual attribute vector.
 
     Args:
-        model: an Encoder.
+        model: an Encoder; not Conditional, since codes need not tell what a label does.
         present, absent: images with the attribute and without it, [N, *event_shape] and [M, *event_shape].
 
     Returns:
         [*latent_shape].
 
     Raises:
-        ConfigError: the model is no Encoder.
+        ConfigError: the model is no Encoder, or Conditional.
         DataError: images of another shape, or none on one side.
     """
+    _check_attribute(model, Encoder)
     for name, x in (("present", present), ("absent", absent)):
         if len(x) == 0:
             raise DataError(f"attribute: expected images on both sides, found none with the attribute {name}")
@@ -217,7 +239,7 @@ def apply_attribute(
     """Images whose codes have moved along a direction, such as `attribute` gives.
 
     Args:
-        model: an Encoder and Decoder.
+        model: an Encoder and Decoder; not Conditional.
         x: [B, *event_shape].
         direction: [*latent_shape].
         strengths: how far, in units of the direction: 0 for the reconstructions.
@@ -226,9 +248,10 @@ def apply_attribute(
         [B, len(strengths), *event_shape].
 
     Raises:
-        ConfigError: the model has not what it takes.
+        ConfigError: the model has not what it takes, or is Conditional.
         DataError: images or a direction of another shape.
     """
+    _check_attribute(model, Encoder, Decoder)
     decoder = _decoder(model, "attribute")
     if tuple(direction.shape) != decoder.latent_shape:
         raise DataError(
@@ -255,8 +278,8 @@ def complete(model: GenerativeModel, x: Tensor, mask: Tensor, *, generator: torc
         ConfigError: the model is not Completable, or cannot condition on the pixels of this mask.
         DataError: images of another shape.
     """
-    if not isinstance(model, Completable):
-        raise _lacking(model, Completable, "complete")
+    _check_capabilities(model, "complete", Completable)
+    assert isinstance(model, Completable)
     _check_images(model, x, "complete")
     return model.complete(x, mask, generator=generator)
 
@@ -271,16 +294,24 @@ def _slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     return torch.where(is_line, 1 - t, weights[0]) * a + torch.where(is_line, t, weights[1]) * b
 
 
-def _decoder(model: GenerativeModel, name: str) -> Decoder:
-    if not isinstance(model, Decoder):
-        raise _lacking(model, Decoder, name)
+def _decoder(model: GenerativeModel, name: str, *others: type) -> Decoder:
+    """The model, a Decoder that has the other capabilities too."""
+    _check_capabilities(model, name, *others, Decoder)
+    assert isinstance(model, Decoder)
     return model
+
+
+def _prior(decoder: Decoder) -> Distribution:
+    prior = decoder.prior()
+    while isinstance(prior, Independent):
+        prior = prior.base_dist
+    return prior
 
 
 def _encode(model: GenerativeModel, x: Tensor, name: str, labels: Labels = None) -> Tensor:
     """Codes of images, a tensor of its own: [B, *latent_shape]."""
-    if not isinstance(model, Encoder):
-        raise _lacking(model, Encoder, name)
+    _check_capabilities(model, name, Encoder)
+    assert isinstance(model, Encoder)
     _check_images(model, x, name)
     return model.encode(x.to(model.device), **_given(model, labels, len(x))).mean.clone()
 
@@ -296,14 +327,33 @@ def _given(model: GenerativeModel, labels: Labels, num: int, repeats: int = 1) -
     return {"labels": model.check_labels(labels, num).repeat_interleave(repeats).to(model.device)}
 
 
-def _lacking(model: GenerativeModel, capability: type, name: str) -> ConfigError:
-    have = sorted(source for source, entry in registry().items() if capability.__name__ in entry.capabilities)
+def _check_capabilities(model: GenerativeModel, name: str, *needed: type) -> None:
+    """ConfigError where the model lacks one of them, with checkpoints that have all."""
+    missing = [capability.__name__ for capability in needed if not isinstance(model, capability)]
+    if not missing:
+        return
+    names = [capability.__name__ for capability in needed]
+    have = sorted(source for source, entry in registry().items() if {*names} <= {*entry.capabilities})
     hint = f"choose one that is, such as {', '.join(have[:5])}" if have else "choose a model that is"
-    article = "an" if capability.__name__[0] in "AEIOU" else "a"
-    needed = f"{article} {capability.__name__}"
-    return ConfigError(
-        f"{name}: expected {needed} (zoo.capabilities), found {type(model).__name__}, which is none; {hint}"
+    raise ConfigError(
+        f"{name}: expected {_listed(names, 'and')} (zoo.capabilities), found {type(model).__name__}, which is not "
+        f"{_listed(missing, 'or')}; {hint}"
     )
+
+
+def _listed(names: Sequence[str], conjunction: str) -> str:
+    """`an Encoder and a Decoder`."""
+    articled = [f"{'an' if name[0] in 'AEIOU' else 'a'} {name}" for name in names]
+    return f" {conjunction} ".join(filter(None, (", ".join(articled[:-1]), articled[-1])))
+
+
+def _check_attribute(model: GenerativeModel, *needed: type) -> None:
+    _check_capabilities(model, "attribute", *needed)
+    if isinstance(model, Conditional):
+        raise ConfigError(
+            f"attribute: {type(model).__name__} is Conditional: its codes need not tell what labels do; "
+            "decode them with other labels, by `analogies` (`zoo analogies`)"
+        )
 
 
 def _is_one_or_more(x: Tensor, shape: tuple[int, ...]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.config import bind
+from zoo.config import bind, check
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class Measurement:
         seed: of every draw.
         split: the examples, or the reference of samples: `train`, `valid` or `test`.
         data: name of the data set.
-        details: JSON-plain settings; `slice` holds n and value of it on a few seeded examples, for quick checks.
+        details: JSON-plain settings; `slice` holds n and value of it on a few seeded examples, for quick checks, and
+            `classes` the value of each label.
     """
 
     name: str
@@ -71,6 +72,16 @@ class Measurement:
         """
         return cls(**bind(cls, {key: value for key, value in record.items() if key != "command"}, where))
 
+    @property
+    def by_class(self) -> str:
+        """The value of each label in one line, such as `0: 99.5, 1: 98.2`; empty where it has none.
+
+        Raises:
+            ConfigError: `details["classes"]` holds something else than numbers.
+        """
+        found = check(self.details, {"classes": dict[str, float]}, "details", optional=["classes"], is_open=True)
+        return ", ".join(f"{label}: {value:.1f}" for label, value in found.get("classes", {}).items())
+
     def __str__(self) -> str:
         error = "" if self.error is None else f" +- {self.error:.2g}"
         unit = f" {self.unit}" if self.unit else ""
@@ -98,6 +109,17 @@ class Difference:
 _SETTINGS = ("k", "draws", "extractor")
 
 
+def recorded_value(recorded: Iterable[Measurement], new: Measurement) -> float | None:
+    """What `new` is to be by the record: the number with its key and settings, the one on the slice for a slice."""
+    old = next((measurement for measurement in recorded if measurement.key == new.key), None)
+    if old is None or old.seed != new.seed:
+        return None
+    if any(old.details.get(name) != new.details.get(name) for name in _SETTINGS):
+        return None
+    piece = old.details.get("slice", {})
+    return {piece.get("n"): piece.get("value"), old.n: old.value}.get(new.n)
+
+
 def compare(recorded: Iterable[Measurement], found: Iterable[Measurement]) -> list[Difference]:
     """Those of `found` that `recorded` does not bear out.
 
@@ -113,11 +135,7 @@ def compare(recorded: Iterable[Measurement], found: Iterable[Measurement]) -> li
         if (old := known.get(new.key)) is None:
             differences.append(Difference(new, None))
             continue
-        piece = old.details.get("slice", {})
-        expected = {piece.get("n"): piece.get("value"), old.n: old.value}.get(new.n)
-        if expected is None or old.seed != new.seed:
-            continue
-        if any(old.details.get(name) != new.details.get(name) for name in _SETTINGS):
+        if (expected := recorded_value([old], new)) is None:
             continue
         sampled = "extractor" in new.details
         relative, absolute = (1e-2, 5e-2 * (old.error or 0)) if sampled else (1e-4, 0.0)
