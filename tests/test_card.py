@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from PIL import Image
 
 import zoo
+from zoo import Zoo
 from zoo import registry as records
 from zoo.checkpoint import read_metrics
 from zoo.training.curve import draw_curve, read_logs
@@ -42,10 +43,17 @@ def test_the_metadata_of_a_card_survive_the_hubs_own_reading(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", records.shipped_names())
-def test_a_card_shows_the_paper_and_pictures_that_are_there(name: str) -> None:
+def test_a_card_shows_paper_commands_and_pictures_that_are_there(name: str) -> None:
     folder = records.SHIPPED / name
     card = ModelCard((folder / "README.md").read_text())
     assert ("arxiv.org/abs/" in card.text.split("```")[0]) == any(tag.startswith("arxiv:") for tag in card.data.tags)
+    for number in read_metrics(folder).measurements:
+        _, _, evaluated, *options = number["command"].split()
+        assert evaluated.removeprefix("local-dir:") == name
+        assert f"`{' '.join(['zoo evaluate', name, *options])}`" in card.text
+        if classes := number["details"].get("classes"):
+            line = ", ".join(f"{label}: {share:.1f}" for label, share in classes.items())
+            assert f"{line}." in card.text and line in str(Zoo.info(name))
     for picture in ("samples.png", "curve.png"):
         assert (f"]({picture})" in card.text) == (folder / picture).exists()
         prefixed = f"](checkpoints/{name}/{picture})" in (records.SHIPPED.parent / "MODEL_CARDS.md").read_text()

@@ -112,6 +112,12 @@ def _numbers(folder: Path) -> list[Measurement]:
     return [Measurement.from_dict(record, f"{folder}: measurement") for record in read_metrics(folder).measurements]
 
 
+def _commands(folder: Path, source: str) -> list[str]:
+    """What recomputes the numbers: the commands on record, each once, for the checkpoint as `source` names it."""
+    recorded = [str(record.get("command", "zoo evaluate NAME")).split() for record in read_metrics(folder).measurements]
+    return list(dict.fromkeys(" ".join(["zoo evaluate", source, *words[3:]]) for words in recorded))
+
+
 def _task(entry: Entry) -> str:
     return "unconditional-image-generation" if "GenerativeModel" in entry.capabilities else "image-classification"
 
@@ -128,14 +134,14 @@ def _body(folder: Path, name: str, source: str | None, level: int = 1, prefix: s
     if (folder / CURVE).exists():
         lines += [f"![Training curve of {name}]({prefix}{CURVE})", ""]
     lines += ["```python", *_snippet(source, entry.capabilities), "```", "", f"{heading}# Numbers", ""]
-    lines += [
-        *_table(_numbers(folder)),
-        "",
-        f"Recompute them with `zoo evaluate {source}`.",
-        "",
-        f"{heading}# Facts",
-        "",
-    ]
+    numbers = _numbers(folder)
+    lines += [*_table(numbers), ""]
+    for number in numbers:
+        if number.by_class:
+            lines += [f"`{number.name}` of each class, in {number.unit}: {number.by_class}.", ""]
+    if commands := _commands(folder, source):
+        lines += [f"Recompute them with {' and '.join(f'`{command}`' for command in commands)}.", ""]
+    lines += [f"{heading}# Facts", ""]
     lines += [
         f"- class: `{config.class_name}`",
         *(f"- `{key}`: `{brief(value, 200)}`" for key, value in config.arguments.items()),

@@ -68,8 +68,9 @@ class Info:
             *([f"  licence       {self.licence}"] if self.licence else []),
             f"  folder        {self.folder}",
             "  numbers",
-            *(f"    {Measurement.from_dict(number)}" for number in self.numbers),
         ]
+        for number in map(Measurement.from_dict, self.numbers):
+            lines += [f"    {number}", *([f"      by class: {number.by_class}"] if number.by_class else [])]
         if self.recipe is not None:
             lines += ["  recipe", *(f"    {line}" for line in self.recipe.splitlines())]
         return "\n".join(lines)
