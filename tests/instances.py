@@ -178,6 +178,12 @@ INSTANCES = [
         2,
         _odds,
     ),
+    Instance(
+        ColorPixelCNN,
+        {"event_shape": [1, 3, 3], "levels": 2, "channels": 4, "num_layers": 2, "hidden": 5, "num_logistics": 3},
+        2,
+        _odds,
+    ),
     Instance(BernoulliMixture, {"event_shape": [2, 2, 2], "num_components": 3, "prior": 0.5}, 2),
     Instance(Rivers, {"event_shape": [1, 3, 4], "fork": 0.3}, 2, differentiable=False),
     Instance(Rivers, {"event_shape": [1, 5, 2]}, 2, differentiable=False),

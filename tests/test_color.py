@@ -15,6 +15,7 @@ from zoo.random import Streams, rand
 
 SMALL = {"channels": 4, "num_layers": 2, "hidden": 6}
 STATES = Instance(ColorPixelCNN, {"event_shape": [2, 1, 2], "levels": 3, **SMALL}, 3)
+MIXED = Instance(ColorPixelCNN, {**STATES.arguments, "num_logistics": 3}, 3)
 COLORS = Instance(ColorPixelCNN, {"event_shape": [3, 3, 4], "levels": 5, **SMALL}, 5)
 
 
@@ -23,8 +24,9 @@ def place(x: torch.Tensor) -> torch.Tensor:
     return ((x.flatten(1) * 2).round().long() * 3 ** torch.arange(3, -1, -1)).sum(1)
 
 
-def test_probabilities_of_all_colours_sum_to_one_and_samples_follow_them() -> None:
-    model, states = STATES.build(), STATES.states()
+@pytest.mark.parametrize("instance", [STATES, MIXED])
+def test_probabilities_of_all_colours_sum_to_one_and_samples_follow_them(instance: Instance) -> None:
+    model, states = instance.build(), instance.states()
     with torch.no_grad():
         log_probs = model.log_prob(states)
         assert log_probs.double().logsumexp(0).abs() < 1e-5
@@ -61,13 +63,13 @@ def test_a_channel_sees_earlier_pixels_and_the_earlier_channels_of_its_own() -> 
 
 
 def test_evaluation_keeps_the_logits_of_few_images_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, x, sizes, original = COLORS.build(), COLORS.data(70), [], ColorPixelCNN.logits
+    model, x, sizes, original = COLORS.build(), COLORS.data(70), [], ColorPixelCNN._outputs
 
-    def logits(self: ColorPixelCNN, x: torch.Tensor, streams: Streams | None = None) -> torch.Tensor:
+    def outputs(self: ColorPixelCNN, x: torch.Tensor, streams: Streams | None) -> torch.Tensor:
         sizes.append(len(x))
         return original(self, x, streams)
 
-    monkeypatch.setattr(ColorPixelCNN, "logits", logits)
+    monkeypatch.setattr(ColorPixelCNN, "_outputs", outputs)
     together = model.log_prob(x)
     with torch.no_grad():
         torch.testing.assert_close(model.log_prob(x), together)

@@ -4,6 +4,8 @@ et al. 2016, https://arxiv.org/abs/1601.06759, sections 3.1 to 3.4), on gated st
     log p(x) = sum over pixels of log p(R given before) + log p(G given before, R) + log p(B given before, R, G)
     p(x_c = l given ...) = softmax_l(V_c relu(W_c h + sum_{c' < c} E_cc'[x_c']))
 
+or, with the same network, a mixture of logistic distributions over the levels (Salimans et al. 2017,
+https://arxiv.org/abs/1701.05517, eqs. 1 and 2), which knows from the start that near levels are alike.
 before: all channels of the rows above and of the pixels to the left, of which h is made by the stacks of
 `zoo.autoregressive.gated_pixelcnn`. Of grey images there is one channel.
 
@@ -24,6 +26,7 @@ from torch.nn import functional as F
 from zoo.capabilities import Completable, TractableDensity
 from zoo.config import Between, Fraction, ImageShape, Size
 from zoo.errors import ConfigError
+from zoo.nn.discretized_logistic import mixture_log_prob
 from zoo.nn.gated import GatedLayer, gate
 from zoo.random import Streams, rand, seed_from
 
@@ -41,6 +44,7 @@ class ColorPixelCNN(TractableDensity, Completable):
         kernel: size of the convolutions, odd.
         hidden: units of the layer before the logits of a channel.
         dropout: fraction of a layer's outputs that each training image does without.
+        num_logistics: distributions that the mixture of a channel has, or None for a softmax.
     """
 
     levels: int
@@ -54,19 +58,16 @@ class ColorPixelCNN(TractableDensity, Completable):
         kernel: Annotated[int, Between(1, 99)] = 3,
         hidden: Size = 128,
         dropout: Fraction = 0.0,
+        num_logistics: Size | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         if kernel % 2 == 0:
             raise ConfigError(f"ColorPixelCNN: expected an odd kernel, found {kernel}")
         colors, height, width = self.event_shape = tuple(event_shape)
-        self.levels, self.channels, self.reach, self.hidden, self.dropout = (
-            levels,
-            channels,
-            kernel // 2,
-            hidden,
-            dropout,
-        )
+        self.levels, self.channels, self.reach, self.hidden = levels, channels, kernel // 2, hidden
+        self.dropout, self.num_logistics = dropout, num_logistics
+        outputs = levels if num_logistics is None else 3 * num_logistics  # of a channel
         self.above = nn.Conv2d(colors, channels, (self.reach + 1, 2 * self.reach + 3), padding=(0, self.reach + 1))
         self.left = nn.Conv2d(colors, channels, (1, self.reach + 1))
         self.position = nn.Parameter(torch.zeros(2 * channels, height, width))
@@ -74,7 +75,7 @@ class ColorPixelCNN(TractableDensity, Completable):
         self.inner = nn.Conv2d(channels, colors * hidden, 1)  # W
         # E: of each channel that others come after, for these
         self.earlier = nn.ModuleList(nn.Embedding(levels, (colors - 1 - c) * hidden) for c in range(colors - 1))
-        self.output = nn.Conv2d(colors * hidden, colors * levels, 1, groups=colors)  # V
+        self.output = nn.Conv2d(colors * hidden, colors * outputs, 1, groups=colors)  # V
 
     def _number(self, x: Tensor) -> Tensor:
         """Which level: int64."""
@@ -87,17 +88,30 @@ class ColorPixelCNN(TractableDensity, Completable):
 
     def logits(self, x: Tensor, streams: Streams | None = None) -> Tensor:
         """Of every level of every channel, given what comes before: [B, C, H, W] -> [B, C, levels, H, W]."""
+        return self._over_levels(self._outputs(x, streams).movedim(2, -1)).movedim(-1, 2)
+
+    def _over_levels(self, outputs: Tensor) -> Tensor:
+        """Logits of the levels, [..., levels], from what the network says of a channel, [..., outputs]."""
+        if self.num_logistics is None:
+            return outputs
+        values = torch.linspace(0, 1, self.levels, device=outputs.device, dtype=outputs.dtype)
+        return mixture_log_prob(outputs[..., None, :], values.expand(*outputs.shape[:-1], -1), self.levels)
+
+    def _outputs(self, x: Tensor, streams: Streams | None) -> Tensor:
+        """[B, C, H, W] -> [B, C, outputs, H, W]."""
         v, h = (y.contiguous(memory_format=torch.channels_last) for y in self._begin(x))
         for layer in self.layers:
             v, h = layer(v, h, self.dropout, streams)
         inner, numbers = self.inner(h.relu()), self._number(x)
         for c, embedding in enumerate(self.earlier):
             inner = inner + F.pad(embedding(numbers[:, c]).movedim(-1, 1), (0, 0, 0, 0, (c + 1) * self.hidden, 0))
-        return self.output(inner.relu()).unflatten(1, (-1, self.levels))
+        return self.output(inner.relu()).unflatten(1, (self.event_shape[0], -1))
 
     def _log_prob(self, x: Tensor, streams: Streams | None = None) -> Tensor:
-        log_probs = self.logits(x, streams).log_softmax(2)
-        return log_probs.gather(2, self._number(x)[:, :, None]).flatten(1).sum(1)
+        outputs = self._outputs(x, streams)
+        if self.num_logistics is not None:
+            return mixture_log_prob(outputs.movedim(2, -1).float(), x, self.levels).flatten(1).sum(1)
+        return outputs.log_softmax(2).gather(2, self._number(x)[:, :, None]).flatten(1).sum(1)
 
     def log_prob(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
@@ -155,9 +169,10 @@ class ColorPixelCNN(TractableDensity, Completable):
         """Draws the channels of a pixel that are not known, in turn: h [B, channels], the others [B, C]."""
         inner = F.linear(h.relu(), self.inner.weight[:, :, 0, 0], self.inner.bias).unflatten(1, (-1, self.hidden))
         bias = cast(Tensor, self.output.bias)
-        weights = zip(self.output.weight[:, :, 0, 0].split(self.levels), bias.split(self.levels), strict=True)
+        size = len(bias) // self.event_shape[0]
+        weights = zip(self.output.weight[:, :, 0, 0].split(size), bias.split(size), strict=True)
         for c, (weight, offset) in enumerate(weights):
-            cumulative = F.linear(inner[:, c].relu(), weight, offset).softmax(1).cumsum(1)
+            cumulative = self._over_levels(F.linear(inner[:, c].relu(), weight, offset)).softmax(1).cumsum(1)
             number = (uniforms[:, c, None] * cumulative[:, -1:] >= cumulative).sum(1).clamp(max=self.levels - 1)
             drawn = number.to(pixel) / (self.levels - 1)
             pixel[:, c] = torch.where(known[:, c], pixel[:, c], drawn)
