@@ -546,6 +546,10 @@ def test_score_refuses_what_it_cannot(
         np.save(tmp_path / "few.npy", x[:num])
         run("score", vae, "--data", tmp_path / "few.npy", "--out", tmp_path / "few.csv")
         assert len(list(csv.DictReader((tmp_path / "few.csv").open()))) == num
+    (tmp_path / "alone").mkdir()
+    next(images.rglob("*.png")).rename(tmp_path / "alone" / "image.png")
+    run("score", vae, "--data", tmp_path / "alone", "--resize", "--out", tmp_path / "alone.csv")
+    assert [row["file"] for row in csv.DictReader((tmp_path / "alone.csv").open())] == ["image.png"]
     assert len(by_row) == 60 and again["0"] == pytest.approx(by_row["7"], abs=3)  # other noise, the same image
 
 

@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     neighbours.add_argument("--draws", type=int, default=1000, help="samples to compare with test images")
     for made, default in (
         (sample, "one after the other"),
-        (interpolate, "one after the other, or that of the first test image"),
+        (interpolate, "one after the other, or that of the test image where a walk begins"),
         (traverse, "0"),
     ):
         made.add_argument("--label", type=int, help=f"class, for conditional models; by default, {default}")
