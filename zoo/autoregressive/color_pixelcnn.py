@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from zoo.capabilities import Completable, TractableDensity
 from zoo.config import Between, Fraction, ImageShape, Size
 from zoo.errors import ConfigError
-from zoo.nn.discretized_logistic import mixture_log_prob
+from zoo.nn.discretized_logistic import mixture_cdf, mixture_log_prob
 from zoo.nn.gated import GatedLayer, gate
 from zoo.random import Streams, rand, seed_from
 
@@ -172,7 +172,11 @@ class ColorPixelCNN(TractableDensity, Completable):
         size = len(bias) // self.event_shape[0]
         weights = zip(self.output.weight[:, :, 0, 0].split(size), bias.split(size), strict=True)
         for c, (weight, offset) in enumerate(weights):
-            cumulative = self._over_levels(F.linear(inner[:, c].relu(), weight, offset)).softmax(1).cumsum(1)
+            outputs = F.linear(inner[:, c].relu(), weight, offset)
+            if self.num_logistics is None:
+                cumulative = outputs.softmax(1).cumsum(1)
+            else:
+                cumulative = mixture_cdf(outputs, self.levels)
             number = (uniforms[:, c, None] * cumulative[:, -1:] >= cumulative).sum(1).clamp(max=self.levels - 1)
             drawn = number.to(pixel) / (self.levels - 1)
             pixel[:, c] = torch.where(known[:, c], pixel[:, c], drawn)

@@ -64,6 +64,21 @@ def mixture_log_prob(parameters: Tensor, value: Tensor, levels: int) -> Tensor:
     Returns:
         [...].
     """
-    weights, loc, log_scale = parameters.to(value.dtype).chunk(3, -1)
-    part = DiscretizedLogistic(loc + 0.5, (log_scale - 2).clamp(-7, 3).exp(), levels)
+    weights, loc, scale = _mixture(parameters.to(value.dtype))
+    part = DiscretizedLogistic(loc, scale, levels)
     return (weights.log_softmax(-1) + part.log_prob(value[..., None])).logsumexp(-1)
+
+
+def mixture_cdf(parameters: Tensor, levels: int) -> Tensor:
+    """P(x <= each level) of such mixtures: [..., 3 K] -> [..., levels]."""
+    weights, loc, scale = _mixture(parameters)
+    edges = (torch.arange(levels, device=loc.device, dtype=loc.dtype)[:, None] + 0.5) / (levels - 1)
+    below = ((edges - loc[..., None, :]) / scale[..., None, :]).sigmoid()  # [..., levels, K]
+    cumulative = (below @ weights.softmax(-1)[..., None])[..., 0]
+    return torch.cat([cumulative[..., :-1], torch.ones_like(cumulative[..., :1])], -1)
+
+
+def _mixture(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits of the weights, centres and scales, [..., K] each."""
+    weights, loc, log_scale = parameters.chunk(3, -1)
+    return weights, loc + 0.5, (log_scale - 2).clamp(-7, 3).exp()
