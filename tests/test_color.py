@@ -16,7 +16,9 @@ from zoo.random import Streams, rand
 SMALL = {"channels": 4, "num_layers": 2, "hidden": 6}
 STATES = Instance(ColorPixelCNN, {"event_shape": [2, 1, 2], "levels": 3, **SMALL}, 3)
 MIXED = Instance(ColorPixelCNN, {**STATES.arguments, "num_logistics": 3}, 3)
+LINEAR = Instance(ColorPixelCNN, {**MIXED.arguments, "linear": True}, 3)
 COLORS = Instance(ColorPixelCNN, {"event_shape": [3, 3, 4], "levels": 5, **SMALL}, 5)
+PLANES = Instance(ColorPixelCNN, {**COLORS.arguments, "num_logistics": 2, "linear": True}, 5)
 
 
 def place(x: torch.Tensor) -> torch.Tensor:
@@ -24,7 +26,7 @@ def place(x: torch.Tensor) -> torch.Tensor:
     return ((x.flatten(1) * 2).round().long() * 3 ** torch.arange(3, -1, -1)).sum(1)
 
 
-@pytest.mark.parametrize("instance", [STATES, MIXED])
+@pytest.mark.parametrize("instance", [STATES, MIXED, LINEAR])
 def test_probabilities_of_all_colours_sum_to_one_and_samples_follow_them(instance: Instance) -> None:
     model, states = instance.build(), instance.states()
     with torch.no_grad():
@@ -47,8 +49,9 @@ def test_completions_follow_the_conditional_of_what_comes_first() -> None:
         model.complete(x, torch.tensor([[[True, True]], [[False, False]]]))
 
 
-def test_a_channel_sees_earlier_pixels_and_the_earlier_channels_of_its_own() -> None:
-    model, x = COLORS.build(), COLORS.data(2)
+@pytest.mark.parametrize("instance", [COLORS, PLANES])
+def test_a_channel_sees_earlier_pixels_and_the_earlier_channels_of_its_own(instance: Instance) -> None:
+    model, x = instance.build(), instance.data(2)
     order = [(c, i, j) for i in range(3) for j in range(4) for c in range(3)]
     seen = torch.zeros(36, 36, dtype=torch.bool)
     before = model.logits(x)
@@ -76,8 +79,22 @@ def test_evaluation_keeps_the_logits_of_few_images_in_memory(monkeypatch: pytest
     assert sizes == [70, 32, 32, 6]
 
 
-def test_draws_are_those_of_one_pass_per_channel() -> None:
-    model, (colors, height, width) = COLORS.build(), COLORS.event_shape
+def test_a_linear_prediction_begins_by_continuing_planes_with_the_step_of_the_last_channel() -> None:
+    torch.manual_seed(0)
+    model = ColorPixelCNN([3, 8, 8], 256, num_logistics=3, linear=True, **SMALL)
+    down, right = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
+    x = torch.stack([40 + 3 * down + 5 * right, 90 + 3 * down + 5 * right, 60 + 3 * down + 5 * right])[None] / 255
+    with torch.no_grad():
+        likely = model.logits(x).argmax(2) / 255
+    inside = (slice(None), slice(None), slice(1, None), slice(1, None))
+    assert (likely - x)[inside].abs().max() < 0.08, "the three centres and a little noise of the network"
+    with pytest.raises(ConfigError, match="give num_logistics"):
+        ColorPixelCNN([3, 8, 8], linear=True)
+
+
+@pytest.mark.parametrize("instance", [COLORS, PLANES])
+def test_draws_are_those_of_one_pass_per_channel(instance: Instance) -> None:
+    model, (colors, height, width) = instance.build(), COLORS.event_shape
     uniforms, x = rand((50, height, width, colors), Streams(0, range(50))), torch.zeros(50, colors, height, width)
     with torch.no_grad():
         for i, j, c in torch.cartesian_prod(torch.arange(height), torch.arange(width), torch.arange(colors)).tolist():

@@ -5,7 +5,11 @@ et al. 2016, https://arxiv.org/abs/1601.06759, sections 3.1 to 3.4), on gated st
     p(x_c = l given ...) = softmax_l(V_c relu(W_c h + sum_{c' < c} E_cc'[x_c']))
 
 or, with the same network, a mixture of logistic distributions over the levels (Salimans et al. 2017,
-https://arxiv.org/abs/1701.05517, eqs. 1 and 2), which knows from the start that near levels are alike.
+https://arxiv.org/abs/1701.05517, eqs. 1 and 2), which knows from the start that near levels are alike; its centres can
+be counted from a linear prediction, so that the network tells only where an image differs from smoothness:
+
+    centre_ck = f_ck(before, x_<c) + sum over the nearest pixels before of A_c x + sum_{c' < c} B_cc' x_c'
+
 before: all channels of the rows above and of the pixels to the left, of which h is made by the stacks of
 `zoo.autoregressive.gated_pixelcnn`. Of grey images there is one channel.
 
@@ -17,6 +21,7 @@ dropout; a learned bias at each position; Adam with averaged weights.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, cast
 
 import torch
@@ -45,6 +50,7 @@ class ColorPixelCNN(TractableDensity, Completable):
         hidden: units of the layer before the logits of a channel.
         dropout: fraction of a layer's outputs that each training image does without.
         num_logistics: distributions that the mixture of a channel has, or None for a softmax.
+        linear: whether their centres are counted from a linear prediction.
     """
 
     levels: int
@@ -59,23 +65,51 @@ class ColorPixelCNN(TractableDensity, Completable):
         hidden: Size = 128,
         dropout: Fraction = 0.0,
         num_logistics: Size | None = None,
+        linear: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         if kernel % 2 == 0:
             raise ConfigError(f"ColorPixelCNN: expected an odd kernel, found {kernel}")
+        if linear and num_logistics is None:
+            raise ConfigError("ColorPixelCNN: linear moves the centres of logistics; give num_logistics, 5 for example")
         colors, height, width = self.event_shape = tuple(event_shape)
         self.levels, self.channels, self.reach, self.hidden = levels, channels, kernel // 2, hidden
-        self.dropout, self.num_logistics = dropout, num_logistics
+        self.dropout, self.num_logistics, self.linear = dropout, num_logistics, linear
         outputs = levels if num_logistics is None else 3 * num_logistics  # of a channel
-        self.above = nn.Conv2d(colors, channels, (self.reach + 1, 2 * self.reach + 3), padding=(0, self.reach + 1))
-        self.left = nn.Conv2d(colors, channels, (1, self.reach + 1))
-        self.position = nn.Parameter(torch.zeros(2 * channels, height, width))
+        first = channels + colors * linear  # channels of the stacks, then A
+        self.above = nn.Conv2d(colors, first, (self.reach + 1, 2 * self.reach + 3), padding=(0, self.reach + 1))
+        self.left = nn.Conv2d(colors, first, (1, self.reach + 1))
+        self.position = nn.Parameter(torch.zeros(2 * first, height, width))
         self.layers = nn.ModuleList(GatedLayer(channels, kernel) for _ in range(num_layers))
         self.inner = nn.Conv2d(channels, colors * hidden, 1)  # W
         # E: of each channel that others come after, for these
         self.earlier = nn.ModuleList(nn.Embedding(levels, (colors - 1 - c) * hidden) for c in range(colors - 1))
         self.output = nn.Conv2d(colors * hidden, colors * outputs, 1, groups=colors)  # V
+        if linear:
+            self.across = nn.ParameterList(F.one_hot(torch.tensor(c), c + 1).float() for c in range(colors - 1))  # B
+            self._begin_smooth()
+
+    @torch.no_grad()
+    def _begin_smooth(self) -> None:
+        """Sets A and B to continue a plane, with the step of a channel that of the channel before it.
+
+        p_c = 3/4 left + 3/4 above - 1/2 above and left, of channel c;    centre_c = p_c + x_(c-1) - p_(c-1)
+        """
+        above, left = self.above.weight[self.channels :], self.left.weight[self.channels :]
+        above[:], left[:] = 0, 0
+        for c in range(self.event_shape[0]):
+            above[c, c, -1, self.reach : self.reach + 2] = torch.tensor([-0.5, 0.75])
+            left[c, c, 0, -1] = 0.75
+        above[1:] -= above[:-1].clone()
+        left[1:] -= left[:-1].clone()
+        for bias in (self.above.bias, self.left.bias):
+            cast(Tensor, bias)[self.channels :] = -0.25  # `mixture_log_prob` counts centres from 1/2
+        self.output.weight *= 0.05  # so that what the network adds does not drown it
+        bias = cast(Tensor, self.output.bias).unflatten(0, (self.event_shape[0], 3, -1))
+        bias[:, 0] = 0
+        bias[:, 1] = torch.linspace(-0.05, 0.05, bias.shape[-1])
+        bias[:, 2] = 2 + max(-3.5, -math.log(self.levels - 1))  # scales of e^-3.5, or of a level where that is more
 
     def _number(self, x: Tensor) -> Tensor:
         """Which level: int64."""
@@ -99,13 +133,19 @@ class ColorPixelCNN(TractableDensity, Completable):
 
     def _outputs(self, x: Tensor, streams: Streams | None) -> Tensor:
         """[B, C, H, W] -> [B, C, outputs, H, W]."""
-        v, h = (y.contiguous(memory_format=torch.channels_last) for y in self._begin(x))
+        begin_v, begin_h = self._begin(x)
+        v, h = (y[:, : self.channels].contiguous(memory_format=torch.channels_last) for y in (begin_v, begin_h))
         for layer in self.layers:
             v, h = layer(v, h, self.dropout, streams)
         inner, numbers = self.inner(h.relu()), self._number(x)
         for c, embedding in enumerate(self.earlier):
             inner = inner + F.pad(embedding(numbers[:, c]).movedim(-1, 1), (0, 0, 0, 0, (c + 1) * self.hidden, 0))
-        return self.output(inner.relu()).unflatten(1, (self.event_shape[0], -1))
+        outputs = self.output(inner.relu()).unflatten(1, (self.event_shape[0], -1))
+        if not self.linear:
+            return outputs
+        nearest = begin_v[:, self.channels :] + begin_h[:, self.channels :]
+        across = [torch.zeros_like(x[:, 0]), *(torch.einsum("c,bc...->b...", b, x[:, : len(b)]) for b in self.across)]
+        return _moved(outputs, (nearest + torch.stack(across, 1))[:, :, None], 2)
 
     def _log_prob(self, x: Tensor, streams: Streams | None = None) -> Tensor:
         outputs = self._outputs(x, streams)
@@ -146,7 +186,8 @@ class ColorPixelCNN(TractableDensity, Completable):
         position_v, position_h = self.position.chunk(2)
         with torch.autocast(self.device.type, enabled=False):
             for row in range(height):
-                v, sums = self.above(padded[:, :, row : row + size, size:]) + position_v[:, row, None], []
+                begin_v, sums = self.above(padded[:, :, row : row + size, size:]) + position_v[:, row, None], []
+                v = begin_v[:, : self.channels]
                 for i, layer in enumerate(layers):
                     slab = torch.cat([above[i], v], 2)
                     for_v, for_h = layer.vertically(slab)
@@ -156,16 +197,18 @@ class ColorPixelCNN(TractableDensity, Completable):
                 for column in range(width):
                     h = self.left(padded[:, :, row + size, None, column : column + size])
                     h = h + position_h[:, row, None, column, None]
+                    nearest = (h[..., 0] + begin_v[..., column])[:, self.channels :, 0]  # none if not linear
+                    h = h[:, : self.channels]
                     for layer, seen, total in zip(layers, inputs, sums, strict=True):
                         seen[..., column + self.reach] = h[..., 0]
                         beside = layer.horizontal(seen[..., column : column + size])
                         h = h + layer.out(gate(total[..., column, None] + beside))
                     here = padded[:, :, row + size, column + size]  # [B, C], written to
                     fixed = known[:, :, row, column]
-                    self._pixel(h[..., 0, 0], here, fixed, uniforms[:, row, column])
+                    self._pixel(h[..., 0, 0], nearest, here, fixed, uniforms[:, row, column])
         return padded[:, :, size:, size:].contiguous()
 
-    def _pixel(self, h: Tensor, pixel: Tensor, known: Tensor, uniforms: Tensor) -> None:
+    def _pixel(self, h: Tensor, nearest: Tensor, pixel: Tensor, known: Tensor, uniforms: Tensor) -> None:
         """Draws the channels of a pixel that are not known, in turn: h [B, channels], the others [B, C]."""
         inner = F.linear(h.relu(), self.inner.weight[:, :, 0, 0], self.inner.bias).unflatten(1, (-1, self.hidden))
         bias = cast(Tensor, self.output.bias)
@@ -173,6 +216,9 @@ class ColorPixelCNN(TractableDensity, Completable):
         weights = zip(self.output.weight[:, :, 0, 0].split(size), bias.split(size), strict=True)
         for c, (weight, offset) in enumerate(weights):
             outputs = F.linear(inner[:, c].relu(), weight, offset)
+            if self.linear:
+                across = pixel[:, :c] @ self.across[c - 1] if c else 0
+                outputs = _moved(outputs, (nearest[:, c] + across)[:, None], 1)
             if self.num_logistics is None:
                 cumulative = outputs.softmax(1).cumsum(1)
             else:
@@ -183,3 +229,9 @@ class ColorPixelCNN(TractableDensity, Completable):
             if c < len(self.earlier):
                 embedded = cast(nn.Embedding, self.earlier[c])(self._number(pixel[:, c]))
                 inner[:, c + 1 :] += embedded.unflatten(1, (-1, self.hidden))
+
+
+def _moved(outputs: Tensor, by: Tensor, dim: int) -> Tensor:
+    """Logistics with their centres, the second third of that dimension, moved."""
+    weights, loc, log_scale = outputs.chunk(3, dim)
+    return torch.cat([weights, loc + by, log_scale], dim)
