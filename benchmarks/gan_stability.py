@@ -1,11 +1,11 @@
 """Spread over training seeds of a GAN and its regularised versions: what those methods claim is stability.
 
-    python benchmarks/gan_stability.py --steps 1000
+    python benchmarks/gan_stability.py --steps 1000 --out my-runs.json
 
 Trains the recipe of each named checkpoint once for every seed, which draws the initial weights, the noise and the order
 of the data; measures the quality of samples against held-out training images, so that the test set stays out of the
-comparison; and writes what it found after each run to `benchmarks/results/gan_stability.json`, from which an
-interrupted comparison goes on where recipes and settings are the same. Prints a table of mean +- standard deviation.
+comparison; and writes what it found after each run to `--out`, from which an interrupted comparison goes on where the
+recipes and settings are the same. Prints a table of mean +- standard deviation.
 """
 
 from __future__ import annotations
@@ -28,38 +28,33 @@ from zoo.capabilities import GenerativeModel
 from zoo.checkpoint import read_metrics
 from zoo.distributed import share
 from zoo.errors import ConfigError
-from zoo.metrics.evaluate import recipe_of
+from zoo.metrics.evaluate import data_of, recipe_of
 from zoo.metrics.extractors import Extractor, default_extractor, load_extractor
-from zoo.metrics.quality import Features, extract, fid, kid, precision_recall
-from zoo.training.recipe import build_data, fit, override
+from zoo.metrics.quality import extract, reference_of, scores
+from zoo.training.recipe import build_data, make, override
 
 ROOT = Path(__file__).resolve().parent
 NAMES = ("dcgan-mnist", "dcgan-mnist.instance-noise", "dcgan-mnist.gradient-penalty", "dcgan-mnist.jacobian-clamping")
 COLUMNS = ("fid", "kid", "precision", "recall")
 
 
-def train_and_measure(
-    recipe: dict[str, Any], truth: Features, extractor: Extractor, num: int, folder: Path
-) -> dict[str, Any]:
+def train_and_measure(recipe: dict[str, Any], extractor: Extractor, num: int, folder: Path) -> dict[str, Any]:
     """The numbers of one training run, with the sha256 of its exported weights and the seconds of processor time."""
     start = time.process_time()
-    model = fit(recipe, folder / "run")
+    data = build_data(recipe["data"], recipe["seed"])  # a seed may also choose which images are held out
+    place = make(recipe, folder / "model", data=data)
     seconds = time.process_time() - start
-    Zoo.save(model, folder / "model", recipe=recipe, dtype=recipe["dtype"])
-    exported = Zoo.load(f"local-dir:{folder / 'model'}")
-    assert isinstance(exported, GenerativeModel)
+    model = Zoo.load(f"local-dir:{place}")
+    assert isinstance(model, GenerativeModel)
     generator = torch.Generator().manual_seed(0)
-    samples = exported.iter_samples(num, generator=generator, positions=share(num))
-    found = extract(samples, extractor, num, label="samples", progress=False)
-    precision, recall = precision_recall(found.values, truth.values)
-    numbers = {
-        "fid": fid(found.values, truth.values)[0],
-        "kid": kid(found.values, truth.values)[0],
-        "precision": precision[0],
-        "recall": recall[0],
+    samples = model.iter_samples(num, generator=generator, positions=share(num))
+    truth = reference_of(data, "valid", extractor, num, seed=0, progress=False)
+    found = scores(extract(samples, extractor, num, label="samples", progress=False), truth, seed=0)
+    sha256 = read_metrics(place).weights_sha256
+    return {column: found[column][0] for column in COLUMNS} | {
+        "weights_sha256": sha256,
+        "processor_seconds": round(seconds, 1),
     }
-    sha256 = read_metrics(folder / "model").weights_sha256
-    return {**numbers, "weights_sha256": sha256, "processor_seconds": round(seconds, 1)}
 
 
 def table(runs: list[dict[str, Any]], names: list[str]) -> str:
@@ -103,8 +98,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "gan_stability.json")
     options = parser.parse_args(arguments)
 
-    data = build_data(recipe_of(options.names[0])["data"])
+    data = data_of(options.names[0])
+    seen = [{**recipe_of(name).get("data", {}), "batch_size": None} for name in options.names]
+    if other := next((name for name, section in zip(options.names, seen, strict=True) if section != seen[0]), None):
+        raise ConfigError(f"{other}: expected the data of {options.names[0]}, with whose numbers its own compare")
     extractor = load_extractor(default_extractor(data.name))
+    if not extractor.num_features < options.num <= len(data.split("valid")):
+        raise ConfigError(
+            f"--num: expected more than the {extractor.num_features} features of {extractor.name} and at most the "
+            f"{len(data.split('valid'))} held-out images, found {options.num}"
+        )
     settings = {"num": options.num, "split": "valid", "extractor": extractor.details()}
     quiet = {"trainer.progress": False, "trainer.sample_grids": False, "trainer.limit_val_batches": 0}
     changes = quiet if options.steps is None else {**quiet, "trainer.max_steps": options.steps}
@@ -115,18 +118,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             plan[digest(recipe, settings)] = (name, seed, recipe)
     runs = finished(options.out, set(plan))
 
-    images = (batch.x for batch in data.batches("valid", index=data.subset("valid", options.num, 0)))
-    truth = extract(images, extractor, options.num, label="valid", progress=False)
     done = {run["digest"] for run in runs}
     for key, (name, seed, recipe) in plan.items():
         if key in done:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            numbers = train_and_measure(recipe, truth, extractor, options.num, Path(folder))
-        runs.append({"name": name, "seed": seed, "steps": recipe["trainer"]["max_steps"], "digest": key, **numbers})
+            numbers = train_and_measure(recipe, extractor, options.num, Path(folder))
+        runs.append({"name": name, "seed": seed, "steps": recipe["trainer"].get("max_steps"), "digest": key, **numbers})
         runs.sort(key=lambda run: (run["seed"], run["name"]))
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({"settings": settings, "runs": runs}, indent=1) + "\n")
+        partial = options.out.with_name(f".{options.out.name}")
+        partial.write_text(json.dumps({"settings": settings, "runs": runs}, indent=1) + "\n")
+        partial.replace(options.out)  # whole, whenever it is interrupted
         print(f"{name} seed {seed}: fid {numbers['fid']:.1f}", flush=True)
     print(table(runs, options.names))
 
