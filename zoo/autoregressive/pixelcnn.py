@@ -115,13 +115,13 @@ class _Line:
         width = model.event_shape[2] + 2 * self.reach
         self.above = self.weights.new_zeros(batch, len(self.weights), self.reach, width)
 
-    def scan(self, uniforms: Tensor, start: Tensor) -> Tensor:
-        batch, width = uniforms.shape
+    def scan(self, thresholds: Tensor, start: Tensor) -> Tensor:
+        batch, width = thresholds.shape
         first_reach = len(self.left)
         sums = F.conv2d(self.above, self.weights, self.biases, groups=len(self.blocks))[:, :, 0]
         sums = sums.unflatten(1, (len(self.blocks), -1)).permute(3, 1, 0, 2).contiguous()  # [W, L, B, C]
         start = start.permute(2, 0, 1).contiguous()
-        pixels = uniforms.new_zeros(batch, first_reach + width)
+        pixels = thresholds.new_zeros(batch, first_reach + width)
         inputs = [torch.zeros_like(sums[0])] * self.reach  # of the masked convolutions, pixel by pixel, [L, B, C] each
         for column in range(width):
             h = torch.addmm(start[column], pixels[:, column : column + first_reach], self.left)
@@ -133,7 +133,7 @@ class _Line:
                 h = torch.addmm(h + more, torch.addmm(total, here[-1], own).relu_(), expand)
             inputs.append(torch.stack(here))
             logit = F.linear(F.linear(h.relu_(), *self.hidden).relu_(), *self.output)
-            pixels[:, column + first_reach] = uniforms[:, column] < logit[:, 0].sigmoid()
+            pixels[:, column + first_reach] = logit[:, 0] > thresholds[:, column]
         maps = torch.stack(inputs[self.reach :], -1).transpose(0, 1).flatten(1, 2)  # [B, L C, W]
         self.above = torch.cat([self.above[:, :, 1:], F.pad(maps, (self.reach, self.reach))[:, :, None]], 2)
         return pixels[:, first_reach:]

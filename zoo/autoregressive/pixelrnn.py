@@ -170,67 +170,116 @@ def _product(x: Tensor, weight: Tensor) -> Tensor:
     return torch.bmm(x.flatten(1, 2), weight).unflatten(1, x.shape[1:3])
 
 
+class _Cell:
+    """An LSTM cell in fixed memory, as `_cell`: what is small takes as long to allocate or slice as to compute.
+
+    Attributes:
+        total: the sums in the gates, [..., 4C], written to before each call.
+    """
+
+    def __init__(self, total: Tensor) -> None:
+        self.total = total
+        self.o, self.f, self.i, self.g = total.chunk(4, -1)
+        self.sigmoids, self.squashed = total[..., : 3 * self.g.shape[-1]], torch.empty_like(self.g)
+
+    def __call__(self, before: Tensor, c: Tensor, h: Tensor) -> None:
+        """Writes c and h, given the cells before (which may be c): [..., C] each."""
+        self.sigmoids.sigmoid_()
+        self.g.tanh_()
+        torch.mul(self.f, before, out=c).addcmul_(self.i, self.g)
+        torch.mul(self.o, torch.tanh(c, out=self.squashed), out=h)
+
+
 class _Line(ABC):
     """A row of a model, a pixel at a time, with all layers side by side where that can be.
 
+    All is written where it is read, into memory whose slices are made once. Layer i works with maps that are short of
+    what the outputs of the layers before it get from biases and the rows before: `less`, which is added to the sums in
+    the gates, once a row.
+
     Attributes:
-        maps, h, c: of the row before: inputs of the layers [L, B, W, 2C], their states and cells [L, B, W, C].
+        maps: inputs of the layers and of the logits, so shortened: [1 + W, L + 1, B, 2C], the first of zeros.
+        h, c: states and cells, [1 + W, L, B, C], the first of zeros. Until they are written, of the row before.
+        less: [L + 1, B, W, 2C].
         beside: weights from what is left of a pixel, [L, 2C or C, 4C].
     """
 
     beside: Tensor
 
     def __init__(self, model: PixelRNN, batch: int) -> None:
-        self.layers = layers = cast(list[_Layer], list(model.layers))
-        channels, width = layers[0].out.in_channels, model.event_shape[2]
-        self.left = model.first.left()[:, 0].T  # [taps, 2C]
-        own = [layer.input.weight[: 4 * channels, :, 0, -1].T.contiguous() for layer in layers]  # K_is at the pixel
-        self.weights = [(w, layer.out.weight[:, :, 0, 0].T.contiguous()) for w, layer in zip(own, layers, strict=True)]
-        self.bias, self.out_bias = (
-            torch.stack([cast(Tensor, b) for b in biases])[:, None, None]
-            for biases in ([layer.input.bias for layer in layers], [layer.out.bias for layer in layers])
+        layers = cast(list[_Layer], list(model.layers))
+        depth, channels, width = len(layers), layers[0].out.in_channels, model.event_shape[2]
+        self.left = model.first.left()[:, 0].T.contiguous()  # [taps, 2C]
+        self.inputs = torch.stack([layer.input.weight[:, :, 0].permute(2, 1, 0) for layer in layers])
+        self.own = self.inputs[:, -1, :, : 4 * channels].contiguous()  # K_is at the pixel, [L, 2C, 4C]
+        self.out = torch.stack([layer.out.weight[:, :, 0, 0].T for layer in layers])  # [L, C, 2C]
+        self.bias = torch.stack([cast(Tensor, layer.input.bias) for layer in layers])[:, None, None]
+        self.out_bias = torch.stack([cast(Tensor, layer.out.bias) for layer in layers])[:, None, None]
+        self.state = torch.stack([layer.state for layer in layers], 1)  # [directions, L, windows C, 4C]
+        self.inner, self.output = (
+            (cast(Tensor, layer.bias), layer.weight[:, :, 0, 0].T) for layer in (model.hidden, model.output)
         )
-        self.hidden, self.output = ((layer.weight[:, :, 0, 0], layer.bias) for layer in (model.hidden, model.output))
-        self.h = self.left.new_zeros(len(layers), batch, width, channels)
-        self.c, self.maps = torch.zeros_like(self.h), torch.cat([self.h, self.h], -1)
+        self.pixels = self.left.new_zeros(batch, len(self.left) + width)
+        self.maps = self.left.new_zeros(1 + width, depth + 1, batch, 2 * channels)
+        self.h, self.c = self.left.new_zeros(2, 1 + width, depth, batch, channels)
+        self.less = self.left.new_zeros(depth + 1, batch, width, 2 * channels)
+        self.totals = self.left.new_empty(depth, batch, 4 * channels)
+
+    def remember(self, seen: list[tuple[Tensor, Tensor]]) -> None:
+        """Makes the slices, given what `beside` multiplies and the cells before, of each column, [L, B, ...]."""
+        self.layers = [
+            (_Cell(total), *weights) for total, *weights in zip(self.totals, self.own, self.out, strict=True)
+        ]
+        reach, after = len(self.left), slice(1, None)
+        self.columns = [
+            (
+                self.pixels[:, column : column + reach],
+                left,
+                list(zip(maps, maps[1:], cells, c, h, strict=False)),
+                self.pixels[:, column + reach, None],
+            )
+            for column, ((left, cells), *rest) in enumerate(
+                zip(seen, self.maps[after], self.c[after], self.h[after], strict=True)
+            )
+            for maps, c, h in [[x.unbind() for x in rest]]
+        ]
 
     @abstractmethod
     def above(self) -> tuple[Tensor, Tensor]:
         """What the gates, and what the outputs of the layers, get from the rows before, and biases.
 
         Returns:
-            [L, B, W, 4C] and [L, B or 1, W or 1, 2C].
+            [L, B or 1, W, 4C] and [L, B or 1, W or 1, 2C].
         """
 
-    @abstractmethod
-    def neighbour(self, maps: Tensor, h: Tensor, c: Tensor, column: int) -> tuple[Tensor, Tensor]:
-        """What `beside` multiplies, [L, B, 2C or C], and the cell before, given maps, h and c of the pixel left."""
-
-    def scan(self, uniforms: Tensor, start: Tensor) -> Tensor:
+    def scan(self, thresholds: Tensor, start: Tensor) -> Tensor:
         """See `Line`."""
-        batch, width = uniforms.shape
-        reach = len(self.left)
-        sums, outputs = (x.expand(-1, batch, width, -1).permute(2, 0, 1, 3).contiguous() for x in self.above())
-        start = start.permute(2, 0, 1).contiguous()
-        pixels = uniforms.new_zeros(batch, reach + width)
-        nothing = torch.zeros_like(self.h[:, :, 0])
-        seen = [(torch.cat([nothing, nothing], -1), nothing, nothing)]
-        for column in range(width):
-            x = torch.addmm(start[column], pixels[:, column : column + reach], self.left)
-            left, cells = self.neighbour(*seen[-1], column)
-            totals = torch.baddbmm(sums[column], left, self.beside)
-            xs, hs, cs = [], [], []
-            for total, cell, output, (own, out) in zip(totals, cells, outputs[column], self.weights, strict=True):
-                h, c = _cell(torch.addmm(total, x, own), cell)
-                xs.append(x)
-                hs.append(h)
-                cs.append(c)
-                x = torch.addmm(x + output, h, out)
-            seen.append((torch.stack(xs), torch.stack(hs), torch.stack(cs)))
-            logit = F.linear(F.linear(x.relu_(), *self.hidden).relu_(), *self.output)
-            pixels[:, column + reach] = uniforms[:, column] < logit[:, 0].sigmoid()
-        self.maps, self.h, self.c = (torch.stack(row, 2) for row in zip(*seen[1:], strict=True))
-        return pixels[:, reach:]
+        sums, outputs = self.above()
+        self.less[1:] = outputs.cumsum(0)
+        sums = (sums + _product(self.less[:-1], self.own)).permute(2, 0, 1, 3).contiguous()
+        rows = zip(
+            self.columns,
+            start.permute(2, 0, 1).contiguous(),
+            sums,
+            self.less[-1].unbind(1),
+            thresholds.T[..., None],
+            strict=True,
+        )
+        for (pixels, left, layers, pixel), first, above, less, threshold in rows:
+            torch.addmm(first, pixels, self.left, out=layers[0][0])
+            torch.baddbmm(above, left, self.beside, out=self.totals)
+            for (x, following, before, c, h), (cell, own, out) in zip(layers, self.layers, strict=True):
+                torch.addmm(cell.total, x, own, out=cell.total)
+                cell(before, c, h)
+                torch.addmm(x, h, out, out=following)
+            inner = torch.addmm(self.inner[0], (following + less).relu_(), self.inner[1]).relu_()
+            torch.gt(torch.addmm(self.output[0], inner, self.output[1]), threshold, out=pixel)
+        return self.pixels[:, len(self.left) :]
+
+
+def _row(x: Tensor) -> Tensor:
+    """[1 + W, L, B, C] -> [L, B, W, C]."""
+    return x[1:].permute(1, 2, 0, 3)
 
 
 class _Row(_Line):
@@ -238,14 +287,13 @@ class _Row(_Line):
 
     def __init__(self, model: PixelRNN, batch: int) -> None:
         super().__init__(model, batch)
-        self.beside = torch.stack([layer.input.weight[:, :, 0, 0].T for layer in self.layers])
-        self.state = torch.cat([layer.state for layer in self.layers])
+        self.beside = self.inputs[:, 0]
+        self.remember([(self.maps[i, :-1], self.c[i + 1]) for i in range(len(self.maps) - 1)])
 
     def above(self) -> tuple[Tensor, Tensor]:
-        return self.bias + _product(_windows(self.h, 1, 1), self.state), self.out_bias
-
-    def neighbour(self, maps: Tensor, h: Tensor, c: Tensor, column: int) -> tuple[Tensor, Tensor]:
-        return maps, self.c[:, :, column]
+        sums = self.bias + _product(_windows(_row(self.h), 1, 1), self.state[0])
+        sums[:, :, 1:] += _product((self.out_bias.cumsum(0) - self.out_bias), self.beside)  # `less` of the pixel left
+        return sums, self.out_bias
 
 
 class _BothWays(_Line):
@@ -254,30 +302,29 @@ class _BothWays(_Line):
     def __init__(self, model: PixelRNN, batch: int) -> None:
         super().__init__(model, batch)
         channels = self.h.shape[-1]
-        from_left, from_right = torch.stack([layer.state for layer in self.layers], 1)  # [L, 2C, 4C] each
-        self.from_above, self.beside = from_left.split(channels, 1)
-        self.right_above, self.right_beside = from_right.split(channels, 1)
-        self.right_input = torch.stack([layer.input.weight[4 * channels :, :, 0, 0].T for layer in self.layers])
+        (self.from_above, self.beside), (self.right_above, self.right_beside) = (
+            weight.split(channels, 1) for weight in self.state
+        )
+        self.right_input = self.inputs[:, 0, :, 4 * channels :]
         self.bias, self.right_bias = self.bias.chunk(2, -1)
-        self.out = torch.stack([out for _, out in self.weights])
-        self.right = torch.zeros_like(self.h)  # h from the right in the row before
+        self.remember([(self.h[i], self.c[i]) for i in range(len(self.h) - 1)])
+        self.cell, self.right_c = _Cell(torch.empty_like(self.totals)), torch.empty_like(self.c[0])
+        self.right = torch.zeros_like(self.h)  # h from the right in the row before, and zeros last
+        self.steps = list(zip(self.right, self.right[1:], strict=False))[::-1]
         self.rows = 0
 
     def above(self) -> tuple[Tensor, Tensor]:
         if self.rows:
-            self.right = self._from_right()
+            self._from_right()
         self.rows += 1
-        return self.bias + _product(self.h, self.from_above), self.out_bias + _product(self.right, self.out)
+        right = self.right[:-1].permute(1, 2, 0, 3)
+        return self.bias + _product(_row(self.h), self.from_above), self.out_bias + _product(right, self.out)
 
-    def _from_right(self) -> Tensor:
-        """h from the right in the row before, given that in the row above it: [L, B, W, C]."""
-        gates = self.right_bias + _product(self.maps, self.right_input) + _product(self.right, self.right_above)
-        h = c = torch.zeros_like(self.h[:, :, 0])
-        states = []
-        for sums in reversed(gates.unbind(2)):
-            h, c = _cell(torch.baddbmm(sums, h, self.right_beside), c)
-            states.append(h)
-        return torch.stack(states[::-1], 2)
-
-    def neighbour(self, maps: Tensor, h: Tensor, c: Tensor, column: int) -> tuple[Tensor, Tensor]:
-        return h, c
+    def _from_right(self) -> None:
+        """h from the right in the row before, given that in the row above it."""
+        maps, above = _row(self.maps)[:-1] + self.less[:-1], self.right[:-1].permute(1, 2, 0, 3)
+        gates = self.right_bias + _product(maps, self.right_input) + _product(above, self.right_above)
+        self.right_c.zero_()
+        for sums, (h, before) in zip(gates.permute(2, 0, 1, 3).contiguous().flip(0), self.steps, strict=True):
+            torch.baddbmm(sums, before, self.right_beside, out=self.cell.total)
+            self.cell(self.right_c, self.right_c, h)

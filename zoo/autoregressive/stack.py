@@ -23,15 +23,15 @@ from zoo.random import Streams
 class Line(Protocol):
     """Rows of images, drawn one after another from the top, with what it takes from the rows before."""
 
-    def scan(self, uniforms: Tensor, start: Tensor) -> Tensor:
+    def scan(self, thresholds: Tensor, start: Tensor) -> Tensor:
         """Pixels of the next row.
 
         Args:
-            uniforms: [B, W].
+            thresholds: which a logit has to exceed, [B, W].
             start: of the first convolution and the biases of the positions, without what is left, [B, 2C, W].
 
         Returns:
-            [B, W].
+            [B, W], until the next call.
         """
 
 
@@ -86,11 +86,11 @@ class Stack(Augmented):
     def scan(self, uniforms: Tensor) -> Tensor:
         _, height, width = self.event_shape
         reach = self.first.reach
-        uniforms = uniforms.view(-1, height, width)
+        thresholds = uniforms.clamp(0, 1).logit().view(-1, height, width)
         x = uniforms.new_zeros(len(uniforms), 1, reach + height, width + 2 * reach)  # with zeros around
         line = self.begin(len(uniforms))
         for row in range(height):
             start = F.conv2d(x[:, :, row : row + reach], self.first.above(), self.first.bias)[:, :, 0]
-            pixels = line.scan(uniforms[:, row], start + self.position.bias[:, row])
+            pixels = line.scan(thresholds[:, row], start + self.position.bias[:, row])
             x[:, 0, reach + row, reach : reach + width] = pixels
         return x[:, 0, reach:, reach : reach + width].flatten(1)
