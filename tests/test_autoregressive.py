@@ -275,7 +275,15 @@ def test_pictures_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
         assert message in capsys.readouterr().err
     for command in ("probabilities", "animate"):
         assert run(command, "gan-mnist", "-n", 1, "--out", tmp_path / "no.gif") == 1
+        assert "a model that draws one after another" in capsys.readouterr().err
+        assert run(command, recipe, "-n", 1, "--out", tmp_path / "no.gif") == 1
+        said = f"{command}: expected a checkpoint, found {recipe}, a recipe; train it first, by `zoo fit {recipe} --out"
+        assert said in capsys.readouterr().err
     assert run("animate", gated, "--frames", 1, "--out", tmp_path / "no.gif") == 1
+    capsys.readouterr()
+    for name in ("no.png", "no"):
+        assert run("animate", gated, "--out", tmp_path / name) == 1
+        assert f"a name that ends in .gif, the format of films, found {tmp_path / name}" in capsys.readouterr().err
     assert not (tmp_path / "no.png").exists() and not (tmp_path / "no.gif").exists()
 
 

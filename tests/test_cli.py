@@ -282,6 +282,16 @@ def test_pictures_that_a_model_cannot_give(home: Path, tmp_path: Path, fail: Run
     assert not (tmp_path / "x.png").exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["analogies", "complete", "interpolate", "neighbours", "probabilities", "reconstruct", "sample", "traverse"],
+)
+def test_pictures_are_of_checkpoints_and_not_of_recipes(command: str, home: Path, tmp_path: Path, fail: Run) -> None:
+    said = fail(command, home / "vae.yaml", "--out", tmp_path / "x.png")
+    assert f"{command}: expected a checkpoint, found {home / 'vae.yaml'}, a recipe; train it first" in said
+    assert not (tmp_path / "x.png").exists()
+
+
 def test_complete_keeps_what_is_known(home: Path, tmp_path: Path, run: Run) -> None:
     run("complete", f"local-dir:{home / 'made'}", "-n", 2, "--known", 0.5, "--draws", 1, "--out", tmp_path / "c.png")
     pixels = np.asarray(Image.open(tmp_path / "c.png").convert("L"))[::2, ::2]

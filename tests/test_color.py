@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from instances import Instance
-from test_models import follows, seeded
+from test_models import enumerated, follows, seeded
 
 from zoo.autoregressive.color_pixelcnn import ColorPixelCNN
 from zoo.errors import ConfigError
@@ -33,6 +33,16 @@ def test_probabilities_of_all_colours_sum_to_one_and_samples_follow_them(instanc
         log_probs = model.log_prob(states)
         assert log_probs.double().logsumexp(0).abs() < 1e-5
         follows(torch.bincount(place(model.sample(20_000, generator=seeded())), minlength=81), log_probs)
+
+
+@pytest.mark.parametrize("instance", [STATES, MIXED, LINEAR])
+def test_expected_levels_are_the_enumerated_ones(instance: Instance) -> None:
+    model, states = instance.build(), instance.states()
+    (order,) = model.order(Streams(0, [0]))
+    assert order.tolist() == [0, 2, 1, 3], "both channels of the first pixel, then of the second"
+    with torch.no_grad():
+        expected = enumerated(model.log_prob(states), states, order)
+        torch.testing.assert_close(model.expected(states).double(), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_completions_follow_the_conditional_of_what_comes_first() -> None:

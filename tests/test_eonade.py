@@ -8,11 +8,12 @@ from itertools import permutations
 import pytest
 import torch
 from instances import Instance
-from test_models import follows, seeded, state_numbers
+from test_models import enumerated, follows, seeded, state_numbers
 from torch import Tensor
 
 from zoo.autoregressive.eonade import EoNADE
-from zoo.random import Streams, rand
+from zoo.pixelwise import draw, drawing, probabilities
+from zoo.random import Streams, rand, seed_from
 
 INSTANCE = Instance(EoNADE, {"event_shape": [1, 2, 3], "hidden": 7, "num_orderings": 3}, 2)
 
@@ -91,6 +92,29 @@ def test_completion_is_the_conditional_where_the_only_ordering_begins_with_the_m
     with torch.no_grad():
         log_probs = model.log_prob(states).where(fits, -math.inf).log_softmax(0)
     follows(torch.bincount(state_numbers(drawn), minlength=64), log_probs)
+
+
+def test_expectations_are_those_of_the_ordering_in_which_an_image_was_drawn() -> None:
+    model, states = INSTANCE.build(), INSTANCE.states()
+    with torch.no_grad():
+        for order in model.orders:
+            expected = model.expected(states, order.expand(64, -1))
+            torch.testing.assert_close(
+                expected.double(), enumerated(model.log_prob_given(states, order), states, order), atol=1e-5, rtol=1e-4
+            )
+        assert torch.equal(model.expected(states), model.expected(states, model.orders[:1].expand(64, -1)))
+        x, order = draw(model, 200, generator=seeded())
+        assert torch.equal(x, model.sample(200, generator=seeded())) and len(order.unique(dim=0)) == 3
+        streams = Streams(seed_from(seeded()), range(200))
+        rand((200, 1), streams)  # which ordering
+        probs = probabilities(model, x, order)
+        assert torch.equal(x.flatten(1), (rand((200, 6), streams) < probs.flatten(1)).float())
+    film = drawing(x, 7, order)
+    for known, frame in enumerate(film):
+        shown = (frame != 0.5).flatten(1).gather(1, order)
+        assert (
+            shown[:, :known].all() and not shown[:, known:].any() and torch.equal(x[frame != 0.5], frame[frame != 0.5])
+        )
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])

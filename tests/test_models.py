@@ -27,6 +27,7 @@ from zoo.autoregressive.made import MADE
 from zoo.autoregressive.raster import RasterOrder, log_likelihood
 from zoo.capabilities import (
     Adversarial,
+    Autoregressive,
     Batch,
     Classifier,
     ClosedForm,
@@ -256,6 +257,18 @@ def test_double_precision(instance: Instance) -> None:
 # --------------------------------------------------------------------------------------------------- exact, over pixels
 
 
+def enumerated(log_probs: Tensor, states: Tensor, order: Tensor) -> Tensor:
+    """E[x_d given those before it in the order], by sums over all states that share these: [S, ...] -> [S, ...]."""
+    probs, x = log_probs.double().exp(), states.flatten(1).double()
+    _, number = x.unique(return_inverse=True)
+    expected, key = torch.empty_like(x), torch.zeros(len(x), dtype=torch.long)
+    for d in order:
+        mass, total = (torch.zeros(len(x)).double().index_add(0, key, p) for p in (probs, probs * x[:, d]))
+        expected[:, d] = (total / mass)[key]
+        _, key = (key * (number.max() + 1) + number[:, d]).unique(return_inverse=True)
+    return expected.view_as(states)
+
+
 @having(TractableDensity, where=is_binary)
 def test_probabilities_sum_to_one(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
     model, states = instance.build(), instance.states()
@@ -321,6 +334,21 @@ def test_the_density_is_the_mixture_of_products_of_conditionals(instance: Instan
     ]
     mixture = torch.stack(products).double().exp().mean(0).log()
     torch.testing.assert_close(model.log_prob(x).double(), mixture, atol=1e-5, rtol=1e-5)
+
+
+@having(Autoregressive, where=lambda instance: is_binary(instance) and instance.conditional)
+def test_expectations_are_the_enumerated_ones(instance: Instance) -> None:
+    model, states = instance.build(), instance.states()
+    (order,) = model.order(Streams(0, [0]))
+    assert sorted(order.tolist()) == list(range(states[0].numel()))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)  # so that pixels tell the components of a mixture apart
+        expected, log_probs = model.expected(states), model.log_prob(states)
+        torch.testing.assert_close(
+            expected.double(), enumerated(log_probs, states, order), atol=1e-5, rtol=1e-4, check_dtype=False
+        )
+        assert torch.equal(model.expected(states[:0]), states[:0])
 
 
 @having(Completable, where=lambda instance: is_binary(instance) and instance.conditional)

@@ -558,6 +558,31 @@ class Completable(ABC):
         return x.to(model.device).where(known, 0), known
 
 
+class Autoregressive(ABC):
+    """Draws one value after another, and says what it expects of each, given those drawn before it."""
+
+    @abstractmethod
+    def expected(self, x: Tensor, order: Tensor | None = None) -> Tensor:
+        """E[x_d given the values before it] of every value, exact; where x is binary, p(x_d = 1 given those before).
+
+        Args:
+            x: [B, *event_shape].
+            order: as `order` gives it, of each image; by default, the first that the model has. Most have one alone.
+
+        Returns:
+            [B, *event_shape], in [0, 1] for images.
+        """
+
+    def order(self, streams: Streams) -> Tensor:
+        """The order in which `draw` draws, given the same noise: rows from the top, unless a model says otherwise.
+
+        Returns:
+            [len(streams), D], int64: places in a flattened example, those of channels first where there are more.
+        """
+        model = cast(GenerativeModel, self)
+        return torch.arange(math.prod(model.event_shape), device=model.device).expand(len(streams), -1)
+
+
 class Conditional(GenerativeModel):
     """Models p(x given label): `log_prob` or `elbo` take `labels=`, [B], int64, and so does `sample`.
 

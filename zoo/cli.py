@@ -69,13 +69,15 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     def pictured(
-        name: str, run: Callable[..., None], text: str, num: int, what: str = "images"
+        name: str, run: Callable[..., None], text: str, num: int, what: str = "images", kind: str = "PNG"
     ) -> argparse.ArgumentParser:
         made = command(name, run, text)
         made.add_argument("name", help="a checkpoint: NAME, local-dir:PATH or hf-hub:USER/REPO@REVISION")
         made.add_argument("-n", "--num", type=int, default=num, help=f"number of {what} (default %(default)s)")
         made.add_argument("--seed", type=int, default=0, help="of every draw (default %(default)s)")
-        made.add_argument("--out", type=Path, default=Path(f"{name}.png"), help="PNG to write (default %(default)s)")
+        made.add_argument(
+            "--out", type=Path, default=Path(f"{name}.{kind.lower()}"), help=f"{kind} to write (default %(default)s)"
+        )
         made.add_argument("--device", default="cpu")
         return made
 
@@ -138,9 +140,15 @@ def _parser() -> argparse.ArgumentParser:
     complete.add_argument("--known", type=float, default=0.5, help="part of the rows that stays (default %(default)s)")
     complete.add_argument("--draws", type=int, default=4, help="completions of each image (default %(default)s)")
 
-    pictured("probabilities", _probabilities, "draw images: draws above the probability of each pixel", 10)
-    animate = pictured("animate", _animate, "draw images pixel by pixel: draws above their probabilities, a GIF", 6)
-    animate.set_defaults(out=Path("animate.gif"))
+    likely = pictured("probabilities", _probabilities, "draw images: draws above what was expected of each pixel", 10)
+    animate = pictured(
+        "animate", _animate, "draw images pixel by pixel, above what was expected of each: a GIF", 6, kind="GIF"
+    )
+    likely.epilog = animate.epilog = (
+        "What a model expects of a pixel, given the pixels that came before: the probability of white where pixels are "
+        "binary, else the mean grey level or colour. Of a mixture (MADE) that of the whole mixture, of an ensemble of "
+        "orderings (EoNADE) that of the ordering in which the image was drawn."
+    )
     animate.add_argument("--frames", type=int, default=113, help="pictures of the GIF (default %(default)s)")
     field = pictured("receptive-field", _receptive_field, "what a pixel sees, by gradients", 64)
     field.add_argument("--pixel", default="14,14", help="ROW,COLUMN, from 0,0 on (default %(default)s)")
@@ -281,14 +289,20 @@ def _push(options: argparse.Namespace) -> None:
 # ------------------------------------------------------------------------------------------------------------ pictures
 
 
-def _load(options: argparse.Namespace) -> GenerativeModel:
+def _load(options: argparse.Namespace, or_recipe: bool = False) -> GenerativeModel:
+    """The model of a checkpoint; or that of a recipe, before training, where such a model has something to show."""
     from zoo.capabilities import GenerativeModel
     from zoo.catalog import Zoo
 
     for name in ("num", "steps", "draws", "k"):
         if getattr(options, name, 1) < 1:
             raise ConfigError(f"--{name}: expected at least 1, found {getattr(options, name)}")
-    if options.name.endswith(".yaml"):  # a recipe: the model before training
+    if options.name.endswith(".yaml"):
+        if not or_recipe:
+            raise ConfigError(
+                f"{options.command}: expected a checkpoint, found {options.name}, a recipe; train it first, by "
+                f"`zoo fit {options.name} --out FOLDER`, and name local-dir:FOLDER"
+            )
         from zoo.training.recipe import build_model, load_recipe
 
         recipe = load_recipe(options.name)
@@ -547,8 +561,8 @@ def _probabilities(options: argparse.Namespace) -> None:
     from zoo import pixelwise
 
     model = _load(options)
-    x = model.sample(options.num, generator=_generator(options))
-    _write(torch.cat([x, pixelwise.probabilities(model, x)]), options, columns=options.num)
+    x, order = pixelwise.draw(model, options.num, generator=_generator(options))
+    _write(torch.cat([x, pixelwise.probabilities(model, x, order)]), options, columns=options.num)
 
 
 def _animate(options: argparse.Namespace) -> None:
@@ -557,10 +571,13 @@ def _animate(options: argparse.Namespace) -> None:
     from zoo import pixelwise
     from zoo.pictures import grid, save_animation
 
+    if options.out.suffix.lower() != ".gif":
+        raise ConfigError(f"--out: expected a name that ends in .gif, the format of films, found {options.out}")
     model = _load(options)
-    x = model.sample(options.num, generator=_generator(options))
-    both = torch.cat([x, pixelwise.probabilities(model, x)])
-    frames = [grid(frame, columns=options.num, scale=3) for frame in pixelwise.drawing(both, options.frames)]
+    x, order = pixelwise.draw(model, options.num, generator=_generator(options))
+    both = torch.cat([x, pixelwise.probabilities(model, x, order)])
+    film = pixelwise.drawing(both, options.frames, torch.cat([order, order]))
+    frames = [grid(frame, columns=options.num, scale=3) for frame in film]
     try:
         print(save_animation(frames, options.out))
     except (OSError, ValueError) as error:
@@ -575,7 +592,7 @@ def _receptive_field(options: argparse.Namespace) -> None:
         row, column = map(int, options.pixel.split(","))
     except ValueError:
         raise ConfigError(f"--pixel: expected ROW,COLUMN, such as 14,14, found {options.pixel!r}") from None
-    model = _load(options)
+    model = _load(options, or_recipe=True)
     field = pixelwise.receptive_field(model, row, column, num=options.num, generator=_generator(options))
     _write(field_of_sight(field, row, column)[None], options, columns=1, scale=10)
 

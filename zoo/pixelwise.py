@@ -1,4 +1,4 @@
-"""What models that draw one pixel after another show: receptive fields, probabilities, a drawing in the making."""
+"""What models that draw one pixel after another show: receptive fields, expectations, a drawing in the making."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from zoo.autoregressive.raster import RasterOrder
-from zoo.capabilities import GenerativeModel
+from zoo.capabilities import Autoregressive, GenerativeModel
 from zoo.errors import ConfigError
+from zoo.random import Streams, seed_from
 
 
 def receptive_field(
@@ -30,7 +31,11 @@ def receptive_field(
     Raises:
         ConfigError: the model is not `RasterOrder`, or has no such pixel.
     """
-    model = _in_raster_order(model, "receptive-field")
+    if not isinstance(model, RasterOrder):
+        raise ConfigError(
+            "receptive-field: expected a model that draws pixels in raster order (zoo.autoregressive.raster), found "
+            f"{type(model).__name__}; `zoo list --family autoregressive` shows candidates"
+        )
     _, height, width = model.event_shape
     if not (0 <= row < height and 0 <= column < width):
         raise ConfigError(
@@ -45,32 +50,59 @@ def receptive_field(
 
 
 @torch.no_grad()
-def probabilities(model: GenerativeModel, x: Tensor) -> Tensor:
-    """p(x_d = 1 given the pixels before) of every pixel: [B, *event_shape] -> the same.
+def draw(model: GenerativeModel, num: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Draws, and the order in which the pixels of each came.
+
+    Returns:
+        [num, *event_shape], and [num, D], int64.
 
     Raises:
-        ConfigError: the model is not `RasterOrder`.
+        ConfigError: the model is not `Autoregressive`.
     """
-    model = _in_raster_order(model, "probabilities")
-    return model.logits(x.to(model.device)).sigmoid().view_as(x)
+    generator = generator or torch.Generator().manual_seed(seed_from(None))
+    again = generator.clone_state()
+    order = autoregressive(model).order(Streams(seed_from(again), range(num)))
+    return model.sample(num, generator=generator), order
 
 
-def drawing(x: Tensor, num_frames: int) -> Tensor:
+@torch.no_grad()
+def probabilities(model: GenerativeModel, x: Tensor, order: Tensor | None = None) -> Tensor:
+    """p(x_d = 1 given the pixels before) of every binary pixel, or the grey level or colour expected of it.
+
+    Args:
+        x: [B, *event_shape].
+        order: in which the pixels of each image came, [B, D]; by default, the first order that the model has.
+
+    Returns:
+        [B, *event_shape].
+
+    Raises:
+        ConfigError: the model is not `Autoregressive`.
+    """
+    return autoregressive(model).expected(x.to(model.device), order)
+
+
+def drawing(x: Tensor, num_frames: int, order: Tensor | None = None) -> Tensor:
     """Images as they are drawn, pixel by pixel, grey where nothing is yet: [B, ...] -> [num_frames, B, ...].
 
     The first frame is empty, and the last one is x; at least 2 frames.
+
+    Args:
+        order: in which the pixels come, [B, D], places in a flattened image; by default, as they lie there.
     """
     if num_frames < 2:
         raise ConfigError(f"animate: expected at least 2 frames, the first and the last, found {num_frames}")
     size = x[0].numel()
-    known = torch.linspace(0, size, num_frames, device=x.device).round()[:, None] > torch.arange(size, device=x.device)
-    return x.where(known.view(num_frames, 1, *x.shape[1:]), 0.5)
+    rank = torch.arange(size, device=x.device).expand(len(x), -1) if order is None else order.argsort(1)
+    known = torch.linspace(0, size, num_frames, device=x.device).round()[:, None, None] > rank
+    return x.where(known.view(num_frames, *x.shape), 0.5)
 
 
-def _in_raster_order(model: GenerativeModel, name: str) -> RasterOrder:
-    if not isinstance(model, RasterOrder):
+def autoregressive(model: GenerativeModel) -> Autoregressive:
+    """The model, one that draws one pixel after another; ConfigError where it does not."""
+    if not isinstance(model, Autoregressive):
         raise ConfigError(
-            f"{name}: expected a model that draws pixels in raster order (zoo.autoregressive.raster), found "
-            f"{type(model).__name__}; `zoo list --family autoregressive` shows candidates"
+            f"pixel by pixel: expected a model that draws one after another (zoo.capabilities.Autoregressive), found "
+            f"{type(model).__name__}; `zoo list --capability Autoregressive` shows candidates"
         )
     return model

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.capabilities import Completable, TractableDensity
+from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.config import Between, Fraction, ImageShape, Size
 from zoo.errors import ConfigError
 from zoo.nn.discretized_logistic import mixture_cdf, mixture_log_prob
@@ -38,7 +38,7 @@ from zoo.random import Streams, rand, seed_from
 PART = 32  # images whose logits are in memory at once where no gradient is taken: 25 MB each at 256 levels of 32x32x3
 
 
-class ColorPixelCNN(TractableDensity, Completable):
+class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
     """Two stacks of gated, masked convolutions, and a softmax for every channel.
 
     Args:
@@ -157,6 +157,17 @@ class ColorPixelCNN(TractableDensity, Completable):
         if torch.is_grad_enabled():
             return self._log_prob(x)
         return torch.cat([self._log_prob(part) for part in x.split(PART)])
+
+    def expected(self, x: Tensor, order: Tensor | None = None) -> Tensor:
+        """The mean level of every channel, given earlier pixels and channels of its own; see `Autoregressive`."""
+        values = torch.linspace(0, 1, self.levels, device=x.device, dtype=x.dtype)
+        means = [torch.einsum("bclhw,l->bchw", self.logits(part).softmax(2), values) for part in x.split(PART)]
+        return torch.cat(means)
+
+    def order(self, streams: Streams) -> Tensor:
+        """Pixels in raster order, and of each the channels in turn."""
+        places = torch.arange(math.prod(self.event_shape), device=self.device).view(self.event_shape)
+        return places.movedim(0, -1).flatten().expand(len(streams), -1)
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
         return self._log_prob(x, streams)

@@ -12,6 +12,8 @@ Sampling: exact, O(D H^2): the first layer changes by one pixel at a time.
 Completion: from any mask, in an ordering of the ensemble with the known pixels moved to its front. That is the exact
 conditional where nothing is known, and for K = 1 where the ordering begins with the known pixels. Otherwise it is what
 the network says: orderings are drawn alike, however likely each makes the known pixels.
+Prediction: exact, given an ordering: that of the ensemble in which an image was drawn. The ensemble itself has no order
+in which pixels come.
 Differs from the paper: Adam with averaged weights.
 """
 
@@ -25,12 +27,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.autoregressive.raster import forced, log_likelihood
-from zoo.capabilities import Batch, Completable, TractableDensity
+from zoo.capabilities import Autoregressive, Batch, Completable, TractableDensity
 from zoo.config import Between, Size
 from zoo.random import Streams, rand, seed_from
 
 
-class EoNADE(TractableDensity, Completable):
+class EoNADE(TractableDensity, Completable, Autoregressive):
     """A network that sees some pixels, and which ones, and tells the others.
 
     Args:
@@ -102,6 +104,24 @@ class EoNADE(TractableDensity, Completable):
             first = first + torch.addcmul(self.mask_weight[d], x[:, d, None], self.weight[d])
         return log_likelihood(torch.stack(logits, 1), x[:, order]).sum(1)
 
+    def expected(self, x: Tensor, order: Tensor | None = None) -> Tensor:
+        """By the density of one ordering, which each image may have for itself; see `Autoregressive`."""
+        values, rows = x.flatten(1), torch.arange(len(x), device=x.device)
+        order = self.orders[:1].expand(len(x), -1) if order is None else order
+        first, logits = self.bias.expand(len(x), -1), torch.empty_like(values)
+        for d in order.T:
+            logits[rows, d] = (self._hidden(first) * self.output[d]).sum(1) + self.output_bias[d]
+            first = first + torch.addcmul(self.mask_weight[d], values[rows, d, None], self.weight[d])
+        return logits.sigmoid().view_as(x)
+
+    def order(self, streams: Streams) -> Tensor:
+        """That of the ensemble in which each image is drawn."""
+        return self.orders[self._choice(streams)]
+
+    def _choice(self, streams: Streams) -> Tensor:
+        """The number of an ordering for each image, its first draw: [len(streams)]."""
+        return (rand((len(streams), 1), streams, self.device)[:, 0] * self.num_orderings).long()
+
     def log_prob(self, x: Tensor) -> Tensor:
         log_probs = torch.stack([self.log_prob_given(x, order) for order in self.orders])
         return log_probs.logsumexp(0) - math.log(self.num_orderings)
@@ -119,7 +139,7 @@ class EoNADE(TractableDensity, Completable):
 
     def _fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
         """The unknown pixels in the order of one of the orderings, which an image draws: [B, D], [B, D] -> [B, D]."""
-        choice = (rand((len(x), 1), streams, self.device)[:, 0] * self.num_orderings).long()
+        choice = self._choice(streams)
         uniforms = forced(rand((len(x), self.size), streams, self.device), x, known)
         rank = self.orders.argsort(1)[choice] - self.size * known.long()  # the known ones come first
         order = rank.argsort(1)

@@ -11,6 +11,7 @@ the density is that of images that are not shifted.
 
 Density: exact; one pass a mask.
 Sampling: exact; each hidden unit is computed once, as soon as the pixels that it sees are known.
+Prediction: exact, p(x_d = 1 given x_<d) = sum_k p(k given x_<d) sigmoid(o_kd): the pixels before tell the masks apart.
 Differs from the paper: the natural order of pixels in all masks, whose degrees may be near each other (`spread`);
 masked connections past each hidden layer, from pixels to h2 and from h1 to o; shifted images; dropout; Adam,
 with averaged weights.
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.autoregressive.raster import first_known, forced, log_likelihood
-from zoo.capabilities import Completable, TractableDensity
+from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.config import Fraction, Shift, Size
 from zoo.nn.dropout import dropout
 from zoo.nn.shift import num_shifts, shift
@@ -35,7 +36,7 @@ from zoo.random import Streams, rand, seed_from
 BLOCK = 28
 
 
-class MADE(TractableDensity, Completable):
+class MADE(TractableDensity, Completable, Autoregressive):
     """A mixture of masked two-layer networks over binary pixels in raster order.
 
     Args:
@@ -114,6 +115,14 @@ class MADE(TractableDensity, Completable):
         x = x.flatten(1)
         components = [log_likelihood(self._logits(x, k), x).sum(-1) for k in range(self.num_masks)]
         return torch.stack(components).logsumexp(0) - math.log(self.num_masks)
+
+    def expected(self, x: Tensor, order: Tensor | None = None) -> Tensor:
+        """Of the mixture, whose masks have weights p(k given the pixels before); see `Autoregressive`."""
+        values = x.flatten(1)
+        logits = torch.stack([self._logits(values, k) for k in range(self.num_masks)])  # [K, B, D]
+        log_probs = torch.stack([log_likelihood(each, values) for each in logits]).double()
+        weights = F.pad(log_probs.cumsum(-1), (1, -1)).softmax(0)
+        return (weights.to(logits) * logits.sigmoid()).sum(0).view_as(x)
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
         """log p(x given its shift) under the masks whose turn it is: one network a step."""

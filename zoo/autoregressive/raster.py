@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.capabilities import Completable, TractableDensity
+from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.errors import ConfigError
 from zoo.nn.shift import shift
 from zoo.random import Streams, rand, seed_from
 
 
-class RasterOrder(TractableDensity, Completable):
+class RasterOrder(TractableDensity, Completable, Autoregressive):
     """A density of binary pixels, each given those before it: rows from the top, each from the left."""
 
     levels = 2
@@ -35,6 +35,9 @@ class RasterOrder(TractableDensity, Completable):
 
     def log_prob(self, x: Tensor) -> Tensor:
         return log_likelihood(self.logits(x), x).sum(-1)
+
+    def expected(self, x: Tensor, order: Tensor | None = None) -> Tensor:
+        return self.logits(x).sigmoid().view_as(x)
 
     def draw(self, streams: Streams) -> Tensor:
         uniforms = rand((len(streams), math.prod(self.event_shape)), streams, self.device)
