@@ -32,7 +32,7 @@ from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.config import Between, Fraction, ImageShape, Size
 from zoo.errors import ConfigError
 from zoo.nn.discretized_logistic import mixture_cdf, mixture_log_prob
-from zoo.nn.gated import GatedLayer, gate
+from zoo.nn.gated import GatedLayer, Horizontal, Vertical
 from zoo.random import Streams, rand, seed_from
 
 PART = 32  # images whose logits are in memory at once where no gradient is taken: 25 MB each at 256 levels of 32x32x3
@@ -190,34 +190,25 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
 
     def _fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
         colors, height, width = self.event_shape
-        uniforms, size = rand((len(x), height, width, colors), streams, self.device), self.reach + 1
-        padded = F.pad(x, (size, 0, size, 0))  # zeros to the left and above
-        layers = cast(list[GatedLayer], list(self.layers))
-        above = [x.new_zeros(len(x), self.channels, self.reach, width) for _ in layers]
-        position_v, position_h = self.position.chunk(2)
-        with torch.autocast(self.device.type, enabled=False):
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+            uniforms, size = rand((len(x), height, width, colors), streams, self.device), self.reach + 1
+            padded = F.pad(x, (size, 0, size, 0))  # zeros to the left and above
+            layers = cast(list[GatedLayer], list(self.layers))
+            vertical, horizontal = Vertical(layers, len(x), width), Horizontal(layers, len(x), width)
+            position_v, position_h = self.position.permute(1, 2, 0).chunk(2, -1)  # [H, W, C]
+            left, start = self.left.weight.flatten(1).T, position_h + cast(Tensor, self.left.bias)
             for row in range(height):
-                begin_v, sums = self.above(padded[:, :, row : row + size, size:]) + position_v[:, row, None], []
-                v = begin_v[:, : self.channels]
-                for i, layer in enumerate(layers):
-                    slab = torch.cat([above[i], v], 2)
-                    for_v, for_h = layer.vertically(slab)
-                    above[i], v = slab[:, :, 1:], v + gate(for_v)
-                    sums.append(for_h)
-                inputs = [x.new_zeros(len(x), self.channels, 1, self.reach + width) for _ in layers]
+                v = self.above(padded[:, :, row : row + size, size:])[:, :, 0].mT + position_v[row]
+                horizontal.begin(vertical.scan(v[..., : self.channels]))
                 for column in range(width):
-                    h = self.left(padded[:, :, row + size, None, column : column + size])
-                    h = h + position_h[:, row, None, column, None]
-                    nearest = (h[..., 0] + begin_v[..., column])[:, self.channels :, 0]  # none if not linear
-                    h = h[:, : self.channels]
-                    for layer, seen, total in zip(layers, inputs, sums, strict=True):
-                        seen[..., column + self.reach] = h[..., 0]
-                        beside = layer.horizontal(seen[..., column : column + size])
-                        h = h + layer.out(gate(total[..., column, None] + beside))
+                    seen = padded[:, :, row + size, column : column + size].flatten(1)
+                    h = torch.addmm(start[row, column], seen, left)
+                    horizontal.first(column).copy_(h[:, : self.channels])
+                    nearest = (h + v[:, column])[:, self.channels :]  # none if not linear
                     here = padded[:, :, row + size, column + size]  # [B, C], written to
                     fixed = known[:, :, row, column]
-                    self._pixel(h[..., 0, 0], nearest, here, fixed, uniforms[:, row, column])
-        return padded[:, :, size:, size:].contiguous()
+                    self._pixel(horizontal.step(column), nearest, here, fixed, uniforms[:, row, column])
+        return padded[:, :, size:, size:].clone()  # a tensor like others, which autograd may use
 
     def _pixel(self, h: Tensor, nearest: Tensor, pixel: Tensor, known: Tensor, uniforms: Tensor) -> None:
         """Draws the channels of a pixel that are not known, in turn: h [B, channels], the others [B, C]."""
