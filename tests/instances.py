@@ -89,8 +89,11 @@ class Instance:
         return model.eval()
 
     def data(self, num: int, seed: int = 0) -> Tensor:
-        """[num, *event_shape]; correlated, so that there is something to model."""
+        """[num, *event_shape]; correlated, so that there is something to model; draws where most x are impossible."""
         generator = torch.Generator().manual_seed(seed)
+        if not self.differentiable:
+            model: Any = self.cls(**self.arguments)
+            return model.sample(num, generator=generator)
         size = math.prod(self.event_shape)
         x = torch.randn(num, size, generator=generator) @ torch.randn(size, size, generator=generator) / size**0.5
         if self.levels is not None:

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from scipy.special import logit as scipy_logit
+from scipy.stats import norm
 from sklearn.linear_model import LinearRegression
+from test_models import follows, seeded
 from torch import Tensor
 
 from zoo.autoregressive.made import MADE
@@ -20,7 +23,7 @@ from zoo.density.causal_gaussian import CausalGaussian
 from zoo.density.gaussian import Gaussian, GaussianDensity
 from zoo.density.memoriser import Memoriser
 from zoo.density.rivers import Rivers
-from zoo.errors import ConfigError, DownloadError
+from zoo.errors import ConfigError, DataError, DownloadError
 from zoo.metrics.likelihood import log_likelihood, nll
 from zoo.random import Streams
 
@@ -120,6 +123,80 @@ def test_rivers_are_those_of_the_program(shape: tuple[int, int], fork: float, in
     assert model.entropy() == pytest.approx(torch.special.entr(probs).sum().item(), rel=1e-5)
     drawn = model.sample(500, generator=torch.Generator().manual_seed(0)).to(torch.uint8).numpy()
     assert {picture.tobytes() for picture in drawn} <= expected.keys()
+
+
+@pytest.mark.parametrize("known", [[1], [3, 18], [8, 9, 16], [15, 16, 17, 18, 19], [0, 2, 4, 6, 12, 13], []])
+def test_rivers_are_completed_by_the_program_from_any_mask(known: list[int]) -> None:
+    """Against all that it can draw: a river's pixels and dry ones, above and below what is not known."""
+    model, pictures = Rivers([1, 4, 5], fork=0.4, inertia=0.3), follow((4, 5), 0.4, 0.3)
+    mask = torch.zeros(20, dtype=torch.bool)
+    mask[known] = True
+    mask = mask.view(1, 4, 5)
+    for template in model.sample(3, generator=torch.Generator().manual_seed(len(known))):
+        x = template.where(mask, torch.nan).expand(4000, -1, -1, -1)
+        drawn = model.complete(x, mask, generator=torch.Generator().manual_seed(0))
+        assert (drawn == template)[:, mask].all()
+        place = {key: i for i, key in enumerate(pictures)}
+        counts = torch.bincount(
+            torch.tensor([place[row.tobytes()] for row in drawn.to(torch.uint8).numpy()]), minlength=len(place)
+        )
+        states = torch.from_numpy(np.stack([np.frombuffer(key, np.uint8) for key in pictures])).view(-1, 1, 4, 5)
+        fits = ((states == template) | ~mask).flatten(1).all(1)
+        probs = torch.tensor([float(p) for p in pictures.values()], dtype=torch.float64).where(fits, 0)
+        follows(counts, (probs / probs.sum()).log())
+
+
+def test_pixels_that_no_river_has_cannot_be_completed() -> None:
+    model, mask = Rivers([1, 4, 5]), torch.ones(1, 4, 5, dtype=torch.bool)
+    mask[0, 2] = False
+    for x in (torch.zeros(1, 1, 4, 5), torch.ones(1, 1, 4, 5), 0.5 * model.sample(1)):
+        with pytest.raises(DataError, match="known pixels that some river has"):
+            model.complete(torch.cat([model.sample(1), x]), mask)
+
+
+@pytest.mark.parametrize("cls", [Gaussian, CausalGaussian])
+def test_gaussians_are_completed_by_the_conditional_from_any_mask(cls: type[Gaussian | CausalGaussian]) -> None:
+    """Mean and covariance by the formulas for a block of the covariance, each image with its own mask."""
+    model = fitted(cls([2, 3, 3], **({"window": 1} if cls is CausalGaussian else {})), images(300, 2, 3, 3))
+    z = model.whiten(torch.eye(18))[0].double()
+    covariance, num = torch.linalg.inv(z @ z.T), 20_000
+    masks = torch.stack([torch.arange(18) % 3 == 0, torch.arange(18) > 11, torch.arange(18) < 0])
+    x = images(3, 2, 3, 3)
+    drawn = model.complete(
+        x.repeat_interleave(num, 0),
+        masks.repeat_interleave(num, 0).view(-1, 2, 3, 3),
+        generator=seeded(),
+        batch_size=num,
+    )
+    for template, mask, found in zip(x.flatten(1).double(), masks, drawn.flatten(1).double().split(num), strict=True):
+        gain = covariance[~mask][:, mask] @ torch.linalg.inv(covariance[mask][:, mask])
+        mean = model.loc[~mask] + gain @ (template - model.loc)[mask]
+        expected = covariance[~mask][:, ~mask] - gain @ covariance[mask][:, ~mask]
+        scale = expected.diagonal().sqrt()
+        assert ((found[:, ~mask].mean(0) - mean) / scale).abs().max() < 4.5 / num**0.5
+        error = (torch.cov(found[:, ~mask].T) - expected) / scale / scale[:, None]
+        assert error.abs().max() < 4.5 * (2 / num) ** 0.5
+
+
+@pytest.mark.parametrize("logit", [None, 1e-3])
+def test_gaussians_of_grey_levels_are_completed_given_dequantised_ones(logit: float | None) -> None:
+    """Of two pixels of 8 levels, the one given the other: an integral over where in its level the other lies."""
+    model = Gaussian([1, 1, 2], levels=8, logit=logit)
+    model.loc.copy_(torch.tensor([0.3, 0.45]))
+    model.scale_tril.copy_(torch.tensor([0.2, 0.15, 0.1]) * (1 if logit is None else 6))
+    (a, b, c), (first, second) = model.scale_tril.tolist(), model.loc.tolist()
+
+    def transformed(y: np.ndarray) -> np.ndarray:
+        return y if logit is None else scipy_logit(logit + (1 - 2 * logit) * y)
+
+    edges = transformed(np.arange(1, 8) / 8)
+    for level in (0, 3, 7):
+        y = transformed((level + (np.arange(1000) + 0.5) / 1000) / 8)
+        below = norm.cdf((edges[:, None] - second - b / a * (y - first)) / c).mean(1)
+        x = torch.tensor([level / 7, torch.nan]).expand(8000, 1, 1, 2)
+        drawn = model.complete(x, torch.tensor([[[True, False]]]), generator=seeded())[..., 1]
+        counts = torch.bincount((drawn.flatten() * 7).round().long(), minlength=8)
+        follows(counts, torch.from_numpy(np.diff(below, prepend=0, append=1)).log())
 
 
 def test_what_is_no_river_has_no_probability() -> None:

@@ -217,9 +217,9 @@ def test_samples_come_one_batch_at_a_time(instance: Instance, monkeypatch: pytes
         sizes.append(len(streams))
         return original(self, streams)
 
-    original = instance.cls.draw
+    model, original = instance.build(), instance.cls.draw
     monkeypatch.setattr(instance.cls, "draw", draw)
-    batches = instance.build().iter_samples(10, batch_size=4)
+    batches = model.iter_samples(10, batch_size=4)
     for expected in ([4], [4, 4], [4, 4, 2]):
         assert next(batches).shape[0] == expected[-1] and sizes == expected
     assert next(batches, None) is None
@@ -357,11 +357,13 @@ def test_completions_follow_the_exact_conditional(instance: Instance) -> None:
     for parameter in model.parameters():
         parameter.requires_grad_(False).mul_(3)  # so that what is known tells the components of a mixture apart
     size = states[0].numel()
+    with torch.no_grad():
+        possible = states[model.log_prob(states) > -math.inf]
     for num_known, template in (
-        (0, states[0]),
-        (1, states[-1]),
-        (size // 2, states[len(states) // 3]),
-        (size, states[1]),
+        (0, possible[0]),
+        (1, possible[-1]),
+        (size // 2, possible[len(possible) // 3]),
+        (size, possible[1]),
     ):
         mask = (torch.arange(size) < num_known).view(instance.event_shape)
         x = torch.where(mask, template, math.nan).expand(6000, *instance.event_shape)
@@ -371,6 +373,37 @@ def test_completions_follow_the_exact_conditional(instance: Instance) -> None:
         with torch.no_grad():
             log_probs = model.log_prob(states).where(fits, -math.inf).log_softmax(0)
         follows(torch.bincount(state_numbers(completed), minlength=len(states)), log_probs)
+
+
+@having(Completable, where=is_real)
+def test_completions_follow_the_conditional_density(instance: Instance) -> None:
+    """Stein's identity, as above: the score of the conditional is that of the density, of the unknown dimensions."""
+    model, size = instance.build(), math.prod(instance.event_shape)
+    for known in torch.cartesian_prod(*[torch.tensor([False, True])] * size)[:-1]:
+        template = instance.data(1).where(known.view(instance.event_shape), math.nan)
+        x = model.complete(template.expand(20_000, *instance.event_shape), known.view(instance.event_shape))
+        x.requires_grad_()
+        (score,) = torch.autograd.grad(model.log_prob(x).sum(), x)
+        free, score = x.detach().flatten(1)[:, ~known], score.flatten(1)[:, ~known]
+        assert torch.equal(x.flatten(1)[:, known], template.flatten(1)[:, known].expand(20_000, -1))
+        for terms in (score, free[:, :, None] * score[:, None] + torch.eye(free.shape[1])):
+            z = terms.mean(0) / (terms.std(0) / math.sqrt(len(x)))
+            assert (z.abs() < 4.5).all()
+
+
+@having(Completable)
+def test_completions_come_one_batch_at_a_time(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, sizes, original = instance.build(), instance.data(7), [], instance.cls.fill
+
+    def fill(self: Any, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
+        sizes.append(len(streams))
+        return original(self, x, known, streams)
+
+    monkeypatch.setattr(instance.cls, "fill", fill)
+    mask = (torch.arange(x[0].numel()) < 2).view(instance.event_shape)
+    together, apart = (model.complete(x, mask, generator=seeded(), batch_size=size) for size in (250, 3))
+    torch.testing.assert_close(apart, together)
+    assert sizes == [7, 3, 3, 1]
 
 
 @having(Completable)

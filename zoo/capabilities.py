@@ -527,8 +527,24 @@ class Completable(ABC):
     """Fills in unknown pixels by the model's own conditional distribution."""
 
     @abstractmethod
-    def complete(self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
+        """Draws what is not known, one example per stream; see `complete`.
+
+        Args:
+            x: [B, *event_shape], 0 where it is not known.
+            known: bool, [B, *event_shape], as `given` lets it pass.
+
+        Returns:
+            [B, *event_shape]; what it holds where x is known does not matter.
+        """
+
+    @torch.no_grad()
+    def complete(
+        self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None, batch_size: int = 250
+    ) -> Tensor:
         """Draws from p(x_unknown given x_known), exactly unless the model's own docstring says otherwise.
+
+        Each example has its own stream of noise: `batch_size` only bounds the memory.
 
         Args:
             x: [B, *event_shape]; values where `mask` is False do not matter.
@@ -540,7 +556,12 @@ class Completable(ABC):
 
         Raises:
             ConfigError: the mask is not one that the model can condition on.
+            DataError: the model knows for certain that the known pixels cannot be.
         """
+        x, known = self.given(x, mask)
+        streams = _batches(len(x), generator, batch_size, None)
+        filled = [self.fill(x[rows], known[rows], noise) for noise, rows in streams]
+        return torch.where(known, x, torch.cat(filled)) if filled else x
 
     def given(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """x with zeros where it is not known, and where it is known: both [B, *event_shape], on the model's device.

@@ -263,13 +263,21 @@ def apply_attribute(
     return decoder.decode(moved.flatten(0, 1)).view(len(x), len(factors), *x.shape[1:])
 
 
-def complete(model: GenerativeModel, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+def complete(
+    model: GenerativeModel,
+    x: Tensor,
+    mask: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+    batch_size: int = 250,
+) -> Tensor:
     """Images whose unknown pixels a Completable draws given the known ones, where `mask` is True.
 
     Args:
         x: [B, *event_shape].
         mask: bool, [*event_shape] or [B, *event_shape].
         generator: source of the draws.
+        batch_size: images that are completed at once; it bounds the memory, and changes nothing else.
 
     Returns:
         [B, *event_shape].
@@ -281,7 +289,7 @@ def complete(model: GenerativeModel, x: Tensor, mask: Tensor, *, generator: torc
     _check_capabilities(model, "complete", Completable)
     assert isinstance(model, Completable)
     _check_images(model, x, "complete")
-    return model.complete(x, mask, generator=generator)
+    return model.complete(x, mask, generator=generator, batch_size=batch_size)
 
 
 def _slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:

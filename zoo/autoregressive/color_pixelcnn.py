@@ -33,7 +33,7 @@ from zoo.config import Between, Fraction, ImageShape, Size
 from zoo.errors import ConfigError
 from zoo.nn.discretized_logistic import mixture_cdf, mixture_log_prob
 from zoo.nn.gated import GatedLayer, Horizontal, Vertical
-from zoo.random import Streams, rand, seed_from
+from zoo.random import Streams, rand
 
 PART = 32  # images whose logits are in memory at once where no gradient is taken: 25 MB each at 256 levels of 32x32x3
 
@@ -174,21 +174,21 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
 
     def draw(self, streams: Streams) -> Tensor:
         nothing = self.position.new_zeros(len(streams), *self.event_shape)
-        return self._fill(nothing, nothing.bool(), streams)
+        return self.fill(nothing, nothing.bool(), streams)
 
-    @torch.no_grad()
-    def complete(self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Samples what comes after the known: rows from the top, pixels from the left, channels in order."""
-        x, known = self.given(x, mask)
+    def given(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        x, known = super().given(x, mask)
         ordered = known.movedim(1, -1).flatten(1)
         if (ordered[:, 1:] & ~ordered[:, :-1]).any():
             raise ConfigError(
                 "complete: ColorPixelCNN conditions on what comes first, rows from the top, pixels from the left, then "
                 "channels, but the mask has an unknown one before a known one; mark as known only the first"
             )
-        return self._fill(x.to(self.dtype), known, Streams(seed_from(generator), range(len(x))))
+        return x, known
 
-    def _fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
+    def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
+        """Samples what comes after the known: rows from the top, pixels from the left, channels in order."""
+        x = x.to(self.dtype)
         colors, height, width = self.event_shape
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             uniforms, size = rand((len(x), height, width, colors), streams, self.device), self.reach + 1

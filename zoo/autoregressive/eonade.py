@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from zoo.autoregressive.raster import forced, log_likelihood
 from zoo.capabilities import Autoregressive, Batch, Completable, TractableDensity
 from zoo.config import Between, Size
-from zoo.random import Streams, rand, seed_from
+from zoo.random import Streams, rand
 
 
 class EoNADE(TractableDensity, Completable, Autoregressive):
@@ -130,12 +130,9 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         known = torch.zeros(len(streams), self.size, dtype=torch.bool, device=self.device)
         return self._fill(known.to(self.dtype), known, streams).view(-1, *self.event_shape)
 
-    @torch.no_grad()
-    def complete(self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """As `Completable.complete`, from any mask, by what the network says: rarely exact, see the module."""
-        x, known = self.given(x, mask)
-        drawn = self._fill(x.flatten(1).to(self.dtype), known.flatten(1), Streams(seed_from(generator), range(len(x))))
-        return torch.where(known, x, drawn.view_as(x))
+    def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
+        """As `Completable.fill`, from any mask, by what the network says: rarely exact, see the module."""
+        return self._fill(x.flatten(1).to(self.dtype), known.flatten(1), streams).view_as(x)
 
     def _fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
         """The unknown pixels in the order of one of the orderings, which an image draws: [B, D], [B, D] -> [B, D]."""

@@ -30,7 +30,7 @@ from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.config import Fraction, Shift, Size
 from zoo.nn.dropout import dropout
 from zoo.nn.shift import num_shifts, shift
-from zoo.random import Streams, rand, seed_from
+from zoo.random import Streams, rand
 
 # pixels whose units sampling follows one by one; any size gives the same samples, and this is about the fastest
 BLOCK = 28
@@ -136,12 +136,12 @@ class MADE(TractableDensity, Completable, Autoregressive):
         with torch.autocast(self.device.type, enabled=False):
             return self._scan(uniforms, mask).view(-1, *self.event_shape)
 
-    @torch.no_grad()
-    def complete(self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def given(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return first_known(self, *super().given(x, mask))
+
+    def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
         """Samples the pixels after the known ones, which come first in raster order; see `Completable`."""
-        x, known = first_known(self, x, mask)
         values, known = x.flatten(1), known.flatten(1)
-        streams = Streams(seed_from(generator), range(len(x)))
         uniforms = rand(tuple(values.shape), streams, self.device)
         # the known pixels choose the component: p(k given known) is proportional to p_k(known)
         log_likelihoods = [
@@ -150,8 +150,7 @@ class MADE(TractableDensity, Completable, Autoregressive):
         cumulative = torch.stack(log_likelihoods, -1).softmax(-1).cumsum(-1)
         choice = (rand((len(x), 1), streams, self.device) >= cumulative).sum(-1).clamp_(max=self.num_masks - 1)
         with torch.autocast(self.device.type, enabled=False):
-            drawn = self._scan(forced(uniforms, values, known), choice)
-        return torch.where(known, values, drawn).view_as(x)
+            return self._scan(forced(uniforms, values, known), choice).view_as(x)
 
     def _scan(self, uniforms: Tensor, masks: Tensor) -> Tensor:
         """Pixels from uniforms [B, D] in order, under the masks of number [B]; each hidden unit is computed once.

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.errors import ConfigError
 from zoo.nn.shift import shift
-from zoo.random import Streams, rand, seed_from
+from zoo.random import Streams, rand
 
 
 class RasterOrder(TractableDensity, Completable, Autoregressive):
@@ -49,13 +49,13 @@ class RasterOrder(TractableDensity, Completable, Autoregressive):
             drawn = self.scan(uniforms.to(self.dtype))
         return drawn.clone()  # a tensor like others, which autograd may use
 
-    @torch.no_grad()
-    def complete(self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
         """Samples the pixels after the known ones, which come first in raster order; see `Completable`."""
-        x, known = first_known(self, x, mask)
-        uniforms = rand(tuple(x.flatten(1).shape), Streams(seed_from(generator), range(len(x))), self.device)
-        drawn = self._scan(forced(uniforms, x.flatten(1), known.flatten(1))).view_as(x)
-        return torch.where(known, x, drawn)
+        uniforms = rand(tuple(x.flatten(1).shape), streams, self.device)
+        return self._scan(forced(uniforms, x.flatten(1), known.flatten(1))).view_as(x)
+
+    def given(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return first_known(self, *super().given(x, mask))
 
 
 class Augmented(RasterOrder):
@@ -85,13 +85,12 @@ def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
     return -F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="none")
 
 
-def first_known(model: Completable, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """`model.given(x, mask)`, for a mask of pixels that come first in raster order.
+def first_known(model: Completable, x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """x and known as they are, where the known pixels come first in raster order.
 
     Raises:
         ConfigError: an unknown pixel comes before a known one.
     """
-    x, known = model.given(x, mask)
     flat = known.flatten(1)
     if (flat[:, 1:] & ~flat[:, :-1]).any():
         raise ConfigError(

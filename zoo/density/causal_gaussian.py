@@ -10,6 +10,7 @@ precision has a Cholesky factor of this pattern: the regressions part. https://d
 
 Density: exact, O(D^2) a point as computed here, by one matrix product.
 Sampling: exact, O(D^2).
+Completion: from any mask; see `zoo.density.gaussian`.
 Differs from the paper: coefficients of their own for every pixel, since images are not stationary.
 """
 

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from zoo.capabilities import ClosedForm, Completable, TractableDensity
 from zoo.config import Between, ImageShape, Shift
 from zoo.errors import ConfigError
-from zoo.random import Source, Streams, rand, seed_from
+from zoo.random import Source, Streams, rand
 
 CHUNK = 2500  # kernels that a product takes at once
 GROUP = 25  # images that choose among all kernels at once
@@ -156,13 +156,10 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
             chosen.append(place.clamp_(max=joint.shape[1] - 1))
         return torch.cat(chosen) % len(self._examples()), torch.cat(chosen) // len(self._examples())
 
-    @torch.no_grad()
-    def complete(self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        x, known = self.given(x, mask)
-        streams = Streams(seed_from(generator), range(len(x)))
+    def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
         uniforms = rand((len(x), 1), streams, self.device)
         example, shift = self._choose(x.flatten(1), uniforms, known=known.flatten(1))
-        return torch.where(known, x, self._pixels(example[:, 0], shift[:, 0], streams))
+        return self._pixels(example[:, 0], shift[:, 0], streams)
 
     def gather(self, x: Tensor, *, generator: Source = None) -> dict[str, Tensor]:
         x = x.flatten(1)

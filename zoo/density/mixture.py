@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from zoo.capabilities import ClosedForm, Completable, TractableDensity
 from zoo.config import Between, Size
-from zoo.random import Source, Streams, rand, seed_from
+from zoo.random import Source, Streams, rand
 
 
 class BernoulliMixture(ClosedForm, TractableDensity, Completable):
@@ -74,11 +74,8 @@ class BernoulliMixture(ClosedForm, TractableDensity, Completable):
         probs = self.logits[component.clamp_(max=self.num_components - 1)].sigmoid()
         return (rand(tuple(probs.shape), streams, self.device) < probs).float().view(-1, *self.event_shape)
 
-    @torch.no_grad()
-    def complete(self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        x, known = self.given(x, mask)
-        streams = Streams(seed_from(generator), range(len(x)))
-        return torch.where(known, x, self._pixels(self._log_joint(x.flatten(1), known.flatten(1)), streams))
+    def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
+        return self._pixels(self._log_joint(x.flatten(1), known.flatten(1)), streams)
 
     def gather(self, x: Tensor, *, generator: Source = None) -> dict[str, Tensor]:
         x = x.flatten(1)

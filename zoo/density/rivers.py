@@ -10,6 +10,8 @@ probabilistic program whose picture tells every flip, so that its distribution i
 
 Density: exact; -inf for whatever is no river.
 Sampling: exact, row by row.
+Completion: exact, from any mask: first the probability of the known pixels from each row down, given the state there,
+row by row from the bottom; then, weighted with it, the rows from the top.
 Differs from the paper: there is none.
 """
 
@@ -22,13 +24,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.capabilities import ClosedForm, KnownEntropy
+from zoo.capabilities import ClosedForm, Completable, KnownEntropy
 from zoo.config import Between, ImageShape
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, DataError
 from zoo.random import Source, Streams, rand
 
 
-class Rivers(ClosedForm, KnownEntropy):
+class Rivers(ClosedForm, KnownEntropy, Completable):
     """The program; nothing is fitted, and there are no weights.
 
     Args:
@@ -107,19 +109,57 @@ class Rivers(ClosedForm, KnownEntropy):
             rows.append(F.one_hot(columns, self.width).amax(1))
         return torch.stack(rows, 1)[:, None].float()
 
-    def entropy(self) -> float:
-        width = torch.arange(self.width)
-        states = torch.cartesian_prod(width, width, torch.arange(3), torch.arange(3))  # columns, last ways
+    def _states(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Every state of the program, S of them.
+
+        Returns:
+            Columns of the arms, [S, 2]; log-probabilities of the ways into the next row, float64, [S, 9]; the states
+            there, [S, 9], any for a way that cannot be; the states of the first row, [W].
+        """
+        width, ways = (torch.arange(size, device=self.device) for size in (self.width, 3))
+        states = torch.cartesian_prod(width, width, ways, ways)  # columns, last ways
         columns, last = states[states[:, 0] <= states[:, 1]].split(2, -1)
-        log_flows = self._log_flows(columns, last).flatten(-2).double()  # [S, 9]
+        log_flows = self._log_flows(columns, last).flatten(-2).double()
+        to, after = self._flow(columns[:, None], torch.cartesian_prod(ways, ways))
+        number = torch.zeros(self.width, self.width, 3, 3, dtype=torch.int64, device=self.device)
+        number[(*columns.T, *last.T)] = torch.arange(len(columns), device=self.device)
+        place = number[(*to.clamp(0, self.width - 1).unbind(-1), *after.unbind(-1))]
+        return columns, log_flows, place, number[width, width, 1, 1]
+
+    def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
+        columns, log_flows, place, first = self._states()
+        left, right = columns.T
+        probs = log_flows.exp().float()
+        on, off = ((known & (x == value))[:, 0] for value in (1, 0))  # [B, H, W]
+        num_known = known[:, 0].sum(-1)  # [B, H]
+        onward, messages = probs.new_ones(len(x), len(columns)), []
+        for t in reversed(range(self.height)):
+            # of the known pixels of the row, how many are as a state has them
+            wet, dry = on[:, t].int(), off[:, t].int()
+            agree = dry.sum(-1, keepdim=True) + (wet - dry)[:, left] + ((wet - dry)[:, right] * (left != right))
+            message = onward * (agree == num_known[:, t, None])  # of the known pixels of this row and those below
+            messages.append(message / message.amax(1, keepdim=True).clamp(min=1e-30))
+            onward = (messages[-1][:, place] * probs).sum(-1)
+        rows, uniforms = [], rand((len(x), self.height), streams, self.device).double()
+        options, weights = first.expand(len(x), -1), messages[-1][:, first]
+        if not weights.any(1).all():
+            raise DataError("complete: expected known pixels that some river has, found an image with others")
+        for t in range(self.height):
+            cumulative = weights.double().cumsum(1)
+            choice = (uniforms[:, t, None] * cumulative[:, -1:] >= cumulative).sum(1, keepdim=True)
+            state = options.gather(1, choice)[:, 0]
+            rows.append(F.one_hot(columns[state], self.width).amax(1))
+            options = place[state]
+            if t + 1 < self.height:
+                weights = probs[state] * messages[-2 - t].gather(1, options)
+        return torch.stack(rows, 1)[:, None].to(x)
+
+    def entropy(self) -> float:
+        columns, log_flows, place, first = self._states()
         probs = log_flows.exp()
         entropies = -(probs * log_flows.where(probs > 0, 0)).sum(-1)
-        to, after = self._flow(columns[:, None], torch.cartesian_prod(torch.arange(3), torch.arange(3)))
-        number = torch.full((self.width, self.width, 3, 3), 0)
-        number[(*columns.T, *last.T)] = torch.arange(len(columns))
-        place = number[(*to.clamp(0, self.width - 1).unbind(-1), *after.unbind(-1))]  # [S, 9]; of what cannot be, any
-        state = torch.zeros(len(columns), dtype=torch.float64)
-        state[number[width, width, 1, 1]] = 1 / self.width
+        state = torch.zeros(len(columns), dtype=torch.float64, device=self.device)
+        state[first] = 1 / self.width
         entropy = math.log(self.width)
         for _ in range(self.height - 1):
             entropy += float(state @ entropies)
