@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.errors import ConfigError, DataError
+from zoo.progress import steps
 from zoo.random import Source, Streams, rand, randn, seed_from
 from zoo.training.optimization import Optimization
 
@@ -133,7 +134,7 @@ def _batches(
         raise ValueError(f"num_samples must not be negative, found {num_samples}")
     seed = seed_from(generator)
     index = torch.arange(num_samples) if positions is None else positions
-    for rows in index.split(batch_size):
+    for rows in steps(index.split(batch_size), "batch"):
         if len(rows):
             yield Streams(seed, rows), rows
 

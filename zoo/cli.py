@@ -368,11 +368,11 @@ def _codes(model: GenerativeModel, num: int, generator: Any) -> Tensor:
 
 def _sample(options: argparse.Namespace) -> None:
     import torch
-    from tqdm import tqdm
 
     from zoo import latents
     from zoo.distributed import gather, is_leader, join, on_leader, share
     from zoo.pictures import pixels
+    from zoo.progress import bar
 
     options.device = join(options.device)
     model = _load(options)
@@ -385,13 +385,10 @@ def _sample(options: argparse.Namespace) -> None:
             for rows in torch.arange(len(mine)).split(250)
         ]
     else:
-        shown = None if is_leader() else True
-        with tqdm(total=len(mine), desc="sampling", unit="img", disable=shown, leave=False) as bar:
-            batches = []
-            chosen: dict[str, Any] = {} if labels is None else {"labels": labels}
-            for batch in model.iter_samples(options.num, generator=_generator(options), positions=mine, **chosen):
-                batches.append(pixels(batch))
-                bar.update(len(batch))
+        chosen: dict[str, Any] = {} if labels is None else {"labels": labels}
+        samples = model.iter_samples(options.num, generator=_generator(options), positions=mine, **chosen)
+        with bar("sampling", shown=is_leader()):
+            batches = [pixels(batch) for batch in samples]
     images = gather(torch.cat(batches), options.num)
     on_leader(lambda: _write(images, options))
 
@@ -523,11 +520,13 @@ def _neighbours(options: argparse.Namespace) -> None:
     from zoo.metrics.evaluate import data_of
     from zoo.metrics.extractors import load_extractor
     from zoo.metrics.memorisation import neighbours
+    from zoo.progress import bar
 
     extractor = None if options.by == "pixels" else load_extractor(options.by, options.device)
     model, data = _load(options), data_of(options.name)
     num = max(options.num, options.draws)
-    samples = model.sample(num, generator=_generator(options)).cpu()
+    with bar("sampling"):
+        samples = model.sample(num, generator=_generator(options)).cpu()
     found = neighbours(samples, data, options.k, extractor=extractor)
     nearest = data.rows("train", found.index[: options.num].flatten())
     images = data.convert(nearest.x, nearest.index, 0).view(options.num, options.k, *model.event_shape)
@@ -543,6 +542,7 @@ def _complete(options: argparse.Namespace) -> None:
     import torch
 
     from zoo import latents
+    from zoo.progress import bar, steps
 
     model, images = _load(options), _test_batch(options).x
     if not 0 <= options.known <= 1:
@@ -550,7 +550,11 @@ def _complete(options: argparse.Namespace) -> None:
     mask = torch.zeros(model.event_shape, dtype=torch.bool)
     mask[:, : round(options.known * model.event_shape[1])] = True
     generator = _generator(options)
-    draws = [latents.complete(model, images, mask, generator=generator).cpu() for _ in range(options.draws)]
+    with bar("completing"):
+        draws = [
+            latents.complete(model, images, mask, generator=generator).cpu()
+            for _ in steps(range(options.draws), "draw")
+        ]
     erased = torch.where(mask, images, torch.full_like(images, 0.5))
     _write(torch.cat([images, erased, *draws]), options, columns=options.num)
 
@@ -559,9 +563,11 @@ def _probabilities(options: argparse.Namespace) -> None:
     import torch
 
     from zoo import pixelwise
+    from zoo.progress import bar
 
     model = _load(options)
-    x, order = pixelwise.draw(model, options.num, generator=_generator(options))
+    with bar("sampling"):
+        x, order = pixelwise.draw(model, options.num, generator=_generator(options))
     _write(torch.cat([x, pixelwise.probabilities(model, x, order)]), options, columns=options.num)
 
 
@@ -570,11 +576,13 @@ def _animate(options: argparse.Namespace) -> None:
 
     from zoo import pixelwise
     from zoo.pictures import grid, save_animation
+    from zoo.progress import bar
 
     if options.out.suffix.lower() != ".gif":
         raise ConfigError(f"--out: expected a name that ends in .gif, the format of films, found {options.out}")
     model = _load(options)
-    x, order = pixelwise.draw(model, options.num, generator=_generator(options))
+    with bar("sampling"):
+        x, order = pixelwise.draw(model, options.num, generator=_generator(options))
     both = torch.cat([x, pixelwise.probabilities(model, x, order)])
     film = pixelwise.drawing(both, options.frames, torch.cat([order, order]))
     frames = [grid(frame, columns=options.num, scale=3) for frame in film]

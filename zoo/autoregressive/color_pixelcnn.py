@@ -33,6 +33,7 @@ from zoo.config import Between, Fraction, ImageShape, Size
 from zoo.errors import ConfigError
 from zoo.nn.discretized_logistic import mixture_cdf, mixture_log_prob
 from zoo.nn.gated import GatedLayer, Horizontal, Vertical
+from zoo.progress import steps
 from zoo.random import Streams, rand
 
 PART = 32  # images whose logits are in memory at once where no gradient is taken: 25 MB each at 256 levels of 32x32x3
@@ -197,7 +198,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
             vertical, horizontal = Vertical(layers, len(x), width), Horizontal(layers, len(x), width)
             position_v, position_h = self.position.permute(1, 2, 0).chunk(2, -1)  # [H, W, C]
             left, start = self.left.weight.flatten(1).T, position_h + cast(Tensor, self.left.bias)
-            for row in range(height):
+            for row in steps(range(height), "row"):
                 v = self.above(padded[:, :, row : row + size, size:])[:, :, 0].mT + position_v[row]
                 horizontal.begin(vertical.scan(v[..., : self.channels]))
                 for column in range(width):

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from zoo.autoregressive.raster import forced, log_likelihood
 from zoo.capabilities import Autoregressive, Batch, Completable, TractableDensity
 from zoo.config import Between, Size
+from zoo.progress import steps
 from zoo.random import Streams, rand
 
 
@@ -145,7 +146,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         x, rows = x * seen, torch.arange(len(x), device=x.device)
         with torch.autocast(self.device.type, enabled=False):
             first = self._first(x, seen)
-            for d in order[:, begin:].T:
+            for d in steps(order[:, begin:].T, "pixel"):
                 logits = (self._hidden(first) * self.output[d]).sum(1) + self.output_bias[d]
                 x[rows, d] = (uniforms[rows, d] < logits.sigmoid()).to(x)
                 first += x[rows, d, None] * self.weight[d] + self.mask_weight[d]

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from zoo.autoregressive.raster import RasterOrder
 from zoo.config import Size
+from zoo.progress import steps
 
 
 class FVSBN(RasterOrder):
@@ -43,6 +44,6 @@ class FVSBN(RasterOrder):
     def scan(self, uniforms: Tensor) -> Tensor:
         u = uniforms.T.contiguous()  # [D, B], so that a pixel is a row
         x = torch.zeros_like(u)
-        for d in range(len(u)):
+        for d in steps(range(len(u)), "pixel"):
             x[d] = u[d] < (self.bias[d] + self.weight[d, :d] @ x[:d]).sigmoid()
         return x.T

@@ -25,6 +25,7 @@ from zoo.config import Between, Fraction, ImageShape, Shift, Size
 from zoo.errors import ConfigError
 from zoo.nn.gated import GatedLayer, Horizontal, Vertical
 from zoo.nn.position import PositionBias
+from zoo.progress import steps
 from zoo.random import Streams
 
 
@@ -92,7 +93,7 @@ class GatedPixelCNN(Augmented):
         position_v, position_h = self.position.bias.permute(1, 2, 0).chunk(2, -1)  # [H, W, C]
         left, start = self.left.weight[:, 0, 0].T, position_h + cast(Tensor, self.left.bias)
         inner, output = ((cast(Tensor, layer.bias), layer.weight[:, :, 0, 0].T) for layer in (self.hidden, self.output))
-        for row in range(height):
+        for row in steps(range(height), "row"):
             v = self.above(x[:, :, row : row + reach + 1, reach + 1 :])[:, :, 0]
             horizontal.begin(vertical.scan(v.mT + position_v[row]))
             pixels = x[:, 0, row + reach + 1]

@@ -30,6 +30,7 @@ from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.config import Fraction, Shift, Size
 from zoo.nn.dropout import dropout
 from zoo.nn.shift import num_shifts, shift
+from zoo.progress import steps
 from zoo.random import Streams, rand
 
 # pixels whose units sampling follows one by one; any size gives the same samples, and this is about the fastest
@@ -169,7 +170,7 @@ class MADE(TractableDensity, Completable, Autoregressive):
         first, second = self.degrees[used].long().unbind(1)  # [K, H]
         h1, h2 = (u.new_zeros(*m.shape, u.shape[-1]) for m in (first, second))
         pixel = torch.arange(1, self.size + 1, device=u.device)
-        for block in pixel.split(BLOCK):
+        for block in steps(pixel.split(BLOCK), "block"):
             n, start, stop = len(block), int(block[0]) - 1, int(block[-1])
             new1, m1, is1 = self._completed(first, start, stop)
             new2, m2, is2 = self._completed(second, start, stop)

@@ -25,6 +25,7 @@ from zoo.autoregressive.raster import Augmented
 from zoo.config import Fraction, Shift, Size
 from zoo.nn.dropout import dropout
 from zoo.nn.shift import num_shifts
+from zoo.progress import steps
 from zoo.random import Streams
 
 BLOCK = 16  # pixels of which one matrix product takes the states; any number gives the same logits
@@ -80,7 +81,7 @@ class NADE(Augmented):
         x = torch.zeros_like(u)
         sums = self.hidden_bias.expand(u.shape[1], -1).clone()
         h = sums.sigmoid()
-        for d in range(self.size):
+        for d in steps(range(self.size), "pixel"):
             x[d] = u[d] < (h @ self.output[d] + self.bias[d]).sigmoid()
             on = x[d].nonzero()[:, 0]
             sums[on] += self.weight[d]

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from zoo.autoregressive.raster import RasterOrder, forced, log_likelihood
 from zoo.config import Between, Fraction, ImageShape, Size
+from zoo.progress import steps
 from zoo.random import Streams, rand
 
 
@@ -110,7 +111,7 @@ class RNN(RasterOrder):
         layers = [[getattr(self.gru, name) for name in names] for names in self.gru._all_weights]
         states = [uniforms.new_zeros(batch, self.gru.hidden_size) for _ in layers]
         start = self.input.bias + self.position
-        for d in range(self.size):
+        for d in steps(range(self.size), "pixel"):
             h = torch.addmm(start[d], pixels[:, d : d + self.window], self.input.weight.T)
             for i, weights in enumerate(layers):
                 states[i] = h = torch.gru_cell(h, states[i], *weights)

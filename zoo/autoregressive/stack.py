@@ -17,6 +17,7 @@ from zoo.autoregressive.raster import Augmented
 from zoo.errors import ConfigError
 from zoo.nn.masked_conv import MaskedConv2d
 from zoo.nn.position import PositionBias
+from zoo.progress import steps
 from zoo.random import Streams
 
 
@@ -89,7 +90,7 @@ class Stack(Augmented):
         thresholds = uniforms.clamp(0, 1).logit().view(-1, height, width)
         x = uniforms.new_zeros(len(uniforms), 1, reach + height, width + 2 * reach)  # with zeros around
         line = self.begin(len(uniforms))
-        for row in range(height):
+        for row in steps(range(height), "row"):
             start = F.conv2d(x[:, :, row : row + reach], self.first.above(), self.first.bias)[:, :, 0]
             pixels = line.scan(thresholds[:, row], start + self.position.bias[:, row])
             x[:, 0, reach + row, reach : reach + width] = pixels

@@ -86,13 +86,12 @@ class GaussianDensity(ClosedForm, Dequantized, Completable):
     def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
         y = self._transform(self.dequantize(x.to(self.loc), generator=streams))[0] - self.loc
         noise = randn((len(x), self.size), streams, self.device).double()
-        whitening = self.whiten(torch.eye(self.size).to(self.loc))[0].double()  # in row d, what y_d adds to z
         masks, group = known.flatten(1).unique(dim=0, return_inverse=True)
         for number, mask in enumerate(masks):
             some = group == number
-            part = y[some]
-            rest = noise[some] - part[:, mask].double() @ whitening[mask]
-            unknown = whitening[~mask]  # z = y_K W_K + y_U W_U, by its rows
+            part = y[some] * mask
+            rest = noise[some] - self.whiten(part)[0]
+            unknown = self.whiten(torch.eye(self.size).to(y)[~mask])[0].double()  # in row d, what y_d adds to z
             factor = torch.linalg.cholesky(unknown @ unknown.T)  # of the precision of y_U given y_K
             part[:, ~mask] = torch.cholesky_solve(unknown @ rest.T, factor).T.to(y)
             y[some] = part
