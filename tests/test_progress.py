@@ -14,7 +14,11 @@ from test_models import seeded
 from zoo import Zoo, progress
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.capabilities import Autoregressive, Completable
+from zoo.classifier.lenet import LeNet
 from zoo.cli import main
+from zoo.metrics import quality
+from zoo.metrics.extractors import ClassifierFeatures
+from zoo.metrics.quality import extract
 from zoo.progress import bar, listening, steps
 
 
@@ -80,6 +84,17 @@ def test_a_bar_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
             == seen
             == bool(stream.getvalue())
         )
+
+
+def test_features_of_samples_show_how_far_a_batch_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quality, "INTERVAL", 0)
+    model = GatedPixelCNN([1, 16, 16], channels=2, num_layers=1)
+    extractor = ClassifierFeatures(LeNet([1, 16, 16], channels=2, num_features=8).eval(), "lenet")
+    for stream, shown in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        features = extract(model.iter_samples(6, batch_size=3), extractor, 6, label="samples")
+        assert len(features.values) == 6
+        assert ("batch 2/2, row 16/16" in stream.getvalue()) == shown == bool(stream.getvalue())
 
 
 def test_commands_show_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

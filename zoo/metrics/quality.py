@@ -36,6 +36,7 @@ from zoo.metrics.cache import remembered
 from zoo.metrics.examples import measuring
 from zoo.metrics.extractors import Extractor, to_bytes
 from zoo.metrics.measurement import Measurement
+from zoo.progress import INTERVAL, listening
 
 SUBSETS, SUBSET_SIZE = 100, 1000  # of KID
 SPLITS = 10  # of the inception score
@@ -79,7 +80,11 @@ def extract(images: Iterable[Tensor], extractor: Extractor, num: int, *, label: 
     parts: list[tuple[Tensor, Tensor]] = []
     found = 0
     wanted, shown = len(share(num)), progress and is_leader()
-    with measuring(extractor), tqdm(total=wanted, desc=label, unit="img", disable=None if shown else True) as bar:
+    with (
+        measuring(extractor),
+        tqdm(total=wanted, desc=label, unit="img", disable=None if shown else True) as bar,
+        listening(lambda _, places: bar.set_postfix_str(places), interval=INTERVAL),  # to what draws the images
+    ):
         for batch in images:
             for chunk in to_bytes(batch[: wanted - found]).split(extractor.batch_size):
                 values, logits = extractor.features_and_logits(chunk.to(device))
