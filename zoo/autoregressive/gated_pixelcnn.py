@@ -87,18 +87,21 @@ class GatedPixelCNN(Augmented):
         _, height, width = self.event_shape
         batch, reach = len(uniforms), self.reach
         thresholds = uniforms.clamp(0, 1).logit().view(batch, height, width).permute(1, 2, 0)[..., None].contiguous()
-        x = uniforms.new_zeros(batch, 1, height + reach + 1, reach + 1 + width)  # with zeros above and to the left
+        x = uniforms.new_zeros(batch, 1, height + reach + 1, width)  # with rows of zeros above
+        pixels = uniforms.new_zeros(batch, reach + 1 + width)  # of the row that is made, with zeros to the left
+        places = [place.split(reach + 1, 1) for place in pixels.unfold(1, reach + 2, 1).unbind(1)]  # before it, and it
         layers = cast(list[GatedLayer], list(self.layers))
         vertical, horizontal = Vertical(layers, batch, width), Horizontal(layers, batch, width)
         position_v, position_h = self.position.bias.permute(1, 2, 0).chunk(2, -1)  # [H, W, C]
         left, start = self.left.weight[:, 0, 0].T, position_h + cast(Tensor, self.left.bias)
         inner, output = ((cast(Tensor, layer.bias), layer.weight[:, :, 0, 0].T) for layer in (self.hidden, self.output))
         for row in steps(range(height), "row"):
-            v = self.above(x[:, :, row : row + reach + 1, reach + 1 :])[:, :, 0]
+            v = self.above(x[:, :, row : row + reach + 1])[:, :, 0]
             horizontal.begin(vertical.scan(v.mT + position_v[row]))
-            pixels = x[:, 0, row + reach + 1]
-            for column, (first, threshold) in enumerate(zip(start[row], thresholds[row], strict=True)):
-                torch.addmm(first, pixels[:, column : column + reach + 1], left, out=horizontal.first(column))
+            pixels_in_turn = enumerate(zip(places, start[row], thresholds[row], strict=True))
+            for column, ((before, pixel), first, threshold) in pixels_in_turn:
+                torch.addmm(first, before, left, out=horizontal.first(column))
                 h = torch.addmm(inner[0], horizontal.step(column).relu_(), inner[1]).relu_()
-                torch.gt(torch.addmm(output[0], h, output[1]), threshold, out=pixels[:, column + reach + 1, None])
-        return x[:, 0, reach + 1 :, reach + 1 :].flatten(1)
+                torch.gt(torch.addmm(output[0], h, output[1]), threshold, out=pixel)
+            x[:, 0, row + reach + 1] = pixels[:, reach + 1 :]
+        return x[:, 0, reach + 1 :].flatten(1)
