@@ -210,7 +210,7 @@ class _Line(ABC):
         layers = cast(list[_Layer], list(model.layers))
         depth, channels, width = len(layers), layers[0].out.in_channels, model.event_shape[2]
         self.left = model.first.left()[:, 0].T.contiguous()  # [taps, 2C]
-        self.inputs = torch.stack([layer.input.weight[:, :, 0].permute(2, 1, 0) for layer in layers])
+        self.inputs = torch.stack([layer.input.weight[:, :, 0].permute(2, 1, 0) for layer in layers])  # K_is, by taps
         self.own = self.inputs[:, -1, :, : 4 * channels].contiguous()  # K_is at the pixel, [L, 2C, 4C]
         self.out = torch.stack([layer.out.weight[:, :, 0, 0].T for layer in layers])  # [L, C, 2C]
         self.bias = torch.stack([cast(Tensor, layer.input.bias) for layer in layers])[:, None, None]
@@ -278,8 +278,8 @@ class _Line(ABC):
 
 
 def _row(x: Tensor) -> Tensor:
-    """[1 + W, L, B, C] -> [L, B, W, C]."""
-    return x[1:].permute(1, 2, 0, 3)
+    """[W, L, B, C] -> [L, B, W, C]."""
+    return x.permute(1, 2, 0, 3)
 
 
 class _Row(_Line):
@@ -291,7 +291,7 @@ class _Row(_Line):
         self.remember([(self.maps[i, :-1], self.c[i + 1]) for i in range(len(self.maps) - 1)])
 
     def above(self) -> tuple[Tensor, Tensor]:
-        sums = self.bias + _product(_windows(_row(self.h), 1, 1), self.state[0])
+        sums = self.bias + _product(_windows(_row(self.h[1:]), 1, 1), self.state[0])
         sums[:, :, 1:] += _product((self.out_bias.cumsum(0) - self.out_bias), self.beside)  # `less` of the pixel left
         return sums, self.out_bias
 
@@ -317,12 +317,12 @@ class _BothWays(_Line):
         if self.rows:
             self._from_right()
         self.rows += 1
-        right = self.right[:-1].permute(1, 2, 0, 3)
-        return self.bias + _product(_row(self.h), self.from_above), self.out_bias + _product(right, self.out)
+        right = self.out_bias + _product(_row(self.right[:-1]), self.out)
+        return self.bias + _product(_row(self.h[1:]), self.from_above), right
 
     def _from_right(self) -> None:
         """h from the right in the row before, given that in the row above it."""
-        maps, above = _row(self.maps)[:-1] + self.less[:-1], self.right[:-1].permute(1, 2, 0, 3)
+        maps, above = _row(self.maps[1:])[:-1] + self.less[:-1], _row(self.right[:-1])
         gates = self.right_bias + _product(maps, self.right_input) + _product(above, self.right_above)
         self.right_c.zero_()
         for sums, (h, before) in zip(gates.permute(2, 0, 1, 3).contiguous().flip(0), self.steps, strict=True):

@@ -35,14 +35,9 @@ class GatedLayer(nn.Module):
         self.between = nn.Conv2d(2 * channels, 2 * channels, 1, bias=False)
         self.out = nn.Conv2d(channels, channels, 1)
 
-    def vertically(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """v with `reach` rows above it, [B, C, reach + H, W] -> the sums for both stacks, each [B, 2C, H, W]."""
-        sums = self.vertical(v)
-        return sums, self.between(sums)
-
     def forward(self, v: Tensor, h: Tensor, rate: float, streams: Streams | None) -> tuple[Tensor, Tensor]:
-        for_v, for_h = self.vertically(F.pad(v, (0, 0, self.reach, 0)))
-        for_h = for_h + self.horizontal(F.pad(h, (self.reach, 0)))
+        for_v = self.vertical(F.pad(v, (0, 0, self.reach, 0)))
+        for_h = self.between(for_v) + self.horizontal(F.pad(h, (self.reach, 0)))
         return v + gate(for_v), h + self.out(dropout(gate(for_h), rate, streams))
 
 
