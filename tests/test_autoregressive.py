@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import checkpoint
+from zoo.autoregressive.color_pixelcnn import ColorPixelCNN
+from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.fvsbn import FVSBN
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+from zoo.autoregressive.made import MADE
 from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.autoregressive.raster import RasterOrder, log_likelihood
@@ -26,7 +29,7 @@ from zoo.errors import ConfigError
 from zoo.nn.masked_conv import MaskedConv2d
 from zoo.pictures import field_of_sight, pixels
 from zoo.pixelwise import drawing, receptive_field
-from zoo.random import Streams
+from zoo.random import Streams, seed_from
 from zoo.training import Trainer
 from zoo.training.optimization import Optimization
 from zoo.training.recipe import build_data, build_model, load_recipe
@@ -191,8 +194,8 @@ def test_receptive_fields_show_the_blind_spot() -> None:
     torch.manual_seed(0)
     models = PixelCNN(SHAPE, channels=8, num_layers=8, first_kernel=3), GatedPixelCNN(SHAPE, channels=6, num_layers=8)
     for model, sees in zip(models, (triangle(1), everything), strict=True):
-        field = receptive_field(model, 5, 3, generator=torch.Generator().manual_seed(0))
-        picture = field_of_sight(field, 5, 3)
+        (field,), (before,) = receptive_field(model, 5, 3, generator=torch.Generator().manual_seed(0))
+        picture = field_of_sight(field, before, 5, 3)
         assert field.shape == tuple(SHAPE) and picture.shape == (3, *SHAPE[1:])
         assert model.output.weight.dtype == torch.float32  # of a copy was it taken
         for row in range(SHAPE[1]):
@@ -212,19 +215,46 @@ def test_receptive_fields_show_the_blind_spot() -> None:
 def test_the_recipe_of_the_gated_pixelcnn_sees_everything_from_the_middle_of_the_image() -> None:
     (path,) = (path for path in RECIPES if path.stem == "gated-pixelcnn-binarized-mnist")
     model = build_model({**load_recipe(path)["model"], "channels": 4}, seed=0)
-    field = receptive_field(model, 14, 14, num=4, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(field.flatten() > 0, torch.arange(28 * 28) < 14 * 28 + 14)
+    fields, _ = receptive_field(model, 14, 14, num=4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(fields.flatten() > 0, torch.arange(28 * 28) < 14 * 28 + 14)
 
 
 def test_receptive_fields_are_derivatives() -> None:
-    """Of a logistic regression they are its weights."""
-    model = FVSBN(event_shape=SHAPE)
+    """Of a logistic regression they are its weights times p (1 - p), whose mean over all images is known."""
+    model, shape = FVSBN(event_shape=[1, 3, 4]), (3, 4)
     with torch.no_grad():
         model.weight.normal_(generator=torch.Generator().manual_seed(0))
-    field = receptive_field(model, 2, 4)
-    pixel = 2 * SHAPE[2] + 4
-    torch.testing.assert_close(field.flatten()[:pixel], model.weight[pixel, :pixel].abs())
-    assert not field.flatten()[pixel:].any()
+    pixel, num = 6, 400
+    fields, before = receptive_field(model, 1, 2, num=num, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(before.flatten(), torch.arange(12) < pixel) and fields.shape == (1, 1, *shape)
+    weight = model.weight[pixel, :pixel].detach().double()
+    states = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * pixel).double()
+    p = (states @ weight).sigmoid()
+    slope = p * (1 - p)
+    error = (slope.std() / num**0.5).item()
+    ratios = fields.flatten()[:pixel] / weight.abs()
+    torch.testing.assert_close(ratios, ratios[:1].expand(pixel))
+    assert ratios[0].item() == pytest.approx(slope.mean().item(), abs=4 * error)
+    assert not fields.flatten()[pixel:].any()
+
+
+@pytest.mark.parametrize("model", [MADE([2, 2, 3], hidden=12, num_masks=3), EoNADE([1, 3, 3], hidden=6)])
+def test_receptive_fields_are_differences(model: MADE | EoNADE) -> None:
+    """Zero for what changes nothing of what is expected, and for nothing else."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    fields, before = receptive_field(model, 1, 1, generator=torch.Generator().manual_seed(3))
+    order = model.order(Streams(seed_from(torch.Generator().manual_seed(3)), [0])).expand(20, -1)
+    x = (torch.rand(20, *model.event_shape, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    with torch.no_grad():
+        expected = model.expected(x, order)[:, :, 1, 1]
+        for place in range(x[0].numel()):
+            other = x.flatten(1).clone()
+            other[:, place] = 1 - other[:, place]
+            moved = ((model.expected(other.view_as(x), order)[:, :, 1, 1] - expected).abs() > 1e-7).any(0)
+            assert torch.equal(moved, (fields > 0).flatten(1)[:, place])
+            assert torch.equal(moved, before.flatten(1)[:, place])
 
 
 def test_a_drawing_goes_from_nothing_to_the_image() -> None:
@@ -265,11 +295,22 @@ def test_pictures_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
     for source, pixel in ((gated, "7,5"), (recipe, "3,2")):
         assert run("receptive-field", source, "--pixel", pixel, "-n", 2, "--out", tmp_path / "f.png") == 0
         assert len(np.unique(np.asarray(Image.open(tmp_path / "f.png")))) > 4
+    torch.manual_seed(0)
+    color = ColorPixelCNN([3, 5, 6], levels=5, channels=4, num_layers=1, hidden=5)
+    checkpoint.save(color, tmp_path / "color")
+    for channel, shown in (((), 3), (("--channel", 1), 1)):
+        words = (f"local-dir:{tmp_path / 'color'}", "--pixel", "3,3", "-n", 2, *channel)
+        assert run("receptive-field", *words, "--out", tmp_path / f"c{shown}.png") == 0
+        with Image.open(tmp_path / f"c{shown}.png") as image:
+            assert image.size == (10 * (2 + 8 * shown), 10 * (2 + 7))
+    every, one = (np.asarray(Image.open(tmp_path / f"c{shown}.png")) for shown in (3, 1))
+    assert np.array_equal(every[:, 80:180], one) and not np.array_equal(every[:, :100], one)
     capsys.readouterr()
     for words, message in (
         ((gated, "--pixel", "8,0"), "a pixel between 0,0 and 7,5, found 8,0"),
         ((gated, "--pixel", "middle"), "expected ROW,COLUMN"),
-        (("gan-mnist",), "draws pixels in raster order"),
+        ((gated, "--pixel", "1,1", "--channel", 1), "--channel: expected one between 0 and 0, found 1"),
+        (("gan-mnist",), "a model that draws one after another"),
     ):
         assert run("receptive-field", *words, "--out", tmp_path / "no.png") == 1
         assert message in capsys.readouterr().err

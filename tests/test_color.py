@@ -11,6 +11,7 @@ from test_models import enumerated, follows, seeded
 
 from zoo.autoregressive.color_pixelcnn import ColorPixelCNN
 from zoo.errors import ConfigError
+from zoo.pixelwise import receptive_field
 from zoo.random import Streams, rand
 
 SMALL = {"channels": 4, "num_layers": 2, "hidden": 6}
@@ -73,6 +74,20 @@ def test_a_channel_sees_earlier_pixels_and_the_earlier_channels_of_its_own(insta
         moved = (before[0] != after[0]).any(1)  # [C, H, W]
         seen[:, source] = torch.stack([moved[place] for place in order])
     assert torch.equal(seen, torch.ones_like(seen).tril(-1)), "everything before, and nothing else"
+
+
+@pytest.mark.parametrize("instance", [COLORS, PLANES])
+def test_receptive_fields_of_the_channels(instance: Instance) -> None:
+    """They hold what comes before; but for the pixel's own channels where these enter as choices alone."""
+    model = instance.build()
+    fields, before = receptive_field(model, 1, 2, num=20, generator=seeded())
+    places = torch.arange(36).view(3, 4, 3).permute(2, 0, 1)  # channels of a pixel in turn
+    for channel in range(3):
+        earlier = places < places[channel, 1, 2]
+        assert torch.equal(before[channel], earlier)
+        if instance is COLORS:
+            earlier[:, 1, 2] = False
+        assert torch.equal(fields[channel] > 0, earlier)
 
 
 def test_evaluation_keeps_the_logits_of_few_images_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ SHORTER = {
     "zoo reproduce": ["--slice"],
     "zoo evaluate": ["--slice"],
     "zoo finetune": ["--epochs", "1"],
+    "zoo receptive-field": ["-n", "2"],
     "zoo fit": ["--trainer.limit_train_batches", "10", "--trainer.limit_val_batches", "1", "--trainer.max_epochs", "1"],
 }
 NEEDS_DATA = (

@@ -150,9 +150,14 @@ def _parser() -> argparse.ArgumentParser:
         "orderings (EoNADE) that of the ordering in which the image was drawn."
     )
     animate.add_argument("--frames", type=int, default=113, help="pictures of the GIF (default %(default)s)")
-    field = pictured("receptive-field", _receptive_field, "what a pixel sees, by gradients", 64)
+    field = pictured("receptive-field", _receptive_field, "what a pixel sees, by gradients", 16)
     field.add_argument("--pixel", default="14,14", help="ROW,COLUMN, from 0,0 on (default %(default)s)")
-    field.epilog = "NAME may be a recipe (.yaml) too, for the field before training; --num images are averaged over."
+    field.add_argument("--channel", type=int, help="of the pixel, from 0 on; by default, all, side by side")
+    field.epilog = (
+        "How much what is expected of the red pixel changes with each other one, the brighter the more; blue are those "
+        "that come before and are not seen. NAME may be a recipe (.yaml) too, for the field before training; --num "
+        "images of noise are averaged over."
+    )
 
     fit = trained("fit", _fit, "train what a recipe describes")
     fit.add_argument("recipe", type=Path, help="such as the recipe.yaml of a checkpoint")
@@ -593,16 +598,24 @@ def _animate(options: argparse.Namespace) -> None:
 
 
 def _receptive_field(options: argparse.Namespace) -> None:
+    import torch
+
     from zoo import pixelwise
     from zoo.pictures import field_of_sight
+    from zoo.progress import bar
 
     try:
         row, column = map(int, options.pixel.split(","))
     except ValueError:
         raise ConfigError(f"--pixel: expected ROW,COLUMN, such as 14,14, found {options.pixel!r}") from None
     model = _load(options, or_recipe=True)
-    field = pixelwise.receptive_field(model, row, column, num=options.num, generator=_generator(options))
-    _write(field_of_sight(field, row, column)[None], options, columns=1, scale=10)
+    if options.channel is not None and not 0 <= options.channel < model.event_shape[0]:
+        raise ConfigError(f"--channel: expected one between 0 and {model.event_shape[0] - 1}, found {options.channel}")
+    with bar("seeing"):
+        fields = pixelwise.receptive_field(model, row, column, num=options.num, generator=_generator(options))
+    pictures = [field_of_sight(*field, row, column) for field in zip(*fields, strict=True)]
+    shown = pictures if options.channel is None else [pictures[options.channel]]
+    _write(torch.stack(shown), options, columns=len(shown), scale=10)
 
 
 # ------------------------------------------------------------------------------------------------ training and numbers

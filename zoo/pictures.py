@@ -53,18 +53,20 @@ def save_animation(frames: Sequence[Image], path: str | Path, *, duration: int =
     return path
 
 
-def field_of_sight(field: Tensor, row: int, column: int) -> Tensor:
-    """A receptive field [C, H, W] as a coloured picture [3, H, W] in [0, 1].
+def field_of_sight(field: Tensor, before: Tensor, row: int, column: int) -> Tensor:
+    """A receptive field as a coloured picture [3, H, W] in [0, 1].
 
-    The pixel is red; what it sees is the brighter the more it matters; earlier pixels that it does not see are blue,
-    later ones dark grey.
+    The pixel is red; what it sees is the brighter the more it matters; what comes before and is not seen is blue, what
+    comes after is dark grey.
+
+    Args:
+        field, before: as `zoo.pixelwise.receptive_field` gives them, [C, H, W]; channels are taken together.
+        row, column: of the pixel.
     """
-    seen = field.sum(0).cpu()  # [H, W]
+    seen, is_before = field.sum(0).cpu(), before.any(0).cpu()  # [H, W]
     brightness = 0.25 + 0.75 * (seen / seen.max().clamp(min=1e-300)) ** 0.25
-    height, width = seen.shape
-    is_later = (torch.arange(height * width) >= row * width + column).view(height, width)
-    picture = torch.where(seen > 0, brightness, 0).expand(3, -1, -1).clone()
-    picture[:, (seen == 0) & ~is_later] = torch.tensor([0.1, 0.2, 0.7])[:, None]
-    picture[:, (seen == 0) & is_later] = 0.12
+    picture = torch.where(seen > 0, brightness, 0).float().expand(3, -1, -1).clone()
+    picture[:, (seen == 0) & is_before] = torch.tensor([0.1, 0.2, 0.7])[:, None]
+    picture[:, (seen == 0) & ~is_before] = 0.12
     picture[:, row, column] = torch.tensor([0.9, 0.1, 0.1])
     return picture

@@ -3,50 +3,60 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.autoregressive.raster import RasterOrder
 from zoo.capabilities import Autoregressive, GenerativeModel
 from zoo.errors import ConfigError
-from zoo.random import Streams, seed_from
+from zoo.progress import steps
+from zoo.random import Streams, rand, seed_from
+
+PART = 4  # images whose gradients are taken at once: 1 GB of colours of 32x32 pixels and 256 levels
 
 
 def receptive_field(
-    model: GenerativeModel, row: int, column: int, *, num: int = 64, generator: torch.Generator | None = None
-) -> Tensor:
-    """How much the logit of a pixel changes with every other: mean |d logit / d x| over images of coin flips.
+    model: GenerativeModel, row: int, column: int, *, num: int = 16, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """How much what is expected of a pixel changes with every other: the mean of |dE[x_d given those before] / dx|.
 
-    Where it is exactly zero, the pixel is blind. In double precision, so that what is small is not zero.
+    The mean is over images of noise, every level as likely as any other. Where it is exactly zero, the pixel is blind;
+    in double precision, so that what is small is not zero. What enters as a choice among levels has no gradient: the
+    earlier channels of the pixel itself, in `zoo.autoregressive.color_pixelcnn`.
 
     Args:
-        row, column: of the pixel, in the first channel.
+        row, column: of the pixel.
         num: images to average over.
-        generator: of the coin flips.
+        generator: of the images, and of the order where a model has several, which is the same for all of them.
 
     Returns:
-        [C, H, W], at least 0.
+        The field of each channel of the pixel, float64, at least 0, and which values come before it: both
+        [C, *event_shape].
 
     Raises:
-        ConfigError: the model is not `RasterOrder`, or has no such pixel.
+        ConfigError: the model is not `Autoregressive`, or has no such pixel.
     """
-    if not isinstance(model, RasterOrder):
-        raise ConfigError(
-            "receptive-field: expected a model that draws pixels in raster order (zoo.autoregressive.raster), found "
-            f"{type(model).__name__}; `zoo list --family autoregressive` shows candidates"
-        )
-    _, height, width = model.event_shape
+    autoregressive(model)
+    channels, height, width = model.event_shape
     if not (0 <= row < height and 0 <= column < width):
         raise ConfigError(
             f"receptive-field: expected a pixel between 0,0 and {height - 1},{width - 1}, found {row},{column}"
         )
-    double = copy.deepcopy(model).double()
-    flips = torch.rand(num, *model.event_shape, generator=generator, dtype=torch.float64) < 0.5
-    x = flips.to(model.device, torch.float64).requires_grad_()
+    double: Any = copy.deepcopy(model).double()
+    seed = seed_from(generator)
+    order = double.order(Streams(seed, [0]))
+    x = rand((num, *model.event_shape), Streams(seed, range(num)), model.device).double()
+    if (levels := getattr(model, "levels", None)) is not None:
+        x = (x * levels).floor() / (levels - 1)
+    total = x.new_zeros(channels, *model.event_shape)
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(double.logits(x)[:, row * width + column].sum(), x)
-    return gradient.abs().mean(0).float()
+        for part in steps(x.split(PART), "batch"):
+            expected = double.expected(part.requires_grad_(), order.expand(len(part), -1))[:, :, row, column].sum(0)
+            for field, value in zip(total, expected, strict=True):
+                field += torch.autograd.grad(value, part, retain_graph=True)[0].abs().sum(0)
+    rank = order[0].argsort().view(model.event_shape)
+    return total / num, rank < rank[:, row, column, None, None, None]
 
 
 @torch.no_grad()

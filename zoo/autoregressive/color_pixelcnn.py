@@ -132,6 +132,12 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         values = torch.linspace(0, 1, self.levels, device=outputs.device, dtype=outputs.dtype)
         return mixture_log_prob(outputs[..., None, :], values.expand(*outputs.shape[:-1], -1), self.levels)
 
+    def _cumulative(self, outputs: Tensor) -> Tensor:
+        """P(x <= each level), [..., levels], from what the network says of a channel, [..., outputs]."""
+        if self.num_logistics is None:
+            return outputs.softmax(-1).cumsum(-1)
+        return mixture_cdf(outputs, self.levels)
+
     def _outputs(self, x: Tensor, streams: Streams | None) -> Tensor:
         """[B, C, H, W] -> [B, C, outputs, H, W]."""
         begin_v, begin_h = self._begin(x)
@@ -161,8 +167,10 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
 
     def expected(self, x: Tensor, order: Tensor | None = None) -> Tensor:
         """The mean level of every channel, given earlier pixels and channels of its own; see `Autoregressive`."""
-        values = torch.linspace(0, 1, self.levels, device=x.device, dtype=x.dtype)
-        means = [torch.einsum("bclhw,l->bchw", self.logits(part).softmax(2), values) for part in x.split(PART)]
+        means = []
+        for part in x.split(PART):
+            below = self._cumulative(self._outputs(part, None).movedim(2, -1))[..., :-1]
+            means.append(1 - below.mean(-1))  # E[x] = mean over all levels l but the last of P(x > l)
         return torch.cat(means)
 
     def order(self, streams: Streams) -> Tensor:
@@ -222,10 +230,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
             if self.linear:
                 across = pixel[:, :c] @ self.across[c - 1] if c else 0
                 outputs = _moved(outputs, (nearest[:, c] + across)[:, None], 1)
-            if self.num_logistics is None:
-                cumulative = outputs.softmax(1).cumsum(1)
-            else:
-                cumulative = mixture_cdf(outputs, self.levels)
+            cumulative = self._cumulative(outputs)
             number = (uniforms[:, c, None] * cumulative[:, -1:] >= cumulative).sum(1).clamp(max=self.levels - 1)
             drawn = number.to(pixel) / (self.levels - 1)
             pixel[:, c] = torch.where(known[:, c], pixel[:, c], drawn)
