@@ -22,7 +22,7 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 COMMANDS = {
     "setup": [],
-    "sample": [["zoo", "sample", "vae-mnist", "--expected", "--out", "samples.png"]],
+    "sample": [["zoo", "sample", "vae-mnist", "--expected", "--out", "samples.png", "--overwrite"]],
     "test": [["pytest"]],
     "check": [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"], ["pytest", "--durations=10"]],
 }

@@ -45,7 +45,7 @@ def main() -> None:
     name, found = arguments.name, {}
     with tempfile.TemporaryDirectory() as folder:
         for num in (FEW, MANY):
-            found[f"sample {num}"] = peak("sample", name, "--num", str(num), "--out", f"{folder}/samples.png")
+            found[f"sample {num}"] = peak("sample", name, "--num", str(num), "--out", f"{folder}/{num}.png")
             # many importance samples take long, but no more memory than 50
             found[f"evaluate {num}"] = peak("evaluate", name, "--k", "50", "--num", str(num))
         for num in (FEW_OWN, MANY_OWN):

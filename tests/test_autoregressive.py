@@ -265,7 +265,9 @@ def test_a_drawing_goes_from_nothing_to_the_image() -> None:
         assert torch.equal(frame[:, : 3 * i], x.flatten(1)[:, : 3 * i]) and (frame[:, 3 * i :] == 0.5).all()
 
 
-def test_pictures_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pictures_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def run(*words: object) -> int:
         return main([str(word) for word in words])
 
@@ -293,7 +295,8 @@ def test_pictures_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
         "model: {class: zoo.autoregressive.pixelcnn.PixelCNN, event_shape: [1, 8, 8], channels: 2, num_layers: 1}\n"
     )
     for source, pixel in ((gated, "7,5"), (recipe, "3,2")):
-        assert run("receptive-field", source, "--pixel", pixel, "-n", 2, "--out", tmp_path / "f.png") == 0
+        words = (source, "--pixel", pixel, "-n", 2, "--out", tmp_path / "f.png", "--overwrite")
+        assert run("receptive-field", *words) == 0
         assert len(np.unique(np.asarray(Image.open(tmp_path / "f.png")))) > 4
     torch.manual_seed(0)
     color = ColorPixelCNN([3, 5, 6], levels=5, channels=4, num_layers=1, hidden=5)
@@ -320,8 +323,11 @@ def test_pictures_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
         assert run(command, recipe, "-n", 1, "--out", tmp_path / "no.gif") == 1
         said = f"{command}: expected a checkpoint, found {recipe}, a recipe; train it first, by `zoo fit {recipe} --out"
         assert said in capsys.readouterr().err
-    assert run("animate", gated, "--frames", 1, "--out", tmp_path / "no.gif") == 1
-    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(GatedPixelCNN, "scan", None)  # nothing is drawn
+        for frames in (1, 0, -2):
+            assert run("animate", gated, "--frames", frames, "--out", tmp_path / "no.gif") == 1
+            assert f"--frames: expected at least 2, the first and the last, found {frames}" in capsys.readouterr().err
     for name in ("no.png", "no"):
         assert run("animate", gated, "--out", tmp_path / name) == 1
         assert f"a name that ends in .gif, the format of films, found {tmp_path / name}" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from PIL import Image
 
 from zoo import Zoo, checkpoint
 from zoo.classifier.lenet import LeNet
-from zoo.cli import main
+from zoo.cli import _parser, main
 from zoo.errors import CheckpointError, ConfigError, DownloadError, UploadError
 from zoo.vae.vae import VAE
 
@@ -288,6 +288,16 @@ def test_bad_input(row: Row, world: World) -> None:
     assert tree(world.root) == before
 
 
+def test_every_command_that_writes_a_file_has_its_rows() -> None:
+    (commands,) = (action.choices for action in _parser()._actions if isinstance(action.choices, dict))
+    files = {name for name, command in commands.items() if "--overwrite" in command._option_string_actions}
+    assert files == COMMANDS.keys()
+    assert {name for name, command in commands.items() if "--out" in command._option_string_actions} == files | {
+        "fit",
+        "finetune",
+    }
+
+
 def test_the_checkpoint_of_the_table_is_sound(world: World) -> None:
     """Without the harm, every way of loading works: rows fail for their own reason."""
     world.seal()
@@ -337,7 +347,19 @@ for text, *sentence in (
     ("sample vae-digits --num many", "invalid int value: 'many'", "zoo sample --help"),
     ("sample vae-digits --device gpux", "expected one of this machine, such as 'cpu', found 'gpux'"),
     ("sample vae-digits --out picture.xyz", "picture.xyz: cannot write a picture there"),
-    ("sample vae-digits --out checkpoints", "checkpoints: cannot write a picture there"),
+    ("sample vae-digits --out checkpoints", "checkpoints: cannot write a picture there: a folder is there"),
+    ("sample vae-digits --out registry.json/x.png", "registry.json is no folder", "choose another --out"),
+    (
+        "sample vae-digits --out registry.json",
+        "registry.json: cannot write a picture there: a file is there",
+        "--overwri",
+    ),
+    ("sample vae-digits --out registry.json --overwrite", "unknown file extension: .json"),
+    ("score vae-digits --data x.npy --out registry.json", "cannot write a table there: a file is there", "--overwrite"),
+    ("score vae-digits --data x.npy --sheet x.csv", "x.csv: cannot write a sheet there: unknown file extension: .csv"),
+    ("animate vae-digits --frames 1", "--frames: expected at least 2, the first and the last, found 1"),
+    ("animate vae-digits --frames -3", "--frames: expected at least 2, the first and the last, found -3"),
+    ("interpolate vae-digits --steps 1", "--steps: expected at least 2, the two ends, found 1"),
     ("sample vae-digits --trainer.devices 2", "`zoo sample` takes no keys of a recipe"),
     ("sample", "arguments are required: name"),
     ("", "arguments are required: COMMAND"),
@@ -352,6 +374,55 @@ for text, *sentence in (
     @says(*sentence)
     def words_that_mean_nothing(world: World, text: str = text) -> list[str]:
         return text.split()
+
+
+COMMANDS = {  # those that write a file, and what more they must be told
+    "sample": "",
+    "interpolate": "",
+    "reconstruct": "",
+    "traverse": "",
+    "edit": "--set 0=1",
+    "attribute": "--add 1",
+    "analogies": "",
+    "neighbours": "",
+    "complete": "",
+    "probabilities": "",
+    "animate": "",
+    "receptive-field": "",
+    "score": "--data x.npy",
+}
+
+
+for name in COMMANDS:
+
+    @says("mine.gif: cannot write a", "there: a file is there; choose another --out, or replace it with --overwrite")
+    def file_in_the_way(world: World, name: str = name) -> list[str]:
+        (world.root / "mine.gif").write_text("a day's work")
+        return [name, "vae-digits", *COMMANDS[name].split(), "--out", "mine.gif"]
+
+    @says("is not yours to write; choose another --out")
+    def folder_of_somebody_else(world: World, name: str = name) -> list[str]:
+        (world.root / "theirs").mkdir()
+        world.patch.setattr(os, "access", lambda path, mode: "theirs" not in str(path))
+        return [name, "vae-digits", *COMMANDS[name].split(), "--out", "theirs/x.gif"]
+
+
+@says("sheet.png: cannot write a sheet there: a file is there")
+def sheet_in_the_way(world: World) -> list[str]:
+    (world.root / "sheet.png").write_text("a day's work")
+    return ["score", "vae-digits", "--data", "x.npy", "--out", "sheet.csv"]
+
+
+@says("--write:", "is not yours to write; copy the folder")
+def numbers_for_the_checkpoint_of_somebody_else(world: World) -> list[str]:
+    world.patch.setattr(os, "access", lambda path, mode: False)
+    return ["evaluate", f"local-dir:{world.folder}", "--write"]
+
+
+@says("k: expected 1 to ", "the training images, found 5000")
+def more_neighbours_than_images(world: World) -> list[str]:
+    world.patch.setattr(VAE, "draw", None)  # nothing is drawn
+    return ["neighbours", "vae-digits", "--k", "5000"]
 
 
 def finetune(world: World, *more: str, x: np.ndarray | None = None) -> list[str]:

@@ -322,7 +322,7 @@ def test_pictures_of_the_data_of_shipped_checkpoints(name: str, tmp_path: Path, 
     has, path = Zoo.info(name).capabilities, tmp_path / "picture.png"
     commands = [word for word, needed in (("reconstruct", "Encoder"), ("complete", "Completable")) if needed in has]
     for command in commands:
-        run(command, name, "-n", 2, "--out", path)
+        run(command, name, "-n", 2, "--out", path, "--overwrite")
         assert len(np.unique(np.asarray(Image.open(path)))) > 2
     assert path.exists() == bool(commands)
 
@@ -535,16 +535,15 @@ def test_score_refuses_what_it_cannot(
         "score", vae, *words, "--sheet", tmp_path / "deep" / ".." / "x.csv"
     )
     assert not (tmp_path / "x.png").exists()
-    assert "cannot be written" in fail(
-        "score",
-        f"local-dir:{home / 'vae'}",
-        "--data",
-        arrays,
-        "--out",
-        tmp_path / "x.csv",
-        "--sheet",
-        tmp_path / "x.nil",
-    )
+    words = ["score", vae, "--data", arrays, "--out", tmp_path / "x.csv", "--sheet"]
+    assert "unknown file extension: .nil" in fail(*words, tmp_path / "x.nil")
+    assert not (tmp_path / "x.csv").exists()
+    run(*words, tmp_path / "x.png")
+    (tmp_path / "x.png").write_text("old")
+    assert "x.csv: cannot write a table there: a file is there" in fail(*words, tmp_path / "x.png")
+    run(*words, tmp_path / "x.png", "--overwrite")
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.format == "PNG"
     x = np.load(arrays)["x"]
     by_row = {row["file"]: float(row["nats"]) for row in csv.DictReader((tmp_path / "x.csv").open())}
     data = Arrays.from_array(x)
@@ -554,7 +553,7 @@ def test_score_refuses_what_it_cannot(
     again = {row["file"]: float(row["nats"]) for row in csv.DictReader((tmp_path / "y.csv").open())}
     for num in (1, 2):  # too few to train on, enough to score
         np.save(tmp_path / "few.npy", x[:num])
-        run("score", vae, "--data", tmp_path / "few.npy", "--out", tmp_path / "few.csv")
+        run("score", vae, "--data", tmp_path / "few.npy", "--out", tmp_path / "few.csv", "--overwrite")
         assert len(list(csv.DictReader((tmp_path / "few.csv").open()))) == num
     (tmp_path / "alone").mkdir()
     next(images.rglob("*.png")).rename(tmp_path / "alone" / "image.png")

@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument(
             "--out", type=Path, default=Path(f"{name}.{kind.lower()}"), help=f"{kind} to write (default %(default)s)"
         )
+        made.add_argument("--overwrite", action="store_true", help="replace what is there")
         made.add_argument("--device", default="cpu")
         return made
 
@@ -196,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--data", type=Path, required=True, help="a folder of images, or an .npz or .npy file")
     score.add_argument("--out", type=Path, default=Path("scores.csv"), help="CSV to write (default %(default)s)")
     score.add_argument("--sheet", type=Path, help="PNG to write (default: beside the CSV)")
+    score.add_argument("--overwrite", action="store_true", help="replace what is there")
     score.add_argument("--num", type=int, default=64, help="images of the sheet (default %(default)s)")
     score.add_argument("--k", type=int, default=100, help="importance samples (default %(default)s)")
     score.add_argument("--resize", action="store_true", help="bring images to the model's size and channels")
@@ -302,6 +304,7 @@ def _load(options: argparse.Namespace, or_recipe: bool = False) -> GenerativeMod
     for name in ("num", "steps", "draws", "k"):
         if getattr(options, name, 1) < 1:
             raise ConfigError(f"--{name}: expected at least 1, found {getattr(options, name)}")
+    _check_place(options.out, options.overwrite)
     if options.name.endswith(".yaml"):
         if not or_recipe:
             raise ConfigError(
@@ -319,6 +322,26 @@ def _load(options: argparse.Namespace, or_recipe: bool = False) -> GenerativeMod
     if not isinstance(model, GenerativeModel) or len(model.event_shape) != 3:
         raise ConfigError(f"{options.name}: expected a model of images, found {type(model).__name__}, which draws none")
     return model
+
+
+def _check_place(path: Path, overwrite: bool, what: str = "a picture") -> None:
+    """ConfigError where something cannot be written, or is in the way: before the work, not after it."""
+    from PIL import Image
+
+    around = next(folder for folder in path.absolute().parents if folder.exists())
+    reason, advice = "", "choose another --out"
+    if path.is_dir():
+        reason = "a folder is there"
+    elif path.exists() and not overwrite:
+        reason, advice = "a file is there", "choose another --out, or replace it with --overwrite"
+    elif not around.is_dir():
+        reason = f"{around} is no folder"
+    elif not os.access(path if path.exists() else around, os.W_OK):
+        reason = f"{path if path.exists() else around} is not yours to write"
+    elif what != "a table" and Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        reason = f"unknown file extension: {path.suffix}"
+    if reason:
+        raise ConfigError(f"{path}: cannot write {what} there: {reason}; {advice}")
 
 
 def _write(images: Tensor, options: argparse.Namespace, columns: int | None = None, scale: int = 2) -> None:
@@ -403,6 +426,8 @@ def _interpolate(options: argparse.Namespace) -> None:
 
     from zoo import latents
 
+    if options.steps < 2:
+        raise ConfigError(f"--steps: expected at least 2, the two ends, found {options.steps}")
     model = _load(options)
     options.num = 1 if options.images else options.num
     labels = _labels(model, options, options.num)
@@ -524,12 +549,13 @@ def _neighbours(options: argparse.Namespace) -> None:
 
     from zoo.metrics.evaluate import data_of
     from zoo.metrics.extractors import load_extractor
-    from zoo.metrics.memorisation import neighbours
+    from zoo.metrics.memorisation import check_neighbours, neighbours
     from zoo.progress import bar
 
-    extractor = None if options.by == "pixels" else load_extractor(options.by, options.device)
     model, data = _load(options), data_of(options.name)
+    extractor = None if options.by == "pixels" else load_extractor(options.by, options.device)
     num = max(options.num, options.draws)
+    check_neighbours([num, *model.event_shape], data, options.k, extractor)
     with bar("sampling"):
         samples = model.sample(num, generator=_generator(options)).cpu()
     found = neighbours(samples, data, options.k, extractor=extractor)
@@ -549,9 +575,9 @@ def _complete(options: argparse.Namespace) -> None:
     from zoo import latents
     from zoo.progress import bar, steps
 
-    model, images = _load(options), _test_batch(options).x
     if not 0 <= options.known <= 1:
         raise ConfigError(f"--known: expected a part of the rows, between 0 and 1, found {options.known}")
+    model, images = _load(options), _test_batch(options).x
     mask = torch.zeros(model.event_shape, dtype=torch.bool)
     mask[:, : round(options.known * model.event_shape[1])] = True
     generator = _generator(options)
@@ -585,6 +611,8 @@ def _animate(options: argparse.Namespace) -> None:
 
     if options.out.suffix.lower() != ".gif":
         raise ConfigError(f"--out: expected a name that ends in .gif, the format of films, found {options.out}")
+    if options.frames < 2:
+        raise ConfigError(f"--frames: expected at least 2, the first and the last, found {options.frames}")
     model = _load(options)
     with bar("sampling"):
         x, order = pixelwise.draw(model, options.num, generator=_generator(options))
@@ -681,6 +709,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise ConfigError(f"--write: expected a checkpoint of your own, found {options.name}, which is only a copy")
     device = join(options.device)  # before anything can fail in one process alone
     info = Zoo.info(options.name)
+    if options.write and not os.access(info.folder, os.W_OK):
+        raise ConfigError(f"--write: {info.folder} is not yours to write; copy the folder, and evaluate the copy")
     found = evaluate_checkpoint(
         options.name,
         k=options.k,
@@ -784,6 +814,8 @@ def _score(options: argparse.Namespace) -> None:
     sheet = options.sheet or options.out.parent / f"{options.out.stem}.png"
     if sheet.resolve() == options.out.resolve():
         raise ConfigError(f"--out: {sheet} is where the sheet goes; name the table .csv, or the sheet with --sheet")
+    _check_place(options.out, options.overwrite, "a table")
+    _check_place(sheet, options.overwrite, "a sheet")
     scores = score(
         options.name,
         options.data,

@@ -10,7 +10,7 @@ training images than unseen images do. Its null standard deviation is sqrt((n + 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,11 +53,7 @@ def neighbours(samples: Tensor, data: DataModule, k: int = 5, *, extractor: Extr
         ConfigError: k is not between 1 and the number of training images.
         DataError: the samples are no images of the shape of the data, or there are none.
     """
-    if tuple(samples.shape[1:]) != tuple(data.event_shape) or len(samples) == 0:
-        expected = ", ".join(map(str, ("N", *data.event_shape)))
-        raise DataError(f"neighbours: expected samples of shape [{expected}], found {list(samples.shape)}")
-    if not 1 <= k <= len(data.split("train")):
-        raise ConfigError(f"k: expected 1 to {len(data.split('train'))}, the training images, found {k}")
+    check_neighbours(samples.shape, data, k, extractor)
     embed = _embedding(extractor)
     references = torch.cat([embed(batch.x) for batch in data.batches("train")])
     distances, index = nearest(embed(samples.cpu()), references, k)
@@ -66,6 +62,16 @@ def neighbours(samples: Tensor, data: DataModule, k: int = 5, *, extractor: Extr
     of_unseen = nearest(unseen, references, 1)[0][:, 0]
     copied, score = closer(distances[:, 0], of_unseen)
     return Neighbours(index, distances, copied, score, len(unseen))
+
+
+def check_neighbours(shape: Sequence[int], data: DataModule, k: int, extractor: Extractor | None) -> None:
+    """Raises what `neighbours` does for samples [N, C, H, W] of a shape, before they are drawn."""
+    if tuple(shape[1:]) != tuple(data.event_shape) or shape[0] == 0:
+        expected = ", ".join(map(str, ("N", *data.event_shape)))
+        raise DataError(f"neighbours: expected samples of shape [{expected}], found {list(shape)}")
+    if not 1 <= k <= len(data.split("train")):
+        raise ConfigError(f"k: expected 1 to {len(data.split('train'))}, the training images, found {k}")
+    _embedding(extractor)(torch.zeros(1, *shape[1:]))  # one of other images refuses these
 
 
 def nearest(queries: Tensor, references: Tensor, k: int) -> tuple[Tensor, Tensor]:
