@@ -16,7 +16,9 @@ from sklearn.linear_model import LinearRegression
 from test_models import follows, seeded
 from torch import Tensor
 
+from zoo import Zoo
 from zoo.autoregressive.made import MADE
+from zoo.cli import main
 from zoo.data import Digits
 from zoo.data import Rivers as RiverData
 from zoo.density.causal_gaussian import CausalGaussian
@@ -25,7 +27,7 @@ from zoo.density.memoriser import Memoriser
 from zoo.density.rivers import Rivers
 from zoo.errors import ConfigError, DataError, DownloadError
 from zoo.metrics.likelihood import log_likelihood, nll
-from zoo.random import Streams
+from zoo.random import Streams, seed_from
 
 
 def fitted(model: GaussianDensity, x: Tensor) -> GaussianDensity:
@@ -176,6 +178,32 @@ def test_gaussians_are_completed_by_the_conditional_from_any_mask(cls: type[Gaus
         assert ((found[:, ~mask].mean(0) - mean) / scale).abs().max() < 4.5 / num**0.5
         error = (torch.cov(found[:, ~mask].T) - expected) / scale / scale[:, None]
         assert error.abs().max() < 4.5 * (2 / num) ** 0.5
+
+
+@pytest.mark.parametrize("cls", [Gaussian, CausalGaussian])
+def test_completions_with_one_mask_factor_once(
+    cls: type[Gaussian | CausalGaussian], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the batches, and the draws of the command; with the bits of examples completed one by one."""
+    model = fitted(cls([1, 8, 8], levels=256, jitter=0.01), Digits().split("train").x / 255)
+    x, factored, factor = Digits().split("test").x[:7] / 255, [], torch.linalg.cholesky
+    mask = torch.arange(64).view(1, 8, 8) < 24
+
+    def counted(matrix: Tensor) -> Tensor:
+        factored.append(len(matrix))
+        return factor(matrix)
+
+    monkeypatch.setattr(torch.linalg, "cholesky", counted)
+    found = model.complete(x, mask, generator=seeded(), batch_size=3)
+    assert factored == [40]
+    seed = seed_from(seeded())
+    for i, image in enumerate(x):
+        alone = model.fill(torch.where(mask, image, 0)[None], mask[None], Streams(seed, [i]))
+        assert torch.equal(torch.where(mask, image, alone[0]), found[i])
+    Zoo.save(model, tmp_path / "model", recipe={"data": {"class": "Digits"}})
+    factored.clear()
+    words = ["complete", f"local-dir:{tmp_path / 'model'}", "-n", "5", "--draws", "3", "--out", str(tmp_path / "c.png")]
+    assert main(words) == 0 and factored == [32]
 
 
 @pytest.mark.parametrize("logit", [None, 1e-3])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import zoo.imports  # noqa: F401
@@ -539,6 +539,10 @@ class Completable(ABC):
             [B, *event_shape]; what it holds where x is known does not matter.
         """
 
+    def filler(self) -> Callable[[Tensor, Tensor, Streams], Tensor]:
+        """`fill` for the batches of one call of `complete`, among which it may keep what it found out about a mask."""
+        return self.fill
+
     @torch.no_grad()
     def complete(
         self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None, batch_size: int = 250
@@ -560,8 +564,8 @@ class Completable(ABC):
             DataError: the model knows for certain that the known pixels cannot be.
         """
         x, known = self.given(x, mask)
-        streams = _batches(len(x), generator, batch_size, None)
-        filled = [self.fill(x[rows], known[rows], noise) for noise, rows in streams]
+        fill, streams = self.filler(), _batches(len(x), generator, batch_size, None)
+        filled = [fill(x[rows], known[rows], noise) for noise, rows in streams]
         return torch.where(known, x, torch.cat(filled)) if filled else x
 
     def given(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -573,21 +573,17 @@ def _complete(options: argparse.Namespace) -> None:
     import torch
 
     from zoo import latents
-    from zoo.progress import bar, steps
+    from zoo.progress import bar
 
     if not 0 <= options.known <= 1:
         raise ConfigError(f"--known: expected a part of the rows, between 0 and 1, found {options.known}")
     model, images = _load(options), _test_batch(options).x
     mask = torch.zeros(model.event_shape, dtype=torch.bool)
     mask[:, : round(options.known * model.event_shape[1])] = True
-    generator = _generator(options)
     with bar("completing"):
-        draws = [
-            latents.complete(model, images, mask, generator=generator).cpu()
-            for _ in steps(range(options.draws), "draw")
-        ]
+        drawn = latents.complete(model, images.repeat(options.draws, 1, 1, 1), mask, generator=_generator(options))
     erased = torch.where(mask, images, torch.full_like(images, 0.5))
-    _write(torch.cat([images, erased, *draws]), options, columns=options.num)
+    _write(torch.cat([images, erased, drawn.cpu()]), options, columns=options.num)
 
 
 def _probabilities(options: argparse.Namespace) -> None:

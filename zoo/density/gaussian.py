@@ -6,9 +6,10 @@
 
 Density: exact, O(D^2) a point.
 Sampling: exact, O(D^2).
-Completion: from any mask, O(D^3) for each: y_U minimises |z(y) - e|^2, with standard normal noise e, which gives it the
-mean and covariance of y_U given y_K. Exact for continuous data. Known grey levels are dequantised as in training,
-uniformly within each, where the density would weigh the places in it; what follows is exact, given the y_K so drawn.
+Completion: from any mask, O(D^3) for each, once for all images that have the same: y_U minimises |z(y) - e|^2, with
+standard normal noise e, which gives it the mean and covariance of y_U given y_K. Exact for continuous data. Known grey
+levels are dequantised as in training, uniformly within each, where the density would weigh the places in it; what
+follows is exact, given the y_K so drawn.
 Differs from the paper: nothing.
 """
 
@@ -16,6 +17,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Annotated
 
 import torch
@@ -29,6 +32,7 @@ from zoo.random import Source, Streams, randn
 Levels = Annotated[int, Between(2, 2**16)] | None
 Logit = Annotated[float, Between(1e-12, 0.499)] | None
 Jitter = Annotated[float, Between(0, 1e6)]
+Given = Callable[[tuple[bool, ...]], tuple[Tensor, Tensor]]
 
 
 class GaussianDensity(ClosedForm, Dequantized, Completable):
@@ -84,6 +88,12 @@ class GaussianDensity(ClosedForm, Dequantized, Completable):
         return x.view(-1, *self.event_shape)
 
     def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
+        return self.filler()(x, known, streams)
+
+    def filler(self) -> Callable[[Tensor, Tensor, Streams], Tensor]:
+        return partial(self._fill, given=lru_cache(maxsize=1)(self._given))
+
+    def _fill(self, x: Tensor, known: Tensor, streams: Streams, given: Given) -> Tensor:
         y = self._transform(self.dequantize(x.to(self.loc), generator=streams))[0] - self.loc
         noise = randn((len(x), self.size), streams, self.device).double()
         masks, group = known.flatten(1).unique(dim=0, return_inverse=True)
@@ -91,11 +101,16 @@ class GaussianDensity(ClosedForm, Dequantized, Completable):
             some = group == number
             part = y[some] * mask
             rest = noise[some] - self.whiten(part)[0]
-            unknown = self.whiten(torch.eye(self.size).to(y)[~mask])[0].double()  # in row d, what y_d adds to z
-            factor = torch.linalg.cholesky(unknown @ unknown.T)  # of the precision of y_U given y_K
+            unknown, factor = given(tuple(mask.tolist()))
             part[:, ~mask] = torch.cholesky_solve(unknown @ rest.T, factor).T.to(y)
             y[some] = part
         return self._examples(self.loc + y)
+
+    def _given(self, mask: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
+        """What y_U adds to z, a row each, and the Cholesky factor of the precision of y_U given y_K: both float64."""
+        is_unknown = ~torch.tensor(mask, device=self.device)
+        unknown = self.whiten(torch.eye(self.size).to(self.loc)[is_unknown])[0].double()
+        return unknown, torch.linalg.cholesky(unknown @ unknown.T)
 
     def gather(self, x: Tensor, *, generator: Source = None) -> dict[str, Tensor]:
         y = self._transform(self.dequantize(x, generator=generator))[0].double()
