@@ -34,7 +34,7 @@ from zoo.metrics.conditional import class_accuracy
 from zoo.metrics.evaluate import Evaluation, evaluate
 from zoo.metrics.extractors import INCEPTION, ClassifierFeatures, Extractor, Inception, to_bytes
 from zoo.metrics.likelihood import log_likelihood, nll
-from zoo.metrics.measurement import Measurement, compare
+from zoo.metrics.measurement import Measurement, compare, recorded_value
 from zoo.metrics.memorisation import closer, nearest, neighbours
 from zoo.metrics.outliers import auroc, foreign_to, outlier_detection
 from zoo.metrics.quality import evaluate_quality, extract, fid, inception_score, kid, precision_recall, quality_floor
@@ -819,16 +819,22 @@ def test_capabilities_decide_which_numbers_there_are(extractor: Extractor, grey:
         names(Drawing(), grey, only=["qualty"])
 
 
+@pytest.mark.parametrize("num", [100, 60, 50])
 def test_the_slice_of_an_evaluation_bears_the_whole_out(
-    extractor: Extractor, grey: Given, monkeypatch: pytest.MonkeyPatch
+    num: int, extractor: Extractor, grey: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its numbers are all on record, also where there are no more samples than a slice has; of one sampling seed."""
     monkeypatch.setattr("zoo.metrics.evaluate.SAMPLE_SLICE", 60)
     options: dict[str, Any] = {"extractor": extractor, "progress": False}
-    whole = evaluate(GreyDensity(), grey, Evaluation(num=100), **options)
-    part = evaluate(GreyDensity(), grey, Evaluation(num=100), on_slice=True, **options)
+    settings = Evaluation(num=num, sampling_seeds=2)
+    whole = evaluate(GreyDensity(), grey, settings, **options)
+    part = evaluate(GreyDensity(), grey, settings, on_slice=True, **options)
     sampled = ("fid", "kid", "inception_score", "precision", "recall")
-    assert {m.name: m.n for m in whole} == {"nll": 300} | dict.fromkeys(sampled, 100)
-    assert {m.name: m.n for m in part} == {"nll": 250} | dict.fromkeys(sampled, 60)
+    assert {m.name: m.n for m in whole} == {"nll": 300} | dict.fromkeys(sampled, num)
+    assert {m.name: m.n for m in part} == {"nll": 250} | dict.fromkeys(sampled, min(num, 60))
+    assert {m.name for m in whole if "sampling_seeds" in m.details} == {"fid"}
+    assert not any("sampling_seeds" in m.details for m in part)
+    assert all(recorded_value(whole, m) is not None for m in part)
     assert compare(whole, whole) == [] and compare(whole, part) == []
     for m in part:
         other = Measurement.from_dict(m.to_dict() | {"value": m.value * 1.05 + 0.1})

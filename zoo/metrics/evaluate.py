@@ -96,6 +96,8 @@ def evaluate(
     settings = settings or Evaluation()
     if settings.sampling_seeds < 1:
         raise ConfigError(f"sampling_seeds: expected at least 1, found {settings.sampling_seeds}")
+    if on_slice:  # the spread over sampling seeds is of the whole number, even where that has few samples
+        settings = replace(settings, sampling_seeds=1)
     groups = set(only or GROUPS)
     check_shapes(model, data)
     index: Index = "slice" if on_slice else None
@@ -130,7 +132,10 @@ def evaluate(
 
 
 def _of_samples(measure: Callable[[int], list[Measurement]], settings: Evaluation, on_slice: bool) -> list[Measurement]:
-    """What `measure` finds on `settings.num` samples, with what it finds on the first of them under `slice`."""
+    """What `measure` finds on `settings.num` samples, with what it finds on the first of them under `slice`.
+
+    A number of at most `SAMPLE_SLICE` samples is its own slice.
+    """
     small = measure(min(SAMPLE_SLICE, settings.num))
     whole = small if on_slice or settings.num <= SAMPLE_SLICE else measure(settings.num)
     slices = {m.name: {"slice": {"n": m.n, "value": m.value}} for m in small if whole is not small}
