@@ -344,13 +344,22 @@ def _check_place(path: Path, overwrite: bool, what: str = "a picture") -> None:
         raise ConfigError(f"{path}: cannot write {what} there: {reason}; {advice}")
 
 
+@contextmanager
+def _writing(path: Path, what: str = "a picture") -> Iterator[Path]:
+    """A place to write to; what goes wrong there is said in a sentence, what goes well is named on standard output."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield path
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot write {what} there: {error}; choose another --out") from error
+    print(path)
+
+
 def _write(images: Tensor, options: argparse.Namespace, columns: int | None = None, scale: int = 2) -> None:
     from zoo.pictures import save_grid
 
-    try:
-        print(save_grid(images, options.out, columns=columns, scale=scale))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{options.out}: cannot write a picture there: {error}; choose another --out") from error
+    with _writing(options.out) as path:
+        save_grid(images, path, columns=columns, scale=scale)
 
 
 def _test_batch(options: argparse.Namespace, num: int | None = None) -> Batch:
@@ -615,10 +624,8 @@ def _animate(options: argparse.Namespace) -> None:
     both = torch.cat([x, pixelwise.probabilities(model, x, order)])
     film = pixelwise.drawing(both, options.frames, torch.cat([order, order]))
     frames = [grid(frame, columns=options.num, scale=3) for frame in film]
-    try:
-        print(save_animation(frames, options.out))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{options.out}: cannot write a GIF there: {error}; choose another --out") from error
+    with _writing(options.out) as path:
+        save_animation(frames, path)
 
 
 def _receptive_field(options: argparse.Namespace) -> None:
@@ -822,16 +829,10 @@ def _score(options: argparse.Namespace) -> None:
         seed=options.seed,
         device=options.device,
     )
-    for path, write in (
-        (options.out, lambda: options.out.write_text(scores.to_csv())),
-        (sheet, lambda: scores.sheet(options.num).save(sheet)),
-    ):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write()
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: cannot be written: {error}; choose another place") from error
-        print(path)
+    with _writing(options.out, "a table") as path:
+        path.write_text(scores.to_csv())
+    with _writing(sheet, "a sheet") as path:
+        scores.sheet(options.num).save(path)
 
 
 if __name__ == "__main__":

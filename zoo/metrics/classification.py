@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from zoo.capabilities import Batch, Classifier
 from zoo.data.base import DataModule, Which
 from zoo.errors import DataError
 from zoo.metrics.examples import Index, check_shapes, measuring, per_example, slice_details
-from zoo.metrics.measurement import Measurement
+from zoo.metrics.measurement import Measurement, share_and_error
 
 
 def accuracy(
@@ -73,7 +72,6 @@ def share_of_right(
         label=label,
         progress=progress,
     )
-    share, num = right.mean().item(), len(right)
+    value, error = (100 * number for number in share_and_error(right))
     details = {**details, **slice_details(100 * right, data, split, index, seed=0, cost=1)}
-    error = 100 * math.sqrt(share * (1 - share) / num)
-    return [Measurement(name, 100 * share, error, "%", "estimate", num, 0, split, data.name, details)]
+    return [Measurement(name, value, error, "%", "estimate", len(right), 0, split, data.name, details)]

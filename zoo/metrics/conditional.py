@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from zoo.capabilities import Conditional
@@ -11,7 +9,7 @@ from zoo.data.base import DataModule, Which
 from zoo.distributed import share
 from zoo.metrics.examples import measuring
 from zoo.metrics.extractors import ClassifierFeatures, Extractor
-from zoo.metrics.measurement import Measurement
+from zoo.metrics.measurement import Measurement, share_and_error
 from zoo.metrics.quality import extract
 from zoo.random import Streams, seed_from
 from zoo.registry import registry
@@ -54,13 +52,8 @@ def class_accuracy(
         logits = extract(
             samples, extractor, num, label=f"labelled samples ({extractor.name})", progress=progress
         ).logits
-    right = (logits.argmax(1) == labels).double()
-    accuracy = right.mean().item()
-    details = {
-        **extractor.details(),
-        "classes": {
-            str(label): 100 * right[labels == label].mean().item() for label in range(min(num, model.num_classes))
-        },
-    }
-    error = 100 * math.sqrt(accuracy * (1 - accuracy) / num)
-    return [Measurement("class_accuracy", 100 * accuracy, error, "%", "estimate", num, seed, split, data.name, details)]
+    right = logits.argmax(1) == labels
+    classes = {str(label): 100 * share_and_error(right[labels == label])[0] for label in labels.unique().tolist()}
+    value, error = (100 * number for number in share_and_error(right))
+    details = {**extractor.details(), "classes": classes}
+    return [Measurement("class_accuracy", value, error, "%", "estimate", num, seed, split, data.name, details)]

@@ -168,3 +168,9 @@ def mean_and_error(values: Tensor) -> tuple[float, float | None]:
     """Mean and its standard error over examples: [n] -> two numbers; the second is None for n = 1."""
     values = values.double()
     return values.mean().item(), (values.std() / len(values) ** 0.5).item() if len(values) > 1 else None
+
+
+def share_and_error(is_so: Tensor) -> tuple[float, float]:
+    """The share of examples of which something is so, and its binomial standard error: [n] of bools -> two numbers."""
+    share = is_so.double().mean().item()
+    return share, math.sqrt(share * (1 - share) / len(is_so))

@@ -35,7 +35,7 @@ from zoo.errors import DataError
 from zoo.metrics.cache import remembered
 from zoo.metrics.examples import measuring
 from zoo.metrics.extractors import Extractor, to_bytes
-from zoo.metrics.measurement import Measurement
+from zoo.metrics.measurement import Measurement, share_and_error
 from zoo.progress import INTERVAL, listening
 
 SUBSETS, SUBSET_SIZE = 100, 1000  # of KID
@@ -242,12 +242,7 @@ def precision_recall(
         apart = torch.cdist(rows, reference)  # [chunk, M]
         precise.append((apart <= of_reference).any(1))
         recalled |= (apart <= radius[:, None]).any(0)
-
-    def share(inside: Tensor) -> tuple[float, float]:
-        mean = inside.double().mean().item()
-        return mean, math.sqrt(mean * (1 - mean) / len(inside))
-
-    return share(torch.cat(precise)), share(recalled)
+    return share_and_error(torch.cat(precise)), share_and_error(recalled)
 
 
 class Reference(NamedTuple):
