@@ -132,6 +132,7 @@ INSTANCES = [
     Instance(NADE, {"event_shape": [1, 3, 3], "hidden": 6, "dropout": 0.2, "max_shift": 1}, 2, _one_pass),
     Instance(NADE, {"event_shape": [1, 2, 2], "hidden": 4}, 2, _one_pass),
     Instance(EoNADE, {"event_shape": [1, 2, 3], "hidden": 8, "num_orderings": 4}, 2, conditional=False),
+    Instance(EoNADE, {"event_shape": [1, 2, 3], "hidden": 8, "num_steps": 3}, 2, conditional=False),
     Instance(GatedPixelCNN, {"event_shape": [1, 3, 3], "channels": 4, "num_layers": 2, "hidden": 5}, 2, _one_pass),
     Instance(
         GatedPixelCNN,

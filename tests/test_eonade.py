@@ -12,10 +12,16 @@ from test_models import enumerated, follows, seeded, state_numbers
 from torch import Tensor
 
 from zoo.autoregressive.eonade import EoNADE
+from zoo.capabilities import Batch
 from zoo.pixelwise import draw, drawing, probabilities
 from zoo.random import Streams, rand, seed_from
 
 INSTANCE = Instance(EoNADE, {"event_shape": [1, 2, 3], "hidden": 7, "num_orderings": 3}, 2)
+any_steps = pytest.mark.parametrize("num_steps", [1, 3])
+
+
+def altered(**arguments: object) -> Instance:
+    return Instance(EoNADE, {**INSTANCE.arguments, **arguments}, 2)
 
 
 def product(model: EoNADE, x: Tensor, order: Tensor) -> Tensor:
@@ -28,8 +34,9 @@ def product(model: EoNADE, x: Tensor, order: Tensor) -> Tensor:
     return total
 
 
-def test_every_ordering_is_a_distribution_and_the_ensemble_is_their_mean() -> None:
-    model, states = INSTANCE.build(), INSTANCE.states()
+@any_steps
+def test_every_ordering_is_a_distribution_and_the_ensemble_is_their_mean(num_steps: int) -> None:
+    model, states = altered(num_steps=num_steps).build(), INSTANCE.states()
     assert sorted(model.orders[1].tolist()) == list(range(6)) and not torch.equal(model.orders[0], model.orders[1])
     with torch.no_grad():
         for order in [*model.orders, torch.arange(6)]:
@@ -40,8 +47,9 @@ def test_every_ordering_is_a_distribution_and_the_ensemble_is_their_mean() -> No
         torch.testing.assert_close(model.log_prob(states).double().exp(), mixture, atol=1e-6, rtol=1e-4)
 
 
-def test_a_pixel_sees_the_known_pixels_alone() -> None:
-    model, x = INSTANCE.build(), INSTANCE.data(4).flatten(1)
+@any_steps
+def test_a_pixel_sees_the_known_pixels_alone(num_steps: int) -> None:
+    model, x = altered(num_steps=num_steps).build(), INSTANCE.data(4).flatten(1)
     known = (torch.arange(6) % 2 == 0).float().expand(4, 6)
     before = model.logits(x, known)
     for d in range(6):
@@ -52,8 +60,10 @@ def test_a_pixel_sees_the_known_pixels_alone() -> None:
     assert not torch.allclose(before, model.logits(x, known * (torch.arange(6) != 2)))
 
 
-def test_training_estimates_the_mean_over_all_orderings() -> None:
-    model, x = Instance(EoNADE, {"event_shape": [1, 2, 2], "hidden": 7}, 2).build(), INSTANCE.data(1)[:, :, :2, :2]
+@any_steps
+def test_training_estimates_the_mean_over_all_orderings(num_steps: int) -> None:
+    instance = altered(event_shape=[1, 2, 2], num_steps=num_steps, cost="last")
+    model, x = instance.build(), instance.data(1)
     with torch.no_grad():
         orders = [torch.tensor(order) for order in permutations(range(4))]
         expected = torch.stack([model.log_prob_given(x, order) for order in orders]).mean()
@@ -61,8 +71,9 @@ def test_training_estimates_the_mean_over_all_orderings() -> None:
     assert abs(found.mean() - expected) < 4.5 * found.std() / 200
 
 
-def test_completion_from_any_mask_follows_an_ordering_that_begins_with_it() -> None:
-    model, states = INSTANCE.build(), INSTANCE.states()
+@any_steps
+def test_completion_from_any_mask_follows_an_ordering_that_begins_with_it(num_steps: int) -> None:
+    model, states = altered(num_steps=num_steps).build(), INSTANCE.states()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2)
@@ -82,8 +93,9 @@ def test_completion_from_any_mask_follows_an_ordering_that_begins_with_it() -> N
             follows(counts, each.logsumexp(0) - math.log(len(each)))
 
 
-def test_completion_is_the_conditional_where_the_only_ordering_begins_with_the_mask() -> None:
-    instance = Instance(EoNADE, {**INSTANCE.arguments, "num_orderings": 1}, 2)
+@any_steps
+def test_completion_is_the_conditional_where_the_only_ordering_begins_with_the_mask(num_steps: int) -> None:
+    instance = altered(num_orderings=1, num_steps=num_steps)
     model, states = instance.build(), instance.states()
     mask = torch.zeros(6, dtype=torch.bool)
     mask[model.orders[0, :3]] = True
@@ -94,8 +106,9 @@ def test_completion_is_the_conditional_where_the_only_ordering_begins_with_the_m
     follows(torch.bincount(state_numbers(drawn), minlength=64), log_probs)
 
 
-def test_expectations_are_those_of_the_ordering_in_which_an_image_was_drawn() -> None:
-    model, states = INSTANCE.build(), INSTANCE.states()
+@any_steps
+def test_expectations_are_those_of_the_ordering_in_which_an_image_was_drawn(num_steps: int) -> None:
+    model, states = altered(num_steps=num_steps).build(), INSTANCE.states()
     with torch.no_grad():
         for order in model.orders:
             expected = model.expected(states, order.expand(64, -1))
@@ -117,9 +130,9 @@ def test_expectations_are_those_of_the_ordering_in_which_an_image_was_drawn() ->
         )
 
 
-@pytest.mark.parametrize("num_layers", [1, 3])
-def test_draws_are_those_of_one_pass_per_pixel(num_layers: int) -> None:
-    model = Instance(EoNADE, {"event_shape": [1, 4, 4], "hidden": 9, "num_layers": num_layers}, 2).build()
+@pytest.mark.parametrize(("num_layers", "num_steps"), [(1, 1), (3, 1), (2, 4)])
+def test_draws_are_those_of_one_pass_per_pixel(num_layers: int, num_steps: int) -> None:
+    model = altered(event_shape=[1, 4, 4], num_layers=num_layers, num_steps=num_steps).build()
     streams, x, known = Streams(0, range(100)), torch.zeros(100, 16), torch.zeros(100, 16)
     choice = (rand((100, 1), streams)[:, 0] * model.num_orderings).long()
     uniforms, rows = rand((100, 16), streams), torch.arange(100)
@@ -128,3 +141,33 @@ def test_draws_are_those_of_one_pass_per_pixel(num_layers: int) -> None:
             x[rows, d] = (uniforms[rows, d] < model.logits(x, known)[rows, d].sigmoid()).float()
             known[rows, d] = 1
         assert torch.equal(model.draw(Streams(0, range(100))).flatten(1), x)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 5])
+def test_steps_of_inference_replace_unknown_pixels_by_what_the_step_before_says(num_steps: int) -> None:
+    model, x = altered(num_steps=num_steps).build().double(), INSTANCE.data(20).flatten(1).double()
+    known = torch.rand(20, 6, generator=seeded()) < torch.linspace(0, 1, 20)[:, None]
+    marginals = model.output_bias.sigmoid()
+    # what unknown pixels add in the first step, as biases and weights of the mask that do without
+    bias, mask_weight = model.bias - marginals @ model.weight, model.mask_weight + marginals[:, None] * model.weight
+    probs = marginals.expand(20, 6)
+    for _ in range(num_steps):
+        h = (torch.where(known, x, probs) @ model.weight + known.double() @ mask_weight + bias).relu()
+        h = (h @ model.layers[0].weight.T + model.layers[0].bias).relu()
+        probs = (h @ model.output.T + model.output_bias).sigmoid()
+    torch.testing.assert_close(model.logits(x, known.double()).sigmoid(), probs, atol=1e-12, rtol=1e-12)
+
+
+def test_training_minimises_the_mean_over_steps_or_the_last_and_validation_shows_the_last() -> None:
+    model, x = altered(num_steps=3).build(), INSTANCE.data(8)
+    estimates = []
+    for num_steps in (1, 2, 3):
+        shorter = altered(num_steps=num_steps, cost="last").build()
+        shorter.load_state_dict(model.state_dict())
+        estimates.append(shorter.training_log_prob(x, Streams(0, range(8))))
+    assert not torch.allclose(estimates[0], estimates[2], rtol=0.01)
+    torch.testing.assert_close(model.training_log_prob(x, Streams(0, range(8))), torch.stack(estimates).mean(0))
+    batch = Batch(x, None, torch.arange(8))
+    assert torch.equal(model.validation_step(batch, 0)["nll"], shorter.validation_step(batch, 0)["nll"])
+    noise = shorter.streams(batch, training=False)
+    assert torch.equal(shorter.validation_step(batch, 0)["nll"], -shorter.training_log_prob(x, noise))

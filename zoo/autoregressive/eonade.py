@@ -1,26 +1,34 @@
 """EoNADE: one network for every ordering of the pixels, and an ensemble over orderings (Uria et al. 2014, A Deep and
-Tractable Density Estimator, https://arxiv.org/abs/1310.1757; Uria et al. 2016, sections 4 and 5).
+Tractable Density Estimator, https://arxiv.org/abs/1310.1757; Uria et al. 2016, sections 4 and 5), which may take more
+than one step of inference of the pixels that it does not see (EoNADE-k: Raiko et al. 2014, Iterative Neural
+Autoregressive Distribution Estimator NADE-k, https://arxiv.org/abs/1406.1485).
 
-    p(x_d = 1 given the pixels that m marks) = sigmoid(b_d + V_d h(x m, m))
+    p(x_d = 1 given the pixels that m marks) = p<k>_d
+    p<t> = sigmoid(b + V h(x m + p<t-1> (1 - m), m)),    p<0> = sigmoid(b);    EoNADE: p<1> = sigmoid(b + V h(x m, m))
     log p(x given o) = sum_d log p(x_o(d) given x_o(<d)),    log p(x) = logsumexp_o log p(x given o) - log K
     training: D/(D - d) sum_{i >= d} log p(x_o(i) given x_o(<d)),    o and d drawn anew for each image        (eq. 18)
+              for k > 1, the mean of this over p<1>, ..., p<k>; after that, of p<k> alone
 
-The probabilities of the orderings are averaged, and not their logits, which would be no probabilities.
+The probabilities of the orderings are averaged, and not their logits, which would be no probabilities. An unknown pixel
+is p<t-1> - p<0> in the sums of the first layer, whose biases and weights of m can hold the rest: the first step is that
+of k = 1, with no sums over unknown pixels.
 
-Density: exact, of K orderings; O(K D H^2).
-Sampling: exact, O(D H^2): the first layer changes by one pixel at a time.
+Density: exact, of K orderings; O(K D (k H^2 + (k - 1) D H)): only the first step's first layer changes by one pixel at
+a time, the other steps pass over all unknown pixels anew for each.
+Sampling: exact, O(D (k H^2 + (k - 1) D H)), likewise.
 Completion: from any mask, in an ordering of the ensemble with the known pixels moved to its front. That is the exact
 conditional where nothing is known, and for K = 1 where the ordering begins with the known pixels. Otherwise it is what
 the network says: orderings are drawn alike, however likely each makes the known pixels.
 Prediction: exact, given an ordering: that of the ensemble in which an image was drawn. The ensemble itself has no order
 in which pixels come.
-Differs from the paper: Adam with averaged weights.
+Differs from the papers: Adam with averaged weights. For k > 1, p<0> is learned in place of the mean of the training
+images; every step sees m, which the authors' settings leave out (https://github.com/yaoli/nade_k); relu, not tanh.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +50,8 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         num_layers: of hidden units.
         num_orderings: K.
         order_seed: of the orderings of the ensemble.
+        num_steps: of inference, k.
+        cost: which training minimises, the "mean" of those of all steps, or that of the "last" alone.
     """
 
     levels = 2
@@ -54,12 +64,16 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         num_layers: Annotated[int, Between(1, 20)] = 2,
         num_orderings: Annotated[int, Between(1, 1000)] = 8,
         order_seed: Annotated[int, Between(0, 1_000_000)] = 0,
+        num_steps: Annotated[int, Between(1, 20)] = 1,
+        cost: Literal["mean", "last"] = "mean",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.event_shape = tuple(event_shape)
         self.size = size = math.prod(event_shape)
         self.num_orderings = num_orderings
+        self.num_steps = num_steps
+        self.cost = cost
         scale = 1 / math.sqrt(size)
         self.weight = nn.Parameter(torch.randn(size, hidden) * scale)  # of pixels, a row each
         self.mask_weight = nn.Parameter(torch.randn(size, hidden) * scale)  # of whether they are known
@@ -80,28 +94,58 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
             h = layer(h).relu()
         return h
 
+    def _infer(
+        self, first: Tensor, unknown: Tensor | float = 1.0, pixels: list[Tensor] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The last hidden layer of the last step, [B, H], and the logits of the steps before, each [B, D].
+
+        Args:
+            first: of the first step: [B, H].
+            unknown: [B, D] of 0 and 1.
+            pixels: rows of W, V and b, where not all pixels: among them are all the unknown ones.
+        """
+        weight, output, bias = pixels or (self.weight, self.output, self.output_bias)
+        h, earlier = self._hidden(first), []
+        for _ in range(self.num_steps - 1):
+            earlier.append(F.linear(h, output, bias))
+            change = (earlier[-1].sigmoid() - bias.sigmoid()) * unknown
+            h = self._hidden(torch.addmm(first, change, weight))
+        return h, earlier
+
+    def _every_step(self, x: Tensor, known: Tensor) -> list[Tensor]:
+        """What `logits` gives, of each step."""
+        h, earlier = self._infer(self._first(x, known), 1 - known)
+        return [*earlier, F.linear(h, self.output, self.output_bias)]
+
     def logits(self, x: Tensor, known: Tensor) -> Tensor:
         """Of all pixels given the known ones: x [B, D], known [B, D] of 0 and 1 -> [B, D]; see `log_prob`."""
-        return F.linear(self._hidden(self._first(x, known)), self.output, self.output_bias)
+        return self._every_step(x, known)[-1]
 
-    def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
-        """An estimate of the mean of log p(x given o) over all orderings, from one pass."""
+    def _estimates(self, x: Tensor, streams: Streams) -> Tensor:
+        """Of the mean of log p(x given o) over all orderings, one from each step of a pass: [k, B]."""
         rank = rand((len(x), self.size), streams, x.device).argsort(1).argsort(1)
         num_known = (rand((len(x), 1), streams, x.device) * self.size).long()
         unknown = (rank >= num_known).to(x)
-        log_probs = log_likelihood(self.logits(x.flatten(1), 1 - unknown), x)
-        return self.size / (self.size - num_known[:, 0]) * (log_probs * unknown).sum(1)
+        each = self._every_step(x.flatten(1), 1 - unknown)
+        log_probs = torch.stack([(log_likelihood(logits, x) * unknown).sum(1) for logits in each])
+        return self.size / (self.size - num_known[:, 0]) * log_probs
+
+    def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
+        """An estimate of the mean of log p(x given o) over all orderings, from one pass, and over steps; see `cost`."""
+        estimates = self._estimates(x, streams)
+        return estimates.mean(0) if self.cost == "mean" else estimates[-1]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """What training minimises: in the mean, no less than the ensemble of all orderings has."""
-        return {"nll": -self.training_log_prob(batch.x, self.streams(batch, training=False))}
+        """The estimate of the last step: in the mean, no less than the ensemble of all orderings has."""
+        return {"nll": -self._estimates(batch.x, self.streams(batch, training=False))[-1]}
 
     def log_prob_given(self, x: Tensor, order: Tensor) -> Tensor:
         """log p(x given one ordering [D]) in nats, each pixel given those before it: [B, *event_shape] -> [B]."""
-        x = x.flatten(1)
+        x, pixels = x.flatten(1), [p[order] for p in (self.weight, self.output, self.output_bias)]
         first, logits = self.bias.expand(len(x), -1), []
-        for d in order.tolist():
-            logits.append(self._hidden(first) @ self.output[d] + self.output_bias[d])
+        for i, d in enumerate(order.tolist()):
+            h, _ = self._infer(first, pixels=[p[i:] for p in pixels])
+            logits.append(h @ self.output[d] + self.output_bias[d])
             first = first + torch.addcmul(self.mask_weight[d], x[:, d, None], self.weight[d])
         return log_likelihood(torch.stack(logits, 1), x[:, order]).sum(1)
 
@@ -109,9 +153,10 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         """By the density of one ordering, which each image may have for itself; see `Autoregressive`."""
         values, rows = x.flatten(1), torch.arange(len(x), device=x.device)
         order = self.orders[:1].expand(len(x), -1) if order is None else order
-        first, logits = self.bias.expand(len(x), -1), torch.empty_like(values)
-        for d in order.T:
-            logits[rows, d] = (self._hidden(first) * self.output[d]).sum(1) + self.output_bias[d]
+        first, logits, rank = self.bias.expand(len(x), -1), torch.empty_like(values), order.argsort(1)
+        for i, d in enumerate(order.T):
+            h, _ = self._infer(first, rank >= i)
+            logits[rows, d] = (h * self.output[d]).sum(1) + self.output_bias[d]
             first = first + torch.addcmul(self.mask_weight[d], values[rows, d, None], self.weight[d])
         return logits.sigmoid().view_as(x)
 
@@ -143,11 +188,13 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         order = rank.argsort(1)
         begin = int(known.sum(1).min()) if len(x) else 0
         seen = torch.zeros_like(x).scatter_(1, order[:, :begin], 1)
-        x, rows = x * seen, torch.arange(len(x), device=x.device)
+        x, unknown, rows = x * seen, 1 - seen, torch.arange(len(x), device=x.device)
         with torch.autocast(self.device.type, enabled=False):
             first = self._first(x, seen)
             for d in steps(order[:, begin:].T, "pixel"):
-                logits = (self._hidden(first) * self.output[d]).sum(1) + self.output_bias[d]
+                h, _ = self._infer(first, unknown)
+                logits = (h * self.output[d]).sum(1) + self.output_bias[d]
                 x[rows, d] = (uniforms[rows, d] < logits.sigmoid()).to(x)
                 first += x[rows, d, None] * self.weight[d] + self.mask_weight[d]
+                unknown.scatter_(1, d[:, None], 0)
         return x
