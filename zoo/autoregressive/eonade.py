@@ -1,7 +1,5 @@
 """EoNADE: one network for every ordering of the pixels, and an ensemble over orderings (Uria et al. 2014, A Deep and
-Tractable Density Estimator, https://arxiv.org/abs/1310.1757; Uria et al. 2016, sections 4 and 5), which may take more
-than one step of inference of the pixels that it does not see (EoNADE-k: Raiko et al. 2014, Iterative Neural
-Autoregressive Distribution Estimator NADE-k, https://arxiv.org/abs/1406.1485).
+Tractable Density Estimator, https://arxiv.org/abs/1310.1757; Uria et al. 2016, sections 4 and 5).
 
     p(x_d = 1 given the pixels that m marks) = p<k>_d
     p<t> = sigmoid(b + V h(x m + p<t-1> (1 - m), m)),    p<0> = sigmoid(b);    EoNADE: p<1> = sigmoid(b + V h(x m, m))
@@ -9,9 +7,10 @@ Autoregressive Distribution Estimator NADE-k, https://arxiv.org/abs/1406.1485).
     training: D/(D - d) sum_{i >= d} log p(x_o(i) given x_o(<d)),    o and d drawn anew for each image        (eq. 18)
               for k > 1, the mean of this over p<1>, ..., p<k>; after that, of p<k> alone
 
-The probabilities of the orderings are averaged, and not their logits, which would be no probabilities. An unknown pixel
-is p<t-1> - p<0> in the sums of the first layer, whose biases and weights of m can hold the rest: the first step is that
-of k = 1, with no sums over unknown pixels.
+The probabilities of the orderings are averaged, and not their logits, which would be no probabilities. With k > 1 steps
+of inference of the unknown pixels it is EoNADE-k (Raiko et al. 2014, Iterative Neural Autoregressive Distribution
+Estimator NADE-k, https://arxiv.org/abs/1406.1485). An unknown pixel is p<t-1> - p<0> in the sums of the first layer,
+whose biases and weights of m can hold the rest: the first step is that of k = 1, with no sums over unknown pixels.
 
 Density: exact, of K orderings; O(K D (k H^2 + (k - 1) D H)): only the first step's first layer changes by one pixel at
 a time, the other steps pass over all unknown pixels anew for each.
