@@ -7,6 +7,7 @@ import json
 import os
 import resource
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -357,6 +358,8 @@ for text, *sentence in (
     ("sample vae-digits --out registry.json --overwrite", "unknown file extension: .json"),
     ("score vae-digits --data x.npy --out registry.json", "cannot write a table there: a file is there", "--overwrite"),
     ("score vae-digits --data x.npy --sheet x.csv", "x.csv: cannot write a sheet there: unknown file extension: .csv"),
+    ("sample vae-digits --seed 9223372036854775808", "--seed: expected a whole number of at most 64 bits, found '92"),
+    ("evaluate vae-digits --num 0", "num: expected at least 1, found 0"),
     ("animate vae-digits --frames 1", "--frames: expected at least 2, the first and the last, found 1"),
     ("animate vae-digits --frames -3", "--frames: expected at least 2, the first and the last, found -3"),
     ("interpolate vae-digits --steps 1", "--steps: expected at least 2, the two ends, found 1"),
@@ -393,18 +396,26 @@ COMMANDS = {  # those that write a file, and what more they must be told
 }
 
 
-for name in COMMANDS:
-
-    @says("mine.gif: cannot write a", "there: a file is there; choose another --out, or replace it with --overwrite")
-    def file_in_the_way(world: World, name: str = name) -> list[str]:
-        (world.root / "mine.gif").write_text("a day's work")
-        return [name, "vae-digits", *COMMANDS[name].split(), "--out", "mine.gif"]
-
-    @says("is not yours to write; choose another --out")
-    def folder_of_somebody_else(world: World, name: str = name) -> list[str]:
-        (world.root / "theirs").mkdir()
-        world.patch.setattr(os, "access", lambda path, mode: "theirs" not in str(path))
-        return [name, "vae-digits", *COMMANDS[name].split(), "--out", "theirs/x.gif"]
+@pytest.mark.parametrize("name", COMMANDS)
+def test_nothing_is_replaced_and_nothing_done_in_vain(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The place is looked at first, before the checkpoint, which is not there."""
+    mine, theirs, folder = (tmp_path / place for place in ("mine.gif", "theirs", "folder.gif"))
+    mine.write_text("a day's work")
+    theirs.mkdir()
+    folder.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: theirs not in (path, *path.parents))
+    for place, said in (
+        (mine, "there: a file is there; choose another --out, or replace it with --overwrite"),
+        (folder, "there: a folder is there; choose another --out"),
+        (theirs / "x.gif", f"there: {theirs} is not yours to write; choose another --out"),
+    ):
+        assert main([name, "nowhere", *COMMANDS[name].split(), "--out", str(place)]) == 1
+        assert capsys.readouterr().err.endswith(f"{said}\n")
+    assert main([name, "nowhere", *COMMANDS[name].split(), "--out", str(mine), "--overwrite"]) == 1
+    assert "no checkpoint is called 'nowhere'" in capsys.readouterr().err
+    assert mine.read_text() == "a day's work" and not [*theirs.iterdir()]
 
 
 @says("sheet.png: cannot write a sheet there: a file is there")
@@ -546,7 +557,7 @@ def more_gpus_than_there_are(world: World) -> list[str]:
 
 for options, *sentence in (
     (["--epochs", "0"], "epochs: expected at least 1, found 0"),
-    (["--seed", "x"], "invalid int value: 'x'"),
+    (["--seed", "x"], "--seed: expected a whole number of at most 64 bits, found 'x'"),
     (["--optimization.lrr", "1"], "optimization: unknown key 'lrr'; did you mean 'lr'?"),
     (["--optimization.lr", "fast"], "optimization: lr must be float, found 'fast'"),
     (["--optimization.lr", "[1"], "--optimization.lr: expected plain YAML"),

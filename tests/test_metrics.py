@@ -819,6 +819,19 @@ def test_capabilities_decide_which_numbers_there_are(extractor: Extractor, grey:
         names(Drawing(), grey, only=["qualty"])
 
 
+def test_an_evaluation_finds_out_what_is_not_there_before_it_measures(
+    grey: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GreyDensity, "log_prob", None)
+    for settings, said in (
+        (Evaluation(extractor="lenet-mnst"), "did you mean 'lenet-mnist'"),
+        (Evaluation(num=0), "num: expected at least 1, found 0"),
+        (Evaluation(sampling_seeds=0), "sampling_seeds: expected at least 1, found 0"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            evaluate(GreyDensity(), grey, settings, progress=False)
+
+
 @pytest.mark.parametrize("num", [100, 60, 50])
 def test_the_slice_of_an_evaluation_bears_the_whole_out(
     num: int, extractor: Extractor, grey: Given, monkeypatch: pytest.MonkeyPatch

@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         made = command(name, run, text)
         made.add_argument("name", help="a checkpoint: NAME, local-dir:PATH or hf-hub:USER/REPO@REVISION")
         made.add_argument("-n", "--num", type=int, default=num, help=f"number of {what} (default %(default)s)")
-        made.add_argument("--seed", type=int, default=0, help="of every draw (default %(default)s)")
+        made.add_argument("--seed", type=_seed, default=0, help="of every draw (default %(default)s)")
         made.add_argument(
             "--out", type=Path, default=Path(f"{name}.{kind.lower()}"), help=f"{kind} to write (default %(default)s)"
         )
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument(
             "--out", type=Path, required=True, help="checkpoint folder to write; the run stays in OUT.run"
         )
-        made.add_argument("--seed", type=int, help="in place of the recipe's")
+        made.add_argument("--seed", type=_seed, help="in place of the recipe's")
         made.add_argument("--resume", action="store_true", help="go on with the run in OUT.run")
         made.epilog = "--SECTION.KEY VALUE sets a key of the recipe: --trainer.devices 2 --optimization.lr 1e-4"
         return made
@@ -203,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--resize", action="store_true", help="bring images to the model's size and channels")
     score.add_argument("--binarize", action="store_true", help="make pixels black or white, for binary models")
     score.add_argument("--skip-corrupt", action="store_true", help="leave out files that cannot be decoded")
-    score.add_argument("--seed", type=int, default=0, help="of every draw (default %(default)s)")
+    score.add_argument("--seed", type=_seed, default=0, help="of every draw (default %(default)s)")
     score.add_argument("--device", default="cpu")
 
     pull = command("pull", _pull, "download a checkpoint from the Hugging Face Hub and verify it")
@@ -218,6 +218,13 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("--namespace", metavar="ORG", help="where --all puts them, as ORG/NAME")
     push.epilog = "Log in with `hf auth login`, or set HF_TOKEN. Repeating an interrupted push completes it."
     return parser
+
+
+def _seed(text: str) -> int:
+    """A seed as PyTorch takes it."""
+    if not (text.removeprefix("-").isdecimal() and -(2**63) <= int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"expected a whole number of at most 64 bits, found {text[:60]!r}")
+    return int(text)
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], Overrides]:

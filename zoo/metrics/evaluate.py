@@ -94,13 +94,19 @@ def evaluate(
         if group not in GROUPS:
             raise ConfigError(f"only: no group of numbers {group!r}; {near(group, GROUPS)}")
     settings = settings or Evaluation()
-    if settings.sampling_seeds < 1:
-        raise ConfigError(f"sampling_seeds: expected at least 1, found {settings.sampling_seeds}")
+    for name in ("num", "sampling_seeds"):
+        if (number := getattr(settings, name)) < 1:
+            raise ConfigError(f"{name}: expected at least 1, found {number}")
     if on_slice:  # the spread over sampling seeds is of the whole number, even where that has few samples
         settings = replace(settings, sampling_seeds=1)
     groups = set(only or GROUPS)
     check_shapes(model, data)
     index: Index = "slice" if on_slice else None
+    has_quality = _has_quality(model, data, split) and (data.levels != 2 or bool(only))
+    by_label = has_quality and "accuracy" in groups and isinstance(model, Conditional)
+    by_quality = has_quality and "quality" in groups
+    if extractor is None and (by_label or (by_quality and not isinstance(model, Classifier))):
+        extractor = load_extractor(settings.extractor or default_extractor(data.name), model.device)  # may not be there
     found: list[Measurement] = []
     if "likelihood" in groups:
         found += nll(
@@ -120,10 +126,10 @@ def evaluate(
         found += squared_error(model, data, split, index=index, batch_size=batch_size, progress=progress)
     if "accuracy" in groups and isinstance(model, Encoder) and settings.codes:
         found += code_accuracy(model, data, split, index=index, batch_size=batch_size, progress=progress)
-    has_quality = _has_quality(model, data, split) and (data.levels != 2 or bool(only))
-    if "accuracy" in groups and isinstance(model, Conditional) and has_quality:
+    if by_label:
+        assert isinstance(model, Conditional)
         found += _of_samples(_class_accuracy_of(model, data, settings, split, extractor, progress), settings, on_slice)
-    if "quality" in groups and has_quality:
+    if by_quality:
         found += _of_samples(_quality_of(model, data, settings, split, extractor, progress), settings, on_slice)
     if "outliers" in groups and only:
         num = SLICE_OF_OUTLIERS if on_slice else NUM
@@ -231,8 +237,7 @@ def _quality_of(
     if isinstance(model, Classifier):
         itself = extractor or ClassifierFeatures(model, type(model).__name__)
         return lambda num: quality_floor(data, itself, num=num, **options)
-    assert isinstance(model, GenerativeModel)
-    network = extractor or load_extractor(settings.extractor or default_extractor(data.name), model.device)
+    assert isinstance(model, GenerativeModel) and extractor is not None
 
     def measure(num: int) -> list[Measurement]:
         def draw(seed: int) -> Iterator[torch.Tensor]:
@@ -242,7 +247,7 @@ def _quality_of(
         seeds = range(settings.seed, settings.seed + (settings.sampling_seeds if num == settings.num else 1))
         with measuring(model):
             again = (draw(seed) for seed in seeds[1:])
-            return evaluate_quality(draw(seeds[0]), data, network, again=again, num=num, **options)
+            return evaluate_quality(draw(seeds[0]), data, extractor, again=again, num=num, **options)
 
     return measure
 
@@ -256,8 +261,7 @@ def _class_accuracy_of(
     progress: bool,
 ) -> Callable[[int], list[Measurement]]:
     """num -> how many of that many samples show what their labels say; nothing where no classifier knows these data."""
-    network = extractor or load_extractor(settings.extractor or default_extractor(data.name), model.device)
-    if not isinstance(network, ClassifierFeatures) or not has_classifier(data, network):
+    if not isinstance(extractor, ClassifierFeatures) or not has_classifier(data, extractor):
         return lambda num: []
     options: dict[str, Any] = {"split": split, "seed": settings.seed, "progress": progress}
-    return lambda num: class_accuracy(model, data, network, num=num, **options)
+    return lambda num: class_accuracy(model, data, extractor, num=num, **options)
