@@ -260,7 +260,7 @@ def test_walks_between_own_images_of_a_class(home: Path, images: Path, tmp_path:
 def test_traversals_say_what_they_leave_out(home: Path, tmp_path: Path, run: Run) -> None:
     words = ["traverse", f"local-dir:{home / 'vae'}", "--steps", 2, "--out", tmp_path / "x.png"]
     assert "dimensions 0 to 1 of 3; --num 3 shows all" in run(*words, "--num", 2)
-    assert "dimensions" not in run(*words)
+    assert "dimensions" not in run(*words, "--overwrite")
 
 
 def test_pictures_that_a_model_cannot_give(home: Path, tmp_path: Path, fail: Run) -> None:
