@@ -223,9 +223,9 @@ def test_the_penalty_of_the_gan_is_that_of_finite_differences() -> None:
         for direction in torch.eye(16, dtype=torch.float64).view(16, 1, 4, 4):
             ends = [plain.critic(real + sign * step * direction)[:, 0] for sign in (1, -1)]
             squares += ((ends[0] - ends[1]) / (2 * step)) ** 2
-    torch.testing.assert_close(penalty(), 3.0 / 2 * squares.mean(), atol=1e-7, rtol=1e-5)
+    torch.testing.assert_close(penalty(), 4 * 3.0 / 2 * squares.mean(), atol=1e-7, rtol=1e-5)
     # it reaches the weights: its derivative along one of them
-    weight = penalised.critic[1].weight
+    weight = penalised.critic[0][1].weight
     (gradient,) = torch.autograd.grad(penalised.critic_loss(real, fake, noise(5))["loss"], weight)
     losses = []
     for sign in (1, -1):
