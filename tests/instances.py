@@ -128,7 +128,7 @@ INSTANCES = [
         2,
         _each_mask,
     ),
-    Instance(FVSBN, {"event_shape": [1, 3, 3]}, 2, _one_pass),
+    Instance(FVSBN, {"event_shape": [1, 3, 3], "prior": 1e-5}, 2, _one_pass),
     Instance(NADE, {"event_shape": [1, 3, 3], "hidden": 6, "dropout": 0.2, "max_shift": 1}, 2, _one_pass),
     Instance(NADE, {"event_shape": [1, 2, 2], "hidden": 4}, 2, _one_pass),
     Instance(EoNADE, {"event_shape": [1, 2, 3], "hidden": 8, "num_orderings": 4}, 2, conditional=False),

@@ -357,3 +357,19 @@ def test_recipes_that_await_a_gpu(path: Path, tmp_path: Path) -> None:
 
 def test_there_are_such_recipes() -> None:
     assert RECIPES
+
+
+def test_the_prior_of_fvsbn_weighs_far_pixels_more() -> None:
+    """Training sees it, in the paper's terms pixel by pixel; the density does not."""
+    plain, held = (FVSBN(event_shape=[1, 3, 4], prior=prior).double() for prior in (0.0, 0.7))
+    weight = torch.randn(12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for model in (plain, held):
+        model.weight.data.copy_(weight)
+    x = (torch.rand(5, 1, 3, 4, generator=torch.Generator().manual_seed(1)) < 0.5).double()
+    penalty = sum(
+        math.hypot(d // 4 - j // 4, d % 4 - j % 4) * weight[d, j].item() ** 2 for d in range(12) for j in range(d)
+    )
+    streams = Streams(0, torch.arange(5))
+    torch.testing.assert_close(held.log_prob(x), plain.log_prob(x))
+    torch.testing.assert_close(plain.training_log_prob(x, streams), plain.log_prob(x))
+    torch.testing.assert_close(held.training_log_prob(x, streams), held.log_prob(x) - 0.35 * penalty)
