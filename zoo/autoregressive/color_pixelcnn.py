@@ -212,7 +212,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
                 for column in range(width):
                     seen = padded[:, :, row + size, column : column + size].flatten(1)
                     h = torch.addmm(start[row, column], seen, left)
-                    horizontal.first(column).copy_(h[:, : self.channels])
+                    horizontal.start[:, column].copy_(h[:, : self.channels])
                     nearest = (h + v[:, column])[:, self.channels :]  # none if not linear
                     here = padded[:, :, row + size, column + size]  # [B, C], written to
                     fixed = known[:, :, row, column]

@@ -20,16 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.autoregressive.raster import Augmented
+from zoo.autoregressive.lines import Line, Lines
 from zoo.config import Between, Fraction, ImageShape, Shift, Size
 from zoo.errors import ConfigError
 from zoo.nn.gated import GatedLayer, Horizontal, Vertical
 from zoo.nn.position import PositionBias
-from zoo.progress import steps
 from zoo.random import Streams
 
 
-class GatedPixelCNN(Augmented):
+class GatedPixelCNN(Lines):
     """Two stacks of gated, masked convolutions.
 
     Args:
@@ -81,27 +80,26 @@ class GatedPixelCNN(Augmented):
         v, h = (y.contiguous(memory_format=torch.channels_last) for y in self._begin(x, shifts))
         for layer in self.layers:
             v, h = layer(v, h, self.dropout, streams)
-        return self.output(self.hidden(h.relu()).relu()).flatten(1)
+        return self.decide(h)
 
-    def scan(self, uniforms: Tensor) -> Tensor:
-        _, height, width = self.event_shape
-        batch, reach = len(uniforms), self.reach
-        thresholds = uniforms.clamp(0, 1).logit().view(batch, height, width).permute(1, 2, 0)[..., None].contiguous()
-        x = uniforms.new_zeros(batch, 1, height + reach + 1, width)  # with rows of zeros above
-        pixels = uniforms.new_zeros(batch, reach + 1 + width)  # of the row that is made, with zeros to the left
-        places = [place.split(reach + 1, 1) for place in pixels.unfold(1, reach + 2, 1).unbind(1)]  # before it, and it
-        layers = cast(list[GatedLayer], list(self.layers))
-        vertical, horizontal = Vertical(layers, batch, width), Horizontal(layers, batch, width)
-        position_v, position_h = self.position.bias.permute(1, 2, 0).chunk(2, -1)  # [H, W, C]
-        left, start = self.left.weight[:, 0, 0].T, position_h + cast(Tensor, self.left.bias)
-        inner, output = ((cast(Tensor, layer.bias), layer.weight[:, :, 0, 0].T) for layer in (self.hidden, self.output))
-        for row in steps(range(height), "row"):
-            v = self.above(x[:, :, row : row + reach + 1])[:, :, 0]
-            horizontal.begin(vertical.scan(v.mT + position_v[row]))
-            pixels_in_turn = enumerate(zip(places, start[row], thresholds[row], strict=True))
-            for column, ((before, pixel), first, threshold) in pixels_in_turn:
-                torch.addmm(first, before, left, out=horizontal.first(column))
-                h = torch.addmm(inner[0], horizontal.step(column).relu_(), inner[1]).relu_()
-                torch.gt(torch.addmm(output[0], h, output[1]), threshold, out=pixel)
-            x[:, 0, row + reach + 1] = pixels[:, reach + 1 :]
-        return x[:, 0, reach + 1 :].flatten(1)
+    def begin(self, batch: int) -> Line:
+        return _Line(self, batch)
+
+
+class _Line(Line):
+    """A row of both stacks."""
+
+    def __init__(self, model: GatedPixelCNN, batch: int) -> None:
+        layers, width = cast(list[GatedLayer], list(model.layers)), model.event_shape[2]
+        self.vertical, self.horizontal = Vertical(layers, batch, width), Horizontal(layers, batch, width)
+        self.above, self.left, self.start = model.above, model.left.weight[:, 0, 0].T, self.horizontal.start
+        self.position_v, position_h = model.position.bias.permute(1, 2, 0).chunk(2, -1)  # [H, W, C]
+        self.position_h = position_h + cast(Tensor, model.left.bias)
+
+    def begin(self, above: Tensor, row: int) -> None:
+        v = F.conv2d(above, self.above.weight, self.above.bias)[:, :, 0].mT
+        self.start.copy_(self.position_h[row])
+        self.horizontal.begin(self.vertical.scan(v + self.position_v[row]))
+
+    def step(self, column: int) -> Tensor:
+        return self.horizontal.step(column)

@@ -19,11 +19,12 @@ from typing import Annotated, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from zoo.autoregressive.stack import Line, Stack
+from zoo.autoregressive.lines import Line
+from zoo.autoregressive.stack import Stack, StackLine, product
 from zoo.config import Between, Fraction, ImageShape, Shift, Size
 from zoo.errors import ConfigError
+from zoo.nn.affine import with_bias
 from zoo.nn.dropout import dropout
 from zoo.nn.masked_conv import MaskedConv2d
 from zoo.random import Streams
@@ -86,54 +87,46 @@ class PixelCNN(Stack):
         return _Line(self, batch)
 
 
-def _linear(layer: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Bias and weight [in, out] of a convolution of a pixel."""
-    return cast(Tensor, layer.bias), layer.weight[:, :, 0, 0].T
-
-
-class _Line:
-    """A row of a model, a pixel at a time: one product for all blocks brings what is left of a pixel.
+class _Line(StackLine):
+    """A row of the blocks.
 
     Attributes:
-        above: inputs of the masked convolutions of all blocks in the rows before, with zeros around, as many rows as
-            they reach: [B, L C, reach, W + 2 reach].
+        rows: inputs of the masked convolutions, in as many rows as they reach, and last in the row that is drawn, with
+            zeros around: [reach + 1, L, B, W + 2 reach, C].
     """
 
     def __init__(self, model: PixelCNN, batch: int) -> None:
-        blocks = cast(list[_Block], list(model.layers))
-        self.left = model.first.left()[:, 0].T  # [taps, 2C]
-        taps = torch.stack([block.conv.left() for block in blocks])  # [L, C, C, reach + 1]
-        self.before = taps[..., :-1].permute(0, 3, 2, 1).flatten(1, 2).contiguous()  # [L, reach C, C]
-        self.reach = taps.shape[-1] - 1
-        own = taps[..., -1].mT.unbind()
-        self.blocks = [
-            (*_linear(block.reduce), at, *_linear(block.expand)) for at, block in zip(own, blocks, strict=True)
+        super().__init__(model)
+        blocks, width = cast(list[_Block], list(model.layers)), model.event_shape[2]
+        reach, channels, kernel = blocks[0].conv.reach, blocks[0].conv.in_channels, blocks[0].conv.kernel_size[1]
+        self.rows = self.left.new_zeros(reach + 1, len(blocks), batch, width + 2 * reach, channels)
+        self.seen = self.rows[:-1].unfold(3, kernel, 1).permute(1, 2, 3, 0, 5, 4)  # [L, B, W, reach, kernel, C]
+        self.weights = torch.stack([block.conv.above().permute(2, 3, 1, 0).flatten(0, 2) for block in blocks])
+        self.bias = torch.stack([cast(Tensor, block.conv.bias) for block in blocks])[:, None]
+        self.start = self.left.new_empty(batch, width, 2 * channels)
+        self.active = self.left.new_ones(batch, 1 + 2 * channels)
+        inner = self.left.new_ones(width, len(blocks), batch, 1 + channels)
+        self.sums = inner[..., 1:]
+        left = self.rows[-1].flatten(2).unfold(2, (reach + 1) * channels, channels)
+        weights = [
+            (with_bias(block.reduce), block.conv.left().permute(2, 1, 0).flatten(0, 1), with_bias(block.expand))
+            for block in blocks
         ]
-        self.hidden, self.output = ((layer.weight[:, :, 0, 0], layer.bias) for layer in (model.hidden, model.output))
-        self.weights = torch.cat([block.conv.above() for block in blocks])
-        self.biases = torch.cat([cast(Tensor, block.conv.bias) for block in blocks])
-        width = model.event_shape[2] + 2 * self.reach
-        self.above = self.weights.new_zeros(batch, len(self.weights), self.reach, width)
+        self.columns = [
+            list(zip(self.rows[-1, :, :, reach + column], left[:, :, column], sums, units, weights, strict=True))
+            for column, (sums, units) in enumerate(zip(self.sums, inner, strict=True))
+        ]
+        self.maps = self.start.unbind(1)
 
-    def scan(self, thresholds: Tensor, start: Tensor) -> Tensor:
-        batch, width = thresholds.shape
-        first_reach = len(self.left)
-        sums = F.conv2d(self.above, self.weights, self.biases, groups=len(self.blocks))[:, :, 0]
-        sums = sums.unflatten(1, (len(self.blocks), -1)).permute(3, 1, 0, 2).contiguous()  # [W, L, B, C]
-        start = start.permute(2, 0, 1).contiguous()
-        pixels = thresholds.new_zeros(batch, first_reach + width)
-        inputs = [torch.zeros_like(sums[0])] * self.reach  # of the masked convolutions, pixel by pixel, [L, B, C] each
-        for column in range(width):
-            h = torch.addmm(start[column], pixels[:, column : column + first_reach], self.left)
-            before = torch.cat(inputs[column:], -1)  # [L, B, reach C]
-            here = []
-            totals = torch.baddbmm(sums[column], before, self.before).unbind()
-            for total, (bias, reduce, own, more, expand) in zip(totals, self.blocks, strict=True):
-                here.append(torch.addmm(bias, h.relu(), reduce).relu_())
-                h = torch.addmm(h + more, torch.addmm(total, here[-1], own).relu_(), expand)
-            inputs.append(torch.stack(here))
-            logit = F.linear(F.linear(h.relu_(), *self.hidden).relu_(), *self.output)
-            pixels[:, column + first_reach] = logit[:, 0] > thresholds[:, column]
-        maps = torch.stack(inputs[self.reach :], -1).transpose(0, 1).flatten(1, 2)  # [B, L C, W]
-        self.above = torch.cat([self.above[:, :, 1:], F.pad(maps, (self.reach, self.reach))[:, :, None]], 2)
-        return pixels[:, first_reach:]
+    def above(self) -> Tensor:
+        self.rows[:-1] = self.rows[1:].clone()
+        return product(self.seen.flatten(3), self.weights, self.bias)
+
+    def step(self, column: int) -> Tensor:
+        h, active = self.maps[column], self.active[:, 1:]
+        for place, left, total, units, (reduce, own, expand) in self.columns[column]:
+            torch.clamp(h, min=0, out=active)
+            torch.mm(self.active, reduce, out=place).relu_()
+            total.addmm_(left, own).relu_()
+            h.addmm_(units, expand)
+        return h

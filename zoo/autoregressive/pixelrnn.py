@@ -20,15 +20,17 @@ al. 2020); dropout; Adam with averaged weights.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.autoregressive.stack import Line, Stack
+from zoo.autoregressive.lines import Line
+from zoo.autoregressive.stack import Stack, StackLine, product
 from zoo.config import Between, Fraction, ImageShape, Shift, Size
+from zoo.nn.affine import with_bias
 from zoo.nn.dropout import dropout
 from zoo.random import Streams
 
@@ -165,121 +167,75 @@ class PixelRNN(Stack):
         return self.line(self, batch)
 
 
-def _product(x: Tensor, weight: Tensor) -> Tensor:
-    """A layer at a time: [L, B, W, in] and [L, in, out] -> [L, B, W, out]."""
-    return torch.bmm(x.flatten(1, 2), weight).unflatten(1, x.shape[1:3])
-
-
 class _Cell:
-    """An LSTM cell in fixed memory, as `_cell`: what is small takes as long to allocate or slice as to compute.
+    """An LSTM cell in fixed memory, as `_cell`.
 
-    Attributes:
+    Args:
         total: the sums in the gates, [..., 4C], written to before each call.
+        before: the cells before, which may be c.
+        c, h: written to; [..., C] each.
     """
 
-    def __init__(self, total: Tensor) -> None:
-        self.total = total
+    def __init__(self, total: Tensor, before: Tensor, c: Tensor, h: Tensor) -> None:
+        self.total, self.before, self.c, self.h = total, before, c, h
         self.o, self.f, self.i, self.g = total.chunk(4, -1)
-        self.sigmoids, self.squashed = total[..., : 3 * self.g.shape[-1]], torch.empty_like(self.g)
+        self.gates = total[..., : -c.shape[-1]]
 
-    def __call__(self, before: Tensor, c: Tensor, h: Tensor) -> None:
-        """Writes c and h, given the cells before (which may be c): [..., C] each."""
-        self.sigmoids.sigmoid_()
+    def __call__(self) -> None:
+        self.gates.sigmoid_()
         self.g.tanh_()
-        torch.mul(self.f, before, out=c).addcmul_(self.i, self.g)
-        torch.mul(self.o, torch.tanh(c, out=self.squashed), out=h)
+        torch.mul(self.f, self.before, out=self.c).addcmul_(self.i, self.g)
+        torch.mul(self.o, torch.tanh(self.c, out=self.g), out=self.h)
 
 
-class _Line(ABC):
-    """A row of a model, a pixel at a time, with all layers side by side where that can be.
-
-    All is written where it is read, into memory whose slices are made once. Layer i works with maps that are short of
-    what the outputs of the layers before it get from biases and the rows before: `less`, which is added to the sums in
-    the gates, once a row.
+class _Line(StackLine):
+    """A row of the layers.
 
     Attributes:
-        maps: inputs of the layers and of the logits, so shortened: [1 + W, L + 1, B, 2C], the first of zeros.
-        h, c: states and cells, [1 + W, L, B, C], the first of zeros. Until they are written, of the row before.
-        less: [L + 1, B, W, 2C].
-        beside: weights from what is left of a pixel, [L, 2C or C, 4C].
+        inputs: K_is, by taps, [L, taps, 2C, 4C in each direction].
+        state: K_ss, [directions, L, windows C, 4C].
     """
-
-    beside: Tensor
 
     def __init__(self, model: PixelRNN, batch: int) -> None:
-        layers = cast(list[_Layer], list(model.layers))
-        depth, channels, width = len(layers), layers[0].out.in_channels, model.event_shape[2]
-        self.left = model.first.left()[:, 0].T.contiguous()  # [taps, 2C]
-        self.inputs = torch.stack([layer.input.weight[:, :, 0].permute(2, 1, 0) for layer in layers])  # K_is, by taps
-        self.own = self.inputs[:, -1, :, : 4 * channels].contiguous()  # K_is at the pixel, [L, 2C, 4C]
-        self.out = torch.stack([layer.out.weight[:, :, 0, 0].T for layer in layers])  # [L, C, 2C]
-        self.bias = torch.stack([cast(Tensor, layer.input.bias) for layer in layers])[:, None, None]
-        self.out_bias = torch.stack([cast(Tensor, layer.out.bias) for layer in layers])[:, None, None]
-        self.state = torch.stack([layer.state for layer in layers], 1)  # [directions, L, windows C, 4C]
-        self.inner, self.output = (
-            (cast(Tensor, layer.bias), layer.weight[:, :, 0, 0].T) for layer in (model.hidden, model.output)
-        )
-        self.pixels = self.left.new_zeros(batch, len(self.left) + width)
-        self.maps = self.left.new_zeros(1 + width, depth + 1, batch, 2 * channels)
-        self.h, self.c = self.left.new_zeros(2, 1 + width, depth, batch, channels)
-        self.less = self.left.new_zeros(depth + 1, batch, width, 2 * channels)
-        self.totals = self.left.new_empty(depth, batch, 4 * channels)
+        super().__init__(model)
+        self.layers = cast(list[_Layer], list(model.layers))
+        self.channels, width = self.layers[0].out.in_channels, model.event_shape[2]
+        self.inputs = torch.stack([layer.input.weight[:, :, 0].permute(2, 1, 0) for layer in self.layers])
+        self.bias = torch.stack([cast(Tensor, layer.input.bias) for layer in self.layers])[:, None]
+        self.state = torch.stack([layer.state for layer in self.layers], 1)
+        self.sums = self.left.new_empty(width, len(self.layers), batch, 4 * self.channels)
+        self.last = self.left.new_empty(batch, 2 * self.channels)
 
-    def remember(self, seen: list[tuple[Tensor, Tensor]]) -> None:
-        """Makes the slices, given what `beside` multiplies and the cells before, of each column, [L, B, ...]."""
-        self.layers = [
-            (_Cell(total), *weights) for total, *weights in zip(self.totals, self.own, self.out, strict=True)
-        ]
-        reach, after = len(self.left), slice(1, None)
-        self.columns = [
-            (
-                self.pixels[:, column : column + reach],
-                left,
-                list(zip(maps, maps[1:], cells, c, h, strict=False)),
-                self.pixels[:, column + reach, None],
-            )
-            for column, ((left, cells), *rest) in enumerate(
-                zip(seen, self.maps[after], self.c[after], self.h[after], strict=True)
-            )
-            for maps, c, h in [[x.unbind() for x in rest]]
-        ]
+    def zeros(self, places: int, channels: int) -> Tensor:
+        """Memory of all layers, [L, B, places, channels]."""
+        return self.left.new_zeros(len(self.layers), len(self.last), places, channels)
 
-    @abstractmethod
-    def above(self) -> tuple[Tensor, Tensor]:
-        """What the gates, and what the outputs of the layers, get from the rows before, and biases.
+    def remember(
+        self, seen: Tensor, taps: Tensor, before: Tensor, c: Tensor, h: Tensor, outputs: Tensor, maps: Tensor
+    ) -> None:
+        """Makes the slices of memory, which has [L, B, W, ...].
 
-        Returns:
-            [L, B or 1, W, 4C] and [L, B or 1, W or 1, 2C].
+        Args:
+            seen: what `taps` [L, in, 4C] multiplies for the gates.
+            before, c, h: see `_Cell`.
+            outputs: one, and h from each direction.
+            maps: inputs of the layers.
         """
+        self.start, self.columns = maps[0], []
+        outs = [torch.cat([out, *[out[1:]] * (len(self.state) - 1)]) for out in (with_bias(y.out) for y in self.layers)]
+        for column, totals in enumerate(self.sums):
+            of_cells, (sees, gives, x) = (
+                [y[:, :, column].unbind() for y in part] for part in ((before, c, h), (seen, outputs, maps))
+            )
+            cells = [_Cell(*parts) for parts in zip(totals, *of_cells, strict=True)]
+            self.columns.append(list(zip(cells, sees, taps, x, gives, outs, [*x[1:], self.last], strict=True)))
 
-    def scan(self, thresholds: Tensor, start: Tensor) -> Tensor:
-        """See `Line`."""
-        sums, outputs = self.above()
-        self.less[1:] = outputs.cumsum(0)
-        sums = (sums + _product(self.less[:-1], self.own)).permute(2, 0, 1, 3).contiguous()
-        rows = zip(
-            self.columns,
-            start.permute(2, 0, 1).contiguous(),
-            sums,
-            self.less[-1].unbind(1),
-            thresholds.T[..., None],
-            strict=True,
-        )
-        for (pixels, left, layers, pixel), first, above, less, threshold in rows:
-            torch.addmm(first, pixels, self.left, out=layers[0][0])
-            torch.baddbmm(above, left, self.beside, out=self.totals)
-            for (x, following, before, c, h), (cell, own, out) in zip(layers, self.layers, strict=True):
-                torch.addmm(cell.total, x, own, out=cell.total)
-                cell(before, c, h)
-                torch.addmm(x, h, out, out=following)
-            inner = torch.addmm(self.inner[0], (following + less).relu_(), self.inner[1]).relu_()
-            torch.gt(torch.addmm(self.output[0], inner, self.output[1]), threshold, out=pixel)
-        return self.pixels[:, len(self.left) :]
-
-
-def _row(x: Tensor) -> Tensor:
-    """[W, L, B, C] -> [L, B, W, C]."""
-    return x.permute(1, 2, 0, 3)
+    def step(self, column: int) -> Tensor:
+        for cell, seen, taps, x, outputs, out, following in self.columns[column]:
+            cell.total.addmm_(seen, taps)
+            cell()
+            torch.addmm(x, outputs, out, out=following)
+        return self.last
 
 
 class _Row(_Line):
@@ -287,44 +243,73 @@ class _Row(_Line):
 
     def __init__(self, model: PixelRNN, batch: int) -> None:
         super().__init__(model, batch)
-        self.beside = self.inputs[:, 0]
-        self.remember([(self.maps[i, :-1], self.c[i + 1]) for i in range(len(self.maps) - 1)])
+        width, channels = model.event_shape[2], self.channels
+        c, outputs, maps = (
+            self.zeros(width, channels),
+            self.zeros(width, 1 + channels),
+            self.zeros(1 + width, 2 * channels),
+        )
+        outputs[..., 0], self.h = 1, outputs[..., 1:]
+        seen = maps.flatten(2).unfold(2, 4 * channels, 2 * channels)  # the map of the pixel left, zero at first, and x
+        self.remember(seen, self.inputs.flatten(1, 2), c, c, self.h, outputs, maps[:, :, 1:])
 
-    def above(self) -> tuple[Tensor, Tensor]:
-        sums = self.bias + _product(_windows(_row(self.h[1:]), 1, 1), self.state[0])
-        sums[:, :, 1:] += _product((self.out_bias.cumsum(0) - self.out_bias), self.beside)  # `less` of the pixel left
-        return sums, self.out_bias
+    def above(self) -> Tensor:
+        return product(_windows(self.h, 1, 1), self.state[0], self.bias)
 
 
 class _BothWays(_Line):
-    """Of a Diagonal BiLSTM: from the left step by step, and from the right the whole row before at once."""
+    """Of a Diagonal BiLSTM: from the left step by step, and from the right the whole row before at once.
+
+    Attributes:
+        right, h, maps: h from the right in the row before and h from the left, of the pixel left, and the inputs of the
+            layers, [L, B, 1 + W, ...]: with ones, side by side in memory, so that outputs can take the first of it, one
+            place further, and gates the last.
+    """
 
     def __init__(self, model: PixelRNN, batch: int) -> None:
         super().__init__(model, batch)
-        channels = self.h.shape[-1]
-        (self.from_above, self.beside), (self.right_above, self.right_beside) = (
-            weight.split(channels, 1) for weight in self.state
-        )
-        self.right_input = self.inputs[:, 0, :, 4 * channels :]
+        width, channels = model.event_shape[2], self.channels
         self.bias, self.right_bias = self.bias.chunk(2, -1)
-        self.remember([(self.h[i], self.c[i]) for i in range(len(self.h) - 1)])
-        self.cell, self.right_c = _Cell(torch.empty_like(self.totals)), torch.empty_like(self.c[0])
-        self.right = torch.zeros_like(self.h)  # h from the right in the row before, and zeros last
-        self.steps = list(zip(self.right, self.right[1:], strict=False))[::-1]
+        own, right_own = self.inputs[:, 0].chunk(2, -1)
+        (self.from_above, beside), (right_above, self.right_beside) = (x.split(channels, 1) for x in self.state)
+        self.right_weights = torch.cat([right_above, right_own], 1)
+        memory, c = self.zeros(1 + width, 1 + 4 * channels), self.zeros(1 + width, channels)
+        memory[..., 0] = 1
+        _, self.right, self.h, self.maps = memory.split([1, channels, channels, 2 * channels], -1)
+        here, further = (
+            [y[:, :, place] for y in (memory, c, self.h, self.maps)] for place in (slice(width), slice(1, None))
+        )
+        self.remember(
+            here[0][..., 1 + channels :],
+            torch.cat([beside, own], 1),
+            here[1],
+            further[1],
+            further[2],
+            further[0][..., : 1 + 2 * channels],
+            here[3],
+        )
+        self.gates, self.right_c = torch.empty_like(self.sums), torch.empty_like(self.sums[0, ..., :channels])
+        states = self.left.new_zeros(1 + width, *self.right_c.shape)  # h from the right, zeros last
+        self.states = states[:-1]
+        self.steps = [
+            (before, _Cell(total, self.right_c, self.right_c, h))
+            for total, h, before in zip(self.gates, self.states, states[1:], strict=True)
+        ][::-1]
         self.rows = 0
 
-    def above(self) -> tuple[Tensor, Tensor]:
+    def above(self) -> Tensor:
         if self.rows:
             self._from_right()
         self.rows += 1
-        right = self.out_bias + _product(_row(self.right[:-1]), self.out)
-        return self.bias + _product(_row(self.h[1:]), self.from_above), right
+        return product(self.h[:, :, 1:], self.from_above, self.bias)
 
     def _from_right(self) -> None:
         """h from the right in the row before, given that in the row above it."""
-        maps, above = _row(self.maps[1:])[:-1] + self.less[:-1], _row(self.right[:-1])
-        gates = self.right_bias + _product(maps, self.right_input) + _product(above, self.right_above)
+        maps, above = self.maps[:, :, :-1], self.right[:, :, 1:]
+        gates = product(torch.cat([above, maps], -1), self.right_weights, self.right_bias)
+        self.gates.copy_(gates.permute(2, 0, 1, 3))
         self.right_c.zero_()
-        for sums, (h, before) in zip(gates.permute(2, 0, 1, 3).contiguous().flip(0), self.steps, strict=True):
-            torch.baddbmm(sums, before, self.right_beside, out=self.cell.total)
-            self.cell(self.right_c, self.right_c, h)
+        for before, cell in self.steps:
+            cell.total.baddbmm_(before, self.right_beside)
+            cell()
+        above.copy_(self.states.permute(1, 2, 0, 3))

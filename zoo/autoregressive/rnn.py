@@ -108,16 +108,42 @@ class RNN(RasterOrder):
     def scan(self, uniforms: Tensor) -> Tensor:
         batch = len(uniforms)
         pixels = uniforms.new_zeros(batch, self.window + self.size)
-        layers = [[getattr(self.gru, name) for name in names] for names in self.gru._all_weights]
-        states = [uniforms.new_zeros(batch, self.gru.hidden_size) for _ in layers]
-        start = self.input.bias + self.position
-        for d in steps(range(self.size), "pixel"):
-            h = torch.addmm(start[d], pixels[:, d : d + self.window], self.input.weight.T)
-            for i, weights in enumerate(layers):
-                states[i] = h = torch.gru_cell(h, states[i], *weights)
-            logit = self.output(h)[:, 0] + self.bias[d]
-            pixels[:, d + self.window] = uniforms[:, d] < logit.sigmoid()
+        places = [place.split(self.window, 1) for place in pixels.unfold(1, self.window + 1, 1).unbind(1)]
+        cells = [_Cell(batch, *(getattr(self.gru, name) for name in names)) for names in self.gru._all_weights]
+        start, h = self.input.bias + self.position, uniforms.new_empty(batch, self.gru.hidden_size)
+        weight, output = (layer.weight.T.contiguous() for layer in (self.input, self.output))
+        thresholds = uniforms.clamp(0, 1).logit() - self.bias - self.output.bias
+        in_turn = zip(places, start, thresholds.T[..., None].contiguous(), strict=True)
+        for (before, pixel), first, threshold in steps(list(in_turn), "pixel"):
+            x = torch.addmm(first, before, weight, out=h)
+            for cell in cells:
+                x = cell(x)
+            torch.gt(torch.mm(x, output), threshold, out=pixel)
         return pixels[:, self.window :]
+
+
+class _Cell:
+    """A step of a layer, h = (1 - z) n + z h_before, in fixed memory, as small things take as long to allocate.
+
+    Its weights lie as a product of few rows reads them; those of `nn.GRU`, transposed, take twice as long.
+    """
+
+    def __init__(self, batch: int, weight_x: Tensor, weight_h: Tensor, bias_x: Tensor, bias_h: Tensor) -> None:
+        self.of_x, self.of_h = (bias_x, weight_x.T.contiguous()), (bias_h, weight_h.T.contiguous())
+        hidden = weight_h.shape[1]
+        self.h = weight_h.new_zeros(batch, hidden)
+        self.from_x, self.from_h = weight_h.new_empty(2, batch, 3 * hidden)
+        self.gates, self.n = self.from_x.split([2 * hidden, hidden], 1)
+        self.r, self.z = self.gates.chunk(2, 1)
+        self.gates_of_h, self.n_of_h = self.from_h.split([2 * hidden, hidden], 1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """h, until the next step."""
+        torch.addmm(self.of_x[0], x, self.of_x[1], out=self.from_x)
+        torch.addmm(self.of_h[0], self.h, self.of_h[1], out=self.from_h)
+        self.gates.add_(self.gates_of_h).sigmoid_()
+        self.n.addcmul_(self.r, self.n_of_h).tanh_()
+        return torch.lerp(self.n, self.h, self.z, out=self.h)
 
 
 class _Discriminator(nn.Module):

@@ -7,36 +7,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.autoregressive.raster import Augmented
+from zoo.autoregressive.lines import Line, Lines
 from zoo.errors import ConfigError
 from zoo.nn.masked_conv import MaskedConv2d
 from zoo.nn.position import PositionBias
-from zoo.progress import steps
 from zoo.random import Streams
 
 
-class Line(Protocol):
-    """Rows of images, drawn one after another from the top, with what it takes from the rows before."""
-
-    def scan(self, thresholds: Tensor, start: Tensor) -> Tensor:
-        """Pixels of the next row.
-
-        Args:
-            thresholds: which a logit has to exceed, [B, W].
-            start: of the first convolution and the biases of the positions, without what is left, [B, 2C, W].
-
-        Returns:
-            [B, W], until the next call.
-        """
-
-
-class Stack(Augmented):
+class Stack(Lines):
     """A masked convolution of type A, layers that keep its size, and two convolutions of single pixels."""
 
     def assemble(
@@ -78,20 +61,32 @@ class Stack(Augmented):
         maps = (self.first(x) + self.position(shifts)).contiguous(memory_format=torch.channels_last)
         for layer in self.layers:
             maps = layer(maps, self.dropout, streams)
-        return self.output(self.hidden(maps.relu()).relu()).flatten(1)
+        return self.decide(maps)
+
+
+class StackLine(Line):
+    """A row of a `Stack`.
+
+    Attributes:
+        sums: what each layer gets from the rows before, and biases, pixel by pixel, [W, L, B, ...].
+    """
+
+    sums: Tensor
+
+    def __init__(self, model: Stack) -> None:
+        self.left, self.first = model.first.left()[:, 0].T.contiguous(), model.first
+        self.position = model.position.bias.permute(1, 2, 0)  # [H, W, C]
 
     @abstractmethod
-    def begin(self, batch: int) -> Line:
-        """The first row of that many images."""
+    def above(self) -> Tensor:
+        """What goes to `sums`, after a row: [L, B, W, ...]."""
 
-    def scan(self, uniforms: Tensor) -> Tensor:
-        _, height, width = self.event_shape
-        reach = self.first.reach
-        thresholds = uniforms.clamp(0, 1).logit().view(-1, height, width)
-        x = uniforms.new_zeros(len(uniforms), 1, reach + height, width + 2 * reach)  # with zeros around
-        line = self.begin(len(uniforms))
-        for row in steps(range(height), "row"):
-            start = F.conv2d(x[:, :, row : row + reach], self.first.above(), self.first.bias)[:, :, 0]
-            pixels = line.scan(thresholds[:, row], start + self.position.bias[:, row])
-            x[:, 0, reach + row, reach : reach + width] = pixels
-        return x[:, 0, reach:, reach : reach + width].flatten(1)
+    def begin(self, above: Tensor, row: int) -> None:
+        self.sums.copy_(self.above().permute(2, 0, 1, 3))  # while `start` is that of the row before
+        maps = F.conv2d(above, self.first.above(), self.first.bias)[:, :, 0].mT
+        torch.add(maps, self.position[row], out=self.start)
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A layer at a time: [L, B, W, in], [L, in, out] and [L, 1, out] -> [L, B, W, out]."""
+    return torch.baddbmm(bias, x.flatten(1, 2), weight).unflatten(1, x.shape[1:3])

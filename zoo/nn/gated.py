@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.nn.affine import with_bias
 from zoo.nn.dropout import dropout
 from zoo.random import Streams
 
@@ -51,72 +52,73 @@ class Vertical:
 
     def __init__(self, layers: list[GatedLayer], batch: int, width: int) -> None:
         reach, channels, half = layers[0].reach, layers[0].out.in_channels, _half(layers)
-        self.weights = []
-        for layer in layers:
+        # v before and after the layers in the last rows, with zeros around, and what each place sees of them
+        self.rows = half.new_zeros(len(layers) + 1, reach + 1, batch, width + 2 * reach, channels)
+        self.last = [rows[-1, :, reach : reach + width] for rows in self.rows]
+        seen = self.rows[:-1].unfold(3, 2 * reach + 1, 1).permute(0, 2, 3, 1, 5, 4)  # [L, B, W, rows, kernel, C]
+        totals = half.new_empty(len(layers), batch, width, 4 * channels)
+        gates, self.sums = totals.chunk(2, -1)
+        self.layers = []
+        for layer, *memory in zip(layers, seen, totals.flatten(1, 2), gates, self.last, self.last[1:], strict=False):
             weight, bias = layer.vertical.weight.permute(2, 3, 1, 0).flatten(0, 2), cast(Tensor, layer.vertical.bias)
             between = layer.between.weight[:, :, 0, 0].T
-            self.weights.append([torch.cat([y * half, y @ between * half], -1) for y in (bias, weight)])
-        # inputs of the layers in the last rows, with zeros around, and what each place sees of them
-        self.rows = half.new_zeros(len(layers), reach + 1, batch, width + 2 * reach, channels)
-        self.last = [rows[-1, :, reach : reach + width] for rows in self.rows]
-        self.seen = self.rows.unfold(3, 2 * reach + 1, 1).permute(0, 2, 3, 1, 5, 4)  # [L, B, W, rows, kernel, C]
+            weights = [torch.cat([y * half, y @ between * half], -1) for y in (bias, weight)]
+            self.layers.append((*memory, *weights))
 
     def scan(self, v: Tensor) -> Tensor:
         """The next row: v before the first layer [B, W, C] -> what `Horizontal` gets from it, [L, B, W, 2C]."""
-        shape, sums = v.shape[:2], []
         self.rows[:, :-1] = self.rows[:, 1:].clone()
-        for last, seen, (bias, weight) in zip(self.last, self.seen, self.weights, strict=True):
-            last.copy_(v)
-            total = torch.addmm(bias, seen.reshape(-1, len(weight)), weight).view(*shape, len(bias))
-            gates, across = total.chunk(2, -1)
-            a, b = gates.tanh().chunk(2, -1)
-            v = torch.add(v, torch.addcmul(a, a, b), alpha=0.5)
-            sums.append(across)
-        return torch.stack(sums)
+        self.last[0].copy_(v)
+        for seen, total, gates, here, following, bias, weight in self.layers:
+            torch.addmm(bias, seen.reshape(-1, len(weight)), weight, out=total)
+            a, b = gates.tanh_().chunk(2, -1)
+            torch.add(here, a.addcmul_(a, b), alpha=0.5, out=following)
+        return self.sums
 
 
 class Horizontal:
-    """The horizontal stack, a pixel at a time: one product for all layers brings what is left of it.
-
-    Layer i works with h_i less the biases of the outputs before it, which join the sums from above.
+    """The horizontal stack, a pixel at a time.
 
     Args:
         layers, batch, width: as for `Vertical`.
+
+    Attributes:
+        start: h before the first layer, of the row that is made, [B, W, C]; to be written before `step`.
     """
 
     def __init__(self, layers: list[GatedLayer], batch: int, width: int) -> None:
         reach, channels, half = layers[0].reach, layers[0].out.in_channels, _half(layers)
-        taps = torch.stack([layer.horizontal.weight[:, :, 0] for layer in layers]) * half[:, None, None]
-        own = taps[..., -1].mT.contiguous()  # [L, C, 2C]
-        biases = torch.stack([cast(Tensor, layer.out.bias) for layer in layers]).cumsum(0)
-        less = torch.cat([torch.zeros_like(biases[:1]), biases])[:, None]  # [L + 1, 1, C]
-        self.constant, self.less = torch.bmm(less[:-1], taps.sum(-1).mT), less[-1]
-        self.before = taps[..., :-1].permute(0, 3, 2, 1).flatten(1, 2).contiguous()  # [L, reach C, 2C]
-        self.totals = half.new_empty(len(layers), batch, 2 * channels)
-        inputs = (-less)[:, :, None].repeat(1, batch, reach + width, 1)  # [L + 1, B, reach + W, C], zero before the row
-        self.inputs = [inputs[:, :, column + reach].unbind() for column in range(width)]
-        self.left = [inputs[:-1, :, column : column + reach].flatten(2) for column in range(width)]
-        self.layers = [
-            (total, *total.chunk(2, 1), weight, layer.out.weight[:, :, 0, 0].T.contiguous() * 0.5)
-            for total, weight, layer in zip(self.totals, own, layers, strict=True)
+        inputs = half.new_zeros(len(layers), batch, reach + width, channels)  # of the layers, zero before the row
+        self.start = inputs[0, :, reach:]
+        seen = inputs.flatten(2).unfold(2, (reach + 1) * channels, channels)  # [L, B, W, (reach + 1) C]
+        self.sums = half.new_empty(width, len(layers), batch, 2 * channels)
+        self.gated = half.new_ones(batch, 1 + channels)
+        self.gate, self.last = self.gated[:, 1:], half.new_empty(batch, channels)
+        weights = []
+        for layer in layers:
+            taps, out = layer.horizontal.weight[:, :, 0].permute(2, 1, 0).flatten(0, 1) * half, with_bias(layer.out)
+            out[1:] *= 0.5
+            weights.append((taps, out))
+        self.columns = [
+            [
+                (total, *total.chunk(2, 1), *rest)
+                for total, *rest in zip(totals, seen[:, :, column], h, [*h[1:], self.last], weights, strict=True)
+            ]
+            for column, totals in enumerate(self.sums)
+            for h in [inputs[:, :, reach + column].unbind()]
         ]
 
     def begin(self, sums: Tensor) -> None:
         """A row, with what it gets from above, [L, B, W, 2C]."""
-        self.sums = (sums.permute(2, 0, 1, 3) + self.constant).contiguous().unbind()
-
-    def first(self, column: int) -> Tensor:
-        """Where h of that pixel before the first layer belongs, [B, C]; to be written before `step`."""
-        return self.inputs[column][0]
+        self.sums.copy_(sums.permute(2, 0, 1, 3))
 
     def step(self, column: int) -> Tensor:
-        """h of that pixel after the last layer, [B, C]."""
-        inputs = self.inputs[column]
-        torch.baddbmm(self.sums[column], self.left[column], self.before, out=self.totals)
-        for h, following, (total, a, b, own, out) in zip(inputs, inputs[1:], self.layers, strict=False):
-            torch.addmm(total, h, own, out=total).tanh_()
-            torch.addmm(h, a.addcmul_(a, b), out, out=following)
-        return inputs[-1] + self.less
+        """h of that pixel after the last layer, [B, C], until the next step."""
+        for total, a, b, seen, h, following, (taps, out) in self.columns[column]:
+            total.addmm_(seen, taps).tanh_()
+            torch.addcmul(a, a, b, out=self.gate)
+            torch.addmm(h, self.gated, out, out=following)
+        return self.last
 
 
 def _half(layers: list[GatedLayer]) -> Tensor:
