@@ -251,7 +251,7 @@ class _Row(_Line):
         )
         outputs[..., 0], self.h = 1, outputs[..., 1:]
         seen = maps.flatten(2).unfold(2, 4 * channels, 2 * channels)  # the map of the pixel left, zero at first, and x
-        self.remember(seen, self.inputs.flatten(1, 2), c, c, self.h, outputs, maps[:, :, 1:])
+        self.remember(seen, self.inputs.flatten(1, 2), before=c, c=c, h=self.h, outputs=outputs, maps=maps[:, :, 1:])
 
     def above(self) -> Tensor:
         return product(_windows(self.h, 1, 1), self.state[0], self.bias)
@@ -261,9 +261,9 @@ class _BothWays(_Line):
     """Of a Diagonal BiLSTM: from the left step by step, and from the right the whole row before at once.
 
     Attributes:
-        right, h, maps: h from the right in the row before and h from the left, of the pixel left, and the inputs of the
-            layers, [L, B, 1 + W, ...]: with ones, side by side in memory, so that outputs can take the first of it, one
-            place further, and gates the last.
+        right, h, maps: [L, B, 1 + W, ...], parts of a memory that has [1, right, h, map] at each place, of which right
+            (h from the right in the row before) and h from the left are those of the pixel left, whose output takes
+            [1, right, h]. The gates of the pixel itself take [h, map].
     """
 
     def __init__(self, model: PixelRNN, batch: int) -> None:
@@ -276,17 +276,14 @@ class _BothWays(_Line):
         memory, c = self.zeros(1 + width, 1 + 4 * channels), self.zeros(1 + width, channels)
         memory[..., 0] = 1
         _, self.right, self.h, self.maps = memory.split([1, channels, channels, 2 * channels], -1)
-        here, further = (
-            [y[:, :, place] for y in (memory, c, self.h, self.maps)] for place in (slice(width), slice(1, None))
-        )
         self.remember(
-            here[0][..., 1 + channels :],
-            torch.cat([beside, own], 1),
-            here[1],
-            further[1],
-            further[2],
-            further[0][..., : 1 + 2 * channels],
-            here[3],
+            seen=memory[:, :, :-1, 1 + channels :],
+            taps=torch.cat([beside, own], 1),
+            before=c[:, :, :-1],
+            c=c[:, :, 1:],
+            h=self.h[:, :, 1:],
+            outputs=memory[:, :, 1:, : 1 + 2 * channels],
+            maps=self.maps[:, :, :-1],
         )
         self.gates, self.right_c = torch.empty_like(self.sums), torch.empty_like(self.sums[0, ..., :channels])
         states = self.left.new_zeros(1 + width, *self.right_c.shape)  # h from the right, zeros last

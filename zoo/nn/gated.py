@@ -3,7 +3,7 @@
 `GatedLayer` takes whole images. `Vertical` and `Horizontal` are the same for images that are made pixel by pixel, where
 each activation is computed once. What is small takes as long to allocate, slice or join as to compute: so they write
 where they read, into memory whose slices are made once, and outside of autograd only. They make a gate of one tanh, as
-sigmoid(b) = (tanh(b/2) + 1)/2, with b halved in the weights.
+sigmoid(b) = (tanh(b/2) + 1)/2, with b halved in the weights, and of biases weights of an input that is one.
 """
 
 from __future__ import annotations
