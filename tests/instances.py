@@ -220,7 +220,7 @@ INSTANCES = [
     Instance(LadderVAE, {"event_shape": [1, 4, 4], "top_dim": 1, "map_channels": [1], "channels": 3, "hidden": 8}, 2),
     Instance(Autoencoder, {"event_shape": [1, 8, 4], "latent_dim": 3, "channels": 4, "hidden": 8}, 256),
     Instance(GAN, {"event_shape": [1, 8, 12], "latent_dim": 3, "channels": 8, "penalty": 0.7}, 256),
-    Instance(GAN, {"event_shape": [2, 4, 4], "latent_dim": 2, "channels": 8, "loss": "minimax", "penalty": 0.0}, 256),
+    Instance(GAN, {"event_shape": [2, 4, 8], "latent_dim": 2, "channels": 8, "loss": "minimax", "penalty": 0.0}, 256),
     Instance(DCGAN, {"event_shape": [1, 8, 12], "latent_dim": 3, "channels": 8}, 256),
     Instance(
         DCGAN,

@@ -7,7 +7,7 @@ import inspect
 import json
 import math
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -393,13 +393,18 @@ def test_completions_follow_the_conditional_density(instance: Instance) -> None:
 
 @having(Completable)
 def test_completions_come_one_batch_at_a_time(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, x, sizes, original = instance.build(), instance.data(7), [], instance.cls.fill
+    model, x, sizes, original = instance.build(), instance.data(7), [], instance.cls.filler
 
-    def fill(self: Any, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
-        sizes.append(len(streams))
-        return original(self, x, known, streams)
+    def filler(self: Any) -> Callable[[Tensor, Tensor, Streams], Tensor]:
+        fill = original(self)
 
-    monkeypatch.setattr(instance.cls, "fill", fill)
+        def counted(x: Tensor, known: Tensor, streams: Streams) -> Tensor:
+            sizes.append(len(streams))
+            return fill(x, known, streams)
+
+        return counted
+
+    monkeypatch.setattr(instance.cls, "filler", filler)
     mask = (torch.arange(x[0].numel()) < 2).view(instance.event_shape)
     together, apart = (model.complete(x, mask, generator=seeded(), batch_size=size) for size in (250, 3))
     torch.testing.assert_close(apart, together)
