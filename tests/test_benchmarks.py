@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from zoo.data import Digits
 from zoo.data.base import Split
 from zoo.errors import ConfigError
+from zoo.metrics.evaluate import recipe_of
 from zoo.metrics.extractors import ClassifierFeatures
 from zoo.metrics.quality import evaluate_quality, precision_recall
 from zoo.training.recipe import begin, make
@@ -132,12 +133,22 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(tiny: lis
 def test_the_page_says_what_the_recorded_runs_say() -> None:
     runs = json.loads((ROOT / "benchmarks/results/gan_stability.json").read_text())["runs"]
     page = (ROOT / "README.md").read_text()
-    (sentence,) = re.findall(r"recipes have today: (FID .*?)\. ", page, re.DOTALL)
-    found = [tuple(map(int, pair)) for pair in re.findall(r"(\d+) \+- (\d+)", sentence)]
-    fids = [[run["fid"] for run in runs if run["name"] == name] for name in gan_stability.NAMES]
-    assert all(len(values) == 5 for values in fids) and {run["steps"] for run in runs} == {1000}
-    assert found == [(round(np.mean(values)), round(stats.tstd(values))) for values in fids]
-    assert min(map(stats.tstd, fids[1:])) > stats.tstd(fids[0]) / 2  # none halves the spread
+    rows = re.findall(r"\| .*? \| \**(\S+) \+- ([\d.]+)\** \| ([\d.]+) \| ([\d.]+) \|\n", page)
+    for name, row in zip(gan_stability.NAMES, rows, strict=True):
+        mine = [run for run in runs if run["name"] == name]
+        assert sorted(run["seed"] for run in mine) == list(range(5))
+        assert {run["steps"] for run in mine} == {recipe_of(name)["trainer"]["max_steps"]}
+        fid, precision, recall = ([run[column] for run in mine] for column in ("fid", "precision", "recall"))
+        expected = (
+            f"{np.mean(fid):.1f}",
+            f"{stats.tstd(fid):.1f}",
+            f"{np.mean(precision):.3f}",
+            f"{np.mean(recall):.3f}",
+        )
+        assert row == expected
+    spread = {name: stats.tstd([run["fid"] for run in runs if run["name"] == name]) for name in gan_stability.NAMES}
+    steadier = [name for name in gan_stability.NAMES if spread[name] < spread["dcgan-mnist"] / 2]
+    assert steadier == ["dcgan-mnist.gradient-penalty"]
 
 
 # --------------------------------------------------------------------------------------- what do the metrics notice?
