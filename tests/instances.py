@@ -45,7 +45,7 @@ from zoo.vae.iwae import IWAE
 from zoo.vae.ladder_vae import LadderVAE
 from zoo.vae.vae import VAE
 
-LOGISTIC = "discretized-logistic"
+GAUSSIAN, LOGISTIC = "discretized-gaussian", "discretized-logistic"
 Logits = Callable[[Any, Tensor], list[Tensor]]
 
 
@@ -211,6 +211,7 @@ INSTANCES = [
     Instance(CausalGaussian, {"event_shape": [2, 1, 1]}, None),
     Instance(VAE, {"event_shape": [1, 4, 4], "latent_dim": 1, "channels": 4, "hidden": 8}, 2),
     Instance(VAE, {"event_shape": [2, 4, 8], "latent_dim": 2, "channels": 4, "hidden": 8, "likelihood": LOGISTIC}, 256),
+    Instance(VAE, {"event_shape": [1, 4, 4], "latent_dim": 1, "channels": 4, "hidden": 8, "likelihood": GAUSSIAN}, 256),
     Instance(
         ConditionalVAE,
         {"num_classes": 3, "event_shape": [1, 4, 4], "latent_dim": 1, "channels": 4, "hidden": 7},

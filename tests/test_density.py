@@ -269,6 +269,8 @@ def test_rivers_as_data_have_the_entropy_of_the_program() -> None:
     assert x.shape == (10_000, 1, 28, 28) and not torch.equal(x, data.split("test").x)
     nats = -model.log_prob(x.float()).double()
     assert abs(nats.mean() - model.entropy()) < 4 * nats.std() / 100
+    drawn = model.sample(50, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    assert not torch.equal(drawn, data.split("train").x[:50])
 
 
 def memoriser() -> Memoriser:

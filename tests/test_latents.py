@@ -172,9 +172,11 @@ def test_every_code_has_its_own_stream(instance: Instance) -> None:
 
 @having(GenerativeModel, Decoder, where=lambda instance: not issubclass(instance.cls, EvidenceLowerBound))
 def test_draws_without_pixel_noise_are_decoded_codes(instance: Instance) -> None:
-    model = instance.build()
+    model, given = instance.build(), labels_of(instance, 3)
+    draw = model.draw_given if given else model.draw
     with torch.no_grad():
-        drawn, decoded = model.draw(Streams(5, range(3))), model.decode(draw_codes(model, Streams(5, range(3))))
+        drawn, codes = draw(Streams(5, range(3)), **given), draw_codes(model, Streams(5, range(3)))
+        decoded = model.decode(codes, **given)
     torch.testing.assert_close(decoded, drawn)
 
 

@@ -46,8 +46,8 @@ from zoo.capabilities import (
 from zoo.data import Arrays
 from zoo.density.gaussian import Gaussian
 from zoo.density.mixture import BernoulliMixture
-from zoo.errors import ConfigError
-from zoo.nn.discretized_logistic import DiscretizedLogistic
+from zoo.errors import ConfigError, DataError
+from zoo.nn.discretized import Discretized, DiscretizedGaussian, DiscretizedLogistic
 from zoo.nn.dropout import dropout
 from zoo.nn.point import Point
 from zoo.nn.shift import num_shifts, shift
@@ -421,6 +421,21 @@ def test_completions_depend_on_the_generator_alone_and_each_image_has_its_mask(i
     assert torch.equal(first[masks], x[masks]) and torch.equal(first[3::4], x[3::4])
 
 
+@having(Completable)
+def test_known_pixels_that_the_model_cannot_know_are_refused(instance: Instance) -> None:
+    model, x = instance.build(), instance.data(2)
+    mask = (torch.arange(x[0].numel()) < 1).view(instance.event_shape)
+    wrong = x.clone()
+    wrong.view(2, -1)[1, 0] = math.nan
+    with pytest.raises(DataError, match="complete: "):
+        model.complete(wrong, mask)
+    assert model.complete(wrong, ~mask & False).isfinite().all()  # where it is not known, it does not matter
+    if model.levels == 2:
+        wrong.view(2, -1)[1, 0] = 0.3
+        with pytest.raises(DataError, match="binarise"):
+            model.complete(wrong, mask)
+
+
 # ---------------------------------------------------------------------------------------------------- exact, over reals
 
 
@@ -743,62 +758,70 @@ LOCS = [-100.0, -0.3, 0.0, 0.2, 0.501, 1.0, 1.7, 100.0]
 SCALES = [1e-4, 9e-4, 0.01, 0.2, 20.0, 1e4]
 
 
-def logistics() -> Iterator[tuple[float, float, DiscretizedLogistic]]:
-    for loc in LOCS:
-        for scale in SCALES:
-            yield loc, scale, DiscretizedLogistic(torch.tensor(loc), torch.tensor(scale))
+KINDS = {DiscretizedLogistic: stats.logistic, DiscretizedGaussian: stats.norm}
 
 
-def logistic_log_probs(loc: float, scale: float) -> np.ndarray:
+def discretized() -> Iterator[tuple[tuple[type, float, float], Discretized]]:
+    for kind in KINDS:
+        for loc in LOCS:
+            for scale in SCALES:
+                yield (kind, loc, scale), kind(torch.tensor(loc), torch.tensor(scale))
+
+
+def discretized_log_probs(kind: type, loc: float, scale: float) -> np.ndarray:
     """By scipy, in float64; through the upper tail above the centre, where differences of the other cancel."""
     cut = (np.arange(257) - 0.5) / 255
     cut[[0, -1]] = -np.inf, np.inf
-    lower, upper = stats.logistic.cdf(cut, loc, scale), stats.logistic.sf(cut, loc, scale)
+    lower, upper = KINDS[kind].cdf(cut, loc, scale), KINDS[kind].sf(cut, loc, scale)
     probs = np.where(cut[:-1] > loc, upper[:-1] - upper[1:], lower[1:] - lower[:-1])
     with np.errstate(divide="ignore"):
         return np.log(probs)
 
 
-def test_discretised_logistic_sums_to_one_at_extremes_too() -> None:
-    for loc, scale, distribution in logistics():
+def test_discretised_distributions_sum_to_one_at_extremes_too() -> None:
+    for case, distribution in discretized():
         log_probs = distribution.log_prob(LEVELS)
-        assert log_probs.dtype == torch.float32 and log_probs.isfinite().all(), (loc, scale)
-        assert log_probs.double().logsumexp(0).abs() < 2e-4, (loc, scale)
+        assert log_probs.dtype == torch.float32 and log_probs.isfinite().all(), case
+        assert log_probs.double().logsumexp(0).abs() < 2e-4, case
 
 
-def test_discretised_logistic_is_a_difference_of_the_distribution_functions_of_scipy() -> None:
-    for loc, scale, distribution in logistics():
-        expected = logistic_log_probs(loc, scale)
+def test_discretised_distributions_are_differences_of_the_distribution_functions_of_scipy() -> None:
+    for case, distribution in discretized():
+        expected = discretized_log_probs(*case)
         is_sure = expected > -600  # beyond it scipy's differences underflow
         found = distribution.log_prob(LEVELS).double().numpy()
-        np.testing.assert_allclose(found[is_sure], expected[is_sure], rtol=1e-4, atol=1e-3, err_msg=f"{loc}, {scale}")
+        np.testing.assert_allclose(found[is_sure], expected[is_sure], rtol=1e-4, atol=1e-3, err_msg=str(case))
 
 
-def test_discretised_logistic_gradients_are_finite_at_extremes() -> None:
-    for loc, scale, _ in logistics():
-        parameters = torch.tensor([loc, scale], requires_grad=True)
-        DiscretizedLogistic(parameters[0], parameters[1]).log_prob(LEVELS).sum().backward()
-        assert parameters.grad is not None and parameters.grad.isfinite().all(), (loc, scale)
+def test_discretised_distributions_have_exact_gradients_and_finite_ones_at_extremes() -> None:
+    for case, _ in discretized():
+        found, exact = (torch.tensor(case[1:], dtype=kind, requires_grad=True) for kind in (torch.float, torch.double))
+        for parameters in (found, exact):
+            case[0](parameters[0], parameters[1]).log_prob(LEVELS).sum().backward()
+        assert found.grad is not None and exact.grad is not None and found.grad.isfinite().all(), case
+        if 0 <= case[1] <= 1 and 0.01 <= case[2] <= 20:
+            torch.testing.assert_close(found.grad, exact.grad.float(), rtol=1e-3, atol=1e-2, msg=str(case))
 
 
-def test_discretised_logistic_mean_is_the_enumerated_one() -> None:
-    for loc, scale, distribution in logistics():
+def test_discretised_means_are_the_enumerated_ones() -> None:
+    for case, distribution in discretized():
         expected = float((distribution.log_prob(LEVELS).double().exp() * LEVELS.double()).sum())
-        assert math.isclose(float(distribution.mean), expected, abs_tol=1e-4), (loc, scale)
+        assert math.isclose(float(distribution.mean), expected, abs_tol=1e-4), case
 
 
-def test_discretised_logistic_draws_by_its_probabilities() -> None:
+def test_discretised_distributions_draw_by_their_probabilities() -> None:
     uniforms = rand((1, 40_000), Streams(0, [0]))[0]
-    for loc, scale, distribution in logistics():
+    for case, distribution in discretized():
         x = distribution.icdf(uniforms)
         numbers = (x * 255).round()
-        assert torch.equal(numbers / 255, x) and (x.sort().values == x[uniforms.argsort()]).all(), (loc, scale)
-        follows(torch.bincount(numbers.long(), minlength=256), torch.tensor(logistic_log_probs(loc, scale)))
+        assert torch.equal(numbers / 255, x) and (x.sort().values == x[uniforms.argsort()]).all(), case
+        follows(torch.bincount(numbers.long(), minlength=256), torch.tensor(discretized_log_probs(*case)))
 
 
-def test_discretised_logistic_draws_at_the_ends_of_the_unit_interval() -> None:
-    x = DiscretizedLogistic(torch.tensor(0.5), torch.tensor(0.2)).icdf(torch.tensor([0.0, 1 - 2.0**-24, 1.0]))
-    assert x.tolist() == [0, 1, 1]
+def test_discretised_distributions_draw_at_the_ends_of_the_unit_interval() -> None:
+    for kind in KINDS:
+        x = kind(torch.tensor(0.5), torch.tensor(0.2)).icdf(torch.tensor([0.0, 1 - 2.0**-24, 1.0]))
+        assert x.tolist() == [0, 1, 1]
 
 
 # ------------------------------------------------------------------------------------------------------------------ VAE

@@ -150,7 +150,10 @@ class TractableDensity(GenerativeModel):
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x), exact, in nats: [B, *event_shape] -> [B]."""
+        """log p(x), exact, in nats: [B, *event_shape] -> [B].
+
+        x has the values that `levels` tells, which is not checked here: of others there is no likelihood.
+        """
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
         """What training maximises, [B]: `log_prob`, unless a model learns from its parts in turn or altered data.
@@ -573,6 +576,7 @@ class Completable(ABC):
 
         Raises:
             ConfigError: the mask is not boolean, or its shape is neither that of x nor of one example.
+            DataError: a known pixel is no number, or neither 0 nor 1 for a model of binary pixels.
         """
         model = cast(GenerativeModel, self)
         if tuple(mask.shape) not in (model.event_shape, tuple(x.shape)) or mask.dtype != torch.bool:
@@ -581,7 +585,15 @@ class Completable(ABC):
                 f"found {str(mask.dtype).removeprefix('torch.')} {list(mask.shape)}"
             )
         known = mask.to(model.device).expand_as(x)
-        return x.to(model.device).where(known, 0), known
+        x = x.to(model.device).where(known, 0)
+        if cast(TractableDensity, self).levels == 2 and not ((x == 0) | (x == 1)).all():
+            raise DataError(
+                f"complete: {type(model).__name__} is a model of binary pixels, but a known one is neither 0 nor 1; "
+                "binarise the images first, for example (x > 0.5).float()"
+            )
+        if not x.isfinite().all():
+            raise DataError("complete: expected numbers in the known pixels, found NaN or infinity")
+        return x, known
 
 
 class Autoregressive(ABC):

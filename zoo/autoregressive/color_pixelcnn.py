@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.config import Between, Fraction, ImageShape, Size
 from zoo.errors import ConfigError
-from zoo.nn.discretized_logistic import mixture_cdf, mixture_log_prob
+from zoo.nn.discretized import mixture_cdf, mixture_log_prob
 from zoo.nn.gated import GatedLayer, Horizontal, Vertical
 from zoo.progress import steps
 from zoo.random import Streams, rand

@@ -111,7 +111,7 @@ class ALI(LatentGame, Encoder):
     def encode(self, x: Tensor) -> Distribution:
         return Independent(self._posterior(x), 1)
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, **conditions: Tensor) -> Tensor:
         return self.generator["decoder"](z)
 
     def pair(self, x: Tensor, streams: Streams, **conditions: Tensor) -> tuple[Tensor, Tensor]:

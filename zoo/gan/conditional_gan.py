@@ -21,13 +21,13 @@ from torch.nn.functional import one_hot
 
 from zoo.capabilities import Conditional
 from zoo.config import Between, ImageShape, Size
-from zoo.gan.game import Game
+from zoo.gan.game import LatentGame
 from zoo.gan.networks import Critic, Generator
 from zoo.gan.regularizers import ZeroCentred
 from zoo.random import Streams, randn
 
 
-class ConditionalGAN(Conditional, Game):
+class ConditionalGAN(Conditional, LatentGame):
     """Convolutional networks that know the class.
 
     Args:
@@ -58,9 +58,9 @@ class ConditionalGAN(Conditional, Game):
         self.critic = Critic(event_shape, channels, outputs=num_classes, hidden=hidden)
 
     def draw_given(self, streams: Streams, labels: Tensor) -> Tensor:
-        return self.generate(randn((len(streams), *self.latent_shape), streams, self.device), labels=labels)
+        return self.decode(randn((len(streams), *self.latent_shape), streams, self.device), labels=labels)
 
-    def generate(self, z: Tensor, **conditions: Tensor) -> Tensor:
+    def decode(self, z: Tensor, **conditions: Tensor) -> Tensor:
         return self.generator(torch.cat([z, one_hot(conditions["labels"], self.num_classes).to(z.dtype)], 1))
 
     def pair(self, x: Tensor, streams: Streams, **conditions: Tensor) -> tuple[Tensor, Tensor]:

@@ -91,11 +91,11 @@ class LatentGame(Game, Decoder):
         loc = torch.zeros(self.latent_shape, device=self.device)
         return Independent(Normal(loc, torch.ones_like(loc)), 1)
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, **conditions: Tensor) -> Tensor:
         return self.generator(z)
 
     def generate(self, z: Tensor, **conditions: Tensor) -> Tensor:
-        return self.decode(z)
+        return self.decode(z, **conditions)
 
     def draw(self, streams: Streams) -> Tensor:
         return self.decode(randn((len(streams), *self.latent_shape), streams, self.device))

@@ -228,7 +228,7 @@ def _qualities(
     left_out: list[str] = []
     for data in sets:
         ours: list[dict[str, Any]] = []
-        baselines: dict[tuple[str, str], dict[str, Any]] = {}
+        baselines: dict[tuple[str, str, int], dict[str, Any]] = {}  # each setting has its own
         for checkpoint in _shipped(data, "GenerativeModel"):
             found = {m.name: m for m in numbers(checkpoint, "quality") if (m.split, m.data) == ("test", data)}
             if (m := found.get("fid")) is None:
@@ -244,7 +244,7 @@ def _qualities(
             for line, what in _BASELINES.items():
                 beside = {key: found[key].details.get(line) for key in _QUALITIES if key in found}
                 if beside.get("fid") is not None:
-                    baselines[line, setting["features"]] = {"model": what, **beside, **setting}
+                    baselines[line, setting["features"], m.n] = {"model": what, **beside, **setting}
         lines = sorted(baselines.items(), key=lambda item: list(_BASELINES).index(item[0][0]))
         rows += [*(row for _, row in lines), *sorted(ours, key=lambda row: row["fid"])]
     forms = {"fid": ".4g", "error": ".2g", "mean": ".4g", "std": ".2g", "seeds": ""}
@@ -273,13 +273,15 @@ def _outliers(numbers: _Numbers) -> Table:
     shipped: dict[str, Entry] = {}
     for data in ("mnist", "binarized-mnist", "dynamic-mnist", "fashion-mnist", "dynamic-fashion-mnist"):
         shipped |= _shipped(data, "TractableDensity") | _shipped(data, "EvidenceLowerBound")
-    rows = []
+    rows, left_out = [], []
     for checkpoint in shipped:
-        for m in numbers(checkpoint, "outliers"):
-            if m.name == "auroc" and m.split == "test":
-                row = {"model": checkpoint, "own": m.data, "foreign": m.details["against"], "auroc": m.value}
-                row |= {"error": m.error, "score": f"{m.details['score']} ({m.details['score_kind']})"}
-                rows.append(row | {"images": f"{m.n} + {m.details['num_against']}"})
+        found = [m for m in numbers(checkpoint, "outliers") if m.name == "auroc" and m.split == "test"]
+        if not found:
+            left_out.append(checkpoint)
+        for m in found:
+            row = {"model": checkpoint, "own": m.data, "foreign": m.details["against"], "auroc": m.value}
+            row |= {"error": m.error, "score": f"{m.details['score']} ({m.details['score_kind']})"}
+            rows.append(row | {"images": f"{m.n} + {m.details['num_against']}"})
     return Table(
         "outliers",
         "Telling own from foreign test images by likelihood: area under the ROC curve",
@@ -289,6 +291,7 @@ def _outliers(numbers: _Numbers) -> Table:
             "auroc: how often an image of the data set that the model was trained on is found more likely than a",
             "foreign one. 1: always; 0.5: chance; below: foreign images are found more likely.",
             "dynamic: pixels of both sets drawn afresh from their grey values, for models of binary images.",
+            *([f"Without a recorded AUROC: {', '.join(left_out)}."] if left_out else []),
         ],
     )
 

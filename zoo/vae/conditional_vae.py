@@ -12,16 +12,16 @@ networks and likelihoods are those of `zoo.vae.vae`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Normal
 
 from zoo.capabilities import Conditional
 from zoo.config import Between, ImageShape, Size
-from zoo.nn.discretized_logistic import DiscretizedLogistic
+from zoo.nn.discretized import Discretized
 from zoo.random import Streams
-from zoo.vae.vae import VAE
+from zoo.vae.vae import VAE, LikelihoodName
 
 
 class ConditionalVAE(Conditional, VAE):
@@ -39,7 +39,7 @@ class ConditionalVAE(Conditional, VAE):
         latent_dim: Size = 32,
         channels: Size = 48,
         hidden: Size = 256,
-        likelihood: Literal["bernoulli", "discretized-logistic"] = "bernoulli",
+        likelihood: LikelihoodName = "bernoulli",
         min_scale: Annotated[float, Between(1e-9, 1e3)] = 0.001,
     ) -> None:
         super().__init__(event_shape, latent_dim, channels, hidden, likelihood, min_scale)
@@ -53,7 +53,7 @@ class ConditionalVAE(Conditional, VAE):
         features = self.encoder[:-2](x) + self.encoder_classes(labels)
         return self._gaussian(self.encoder[-2:](features))
 
-    def _pixels(self, z: Tensor, labels: Tensor) -> Bernoulli | DiscretizedLogistic:  # type: ignore[override]
+    def _pixels(self, z: Tensor, labels: Tensor) -> Bernoulli | Discretized:  # type: ignore[override]
         features = self.decoder[:1](z) + self.decoder_classes(labels)
         return self._likelihood(self.decoder[1:](features))
 

@@ -13,10 +13,10 @@ Differs from the paper: training begins with the elbo, which is cheap, and the n
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from zoo.config import Between, ImageShape, Size
-from zoo.vae.vae import VAE
+from zoo.vae.vae import VAE, LikelihoodName
 
 
 class IWAE(VAE):
@@ -36,7 +36,7 @@ class IWAE(VAE):
         latent_dim: Size = 50,
         channels: Size = 32,
         hidden: Size = 192,
-        likelihood: Literal["bernoulli", "discretized-logistic"] = "bernoulli",
+        likelihood: LikelihoodName = "bernoulli",
         min_scale: Annotated[float, Between(1e-9, 1e3)] = 0.001,
     ) -> None:
         super().__init__(event_shape, latent_dim, channels, hidden, likelihood, min_scale)

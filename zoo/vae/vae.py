@@ -2,17 +2,18 @@
 
     elbo(x) = E_q(z given x)[log p(x given z)] - KL(q(z given x) || p(z))                                      (eq. 3)
     p(z) = N(0, I),    q(z given x) = N(mu(x), diag sigma(x)^2),    z = mu(x) + sigma(x) epsilon           (eqs. 9, 10)
-    p(x given z) = product over pixels of Bernoulli(x_i), or of logistic distributions integrated over the grey levels
+    p(x given z) = product over pixels of Bernoulli(x_i), or of Gaussian or logistic distributions over grey levels
 
 Density: lower bound; one pass. Importance sampling tightens it (Burda et al. 2016, https://arxiv.org/abs/1509.00519).
 Sampling: exact; one pass of the decoder.
-Differs from the paper: convolutional networks over patches of pixels; for 8-bit images, in place of a Gaussian, the
-discretised logistic likelihood (Salimans et al. 2017, https://arxiv.org/abs/1701.05517, eq. 2) with a scale a pixel.
+Differs from the paper: convolutional networks over patches of pixels; for 8-bit images, the Gaussian is integrated over
+the cells of grey levels, so that there is a probability and no density; or a logistic distribution takes its place
+(Salimans et al. 2017, https://arxiv.org/abs/1701.05517, eq. 2). Both have a scale a pixel.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,11 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal, kl
 
 from zoo.capabilities import Decoder, Encoder, ImportanceWeighted
 from zoo.config import Between, ImageShape, Size
-from zoo.nn.discretized_logistic import DiscretizedLogistic
+from zoo.nn.discretized import Discretized, DiscretizedGaussian, DiscretizedLogistic
 from zoo.nn.patches import patch_decoder, patch_encoder
 from zoo.random import Source, Streams, rand, randn
+
+LikelihoodName: TypeAlias = Literal["bernoulli", "discretized-gaussian", "discretized-logistic"]
 
 
 class VAE(ImportanceWeighted, Encoder, Decoder):
@@ -33,8 +36,9 @@ class VAE(ImportanceWeighted, Encoder, Decoder):
         latent_dim: dimension of z.
         channels: width of the convolutions, which see patches of 4x4 pixels.
         hidden: units of the layer between convolutions and code.
-        likelihood: `bernoulli` for pixels in {0, 1}, `discretized-logistic` for {0, ..., 255}/255.
-        min_scale: smallest scale of the logistic likelihood, in units of pixels. The larger, the less the code is paid
+        likelihood: `bernoulli` for pixels in {0, 1}; `discretized-gaussian` or `discretized-logistic` for
+            {0, ..., 255}/255.
+        min_scale: smallest scale of these two, in units of pixels. The larger, the less the code is paid
             for exact greys: fewer nats in the code, codes closer to the prior, and samples that look more like data.
     """
 
@@ -44,7 +48,7 @@ class VAE(ImportanceWeighted, Encoder, Decoder):
         latent_dim: Size = 32,
         channels: Size = 48,
         hidden: Size = 256,
-        likelihood: Literal["bernoulli", "discretized-logistic"] = "bernoulli",
+        likelihood: LikelihoodName = "bernoulli",
         min_scale: Annotated[float, Between(1e-9, 1e3)] = 0.001,
     ) -> None:
         super().__init__()
@@ -69,15 +73,16 @@ class VAE(ImportanceWeighted, Encoder, Decoder):
         loc, log_scale = parameters.float().chunk(2, -1)
         return Normal(loc, log_scale.clamp(-7, 3).exp(), validate_args=False)
 
-    def _pixels(self, z: Tensor) -> Bernoulli | DiscretizedLogistic:
+    def _pixels(self, z: Tensor) -> Bernoulli | Discretized:
         return self._likelihood(self.decoder(z))
 
-    def _likelihood(self, parameters: Tensor) -> Bernoulli | DiscretizedLogistic:
+    def _likelihood(self, parameters: Tensor) -> Bernoulli | Discretized:
         parameters = parameters.float()
         if self.likelihood_name == "bernoulli":
             return Bernoulli(logits=parameters, validate_args=False)
         loc, scale = parameters.chunk(2, 1)
-        return DiscretizedLogistic(loc + 0.5, self.min_scale + nn.functional.softplus(scale - 2))
+        kind = DiscretizedGaussian if self.likelihood_name == "discretized-gaussian" else DiscretizedLogistic
+        return kind(loc + 0.5, self.min_scale + nn.functional.softplus(scale - 2))
 
     # What follows is that of the conditional VAE too, for which `given` holds the labels.
 

@@ -1,0 +1,152 @@
+"""Distributions of real numbers, integrated over the cells of grey levels: logistic, Gaussian, mixtures of logistics.
+
+    P(x) = F((x + h - loc)/scale) - F((x - h - loc)/scale),    x in {0, ..., L - 1}/(L - 1), h = 1/(2 L - 2)
+
+with the tails beyond black and white added to the first and the last of L levels. F is the logistic function (Salimans
+et al. 2017, https://arxiv.org/abs/1701.05517, eq. 2), or the distribution function of N(0, 1) (as in Ho et al. 2020,
+https://arxiv.org/abs/2006.11239, eq. 13).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.nn import functional as F
+
+_LOG_NORM = 0.5 * math.log(2 * math.pi)
+
+
+class Discretized(Distribution):
+    """Probabilities of grey levels, by a distribution that is symmetric about zero, moved and stretched.
+
+    Args:
+        loc: centre, any shape, in units of pixels (black 0, white 1).
+        scale: positive, same shape and units.
+        levels: how many there are, L.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, loc: Tensor, scale: Tensor, levels: int = 256) -> None:
+        self.loc, self.scale, self.levels = loc, scale, levels
+        self.half = 1 / (2 * levels - 2)  # the distance of two levels
+        super().__init__(loc.shape, validate_args=False)
+
+    @staticmethod
+    @abstractmethod
+    def standard_cdf(x: Tensor, /) -> Tensor:
+        """F."""
+
+    @staticmethod
+    @abstractmethod
+    def standard_log_cdf(x: Tensor, /) -> Tensor:
+        """log F, exact in the tails."""
+
+    @staticmethod
+    @abstractmethod
+    def standard_icdf(uniform: Tensor) -> Tensor:
+        """The inverse of F, finite at 0 and 1."""
+
+    @classmethod
+    @abstractmethod
+    def log_difference(cls, upper: Tensor, lower: Tensor, width: Tensor) -> Tensor:
+        """log(F(upper) - F(lower)), exact in the tails; width: upper - lower."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log P(value) in nats, for values in {0, ..., L - 1}/(L - 1)."""
+        centred, inverse = value - self.loc, 1 / self.scale
+        upper, lower = (centred + self.half) * inverse, (centred - self.half) * inverse
+        inside = self.log_difference(upper, lower, 2 * self.half * inverse)
+        last = torch.where(value >= 1 - self.half, self.standard_log_cdf(-lower), inside)
+        return torch.where(value <= self.half, self.standard_log_cdf(upper), last)
+
+    def icdf(self, uniform: Tensor) -> Tensor:
+        """The level whose cell of the distribution function holds `uniform`: values in {0, ..., L - 1}/(L - 1)."""
+        continuous, top = self.loc + self.scale * self.standard_icdf(uniform), self.levels - 1
+        return (continuous * top).round().clamp(0, top) / top
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x] in [0, 1], the mean over levels k > 0 of P(x >= k/(L - 1))."""
+        total, top = torch.zeros_like(self.loc), self.levels - 1
+        for level in range(1, self.levels):
+            total += self.standard_cdf((self.loc - (level / top - self.half)) / self.scale)
+        return total / top
+
+
+class DiscretizedLogistic(Discretized):
+    """F(x) = 1/(1 + e^-x)."""
+
+    standard_cdf = staticmethod(torch.sigmoid)
+    standard_log_cdf = staticmethod(F.logsigmoid)
+
+    @staticmethod
+    def standard_icdf(uniform: Tensor) -> Tensor:
+        return torch.logit(uniform, eps=1e-7)
+
+    @classmethod
+    def log_difference(cls, upper: Tensor, lower: Tensor, width: Tensor) -> Tensor:
+        # log(sigmoid(u) - sigmoid(l)) = log sigmoid(u) + log sigmoid(-l) + log(1 - exp(l - u))
+        return F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-width))
+
+
+class DiscretizedGaussian(Discretized):
+    """F(x) = P(epsilon < x), epsilon ~ N(0, 1)."""
+
+    standard_cdf = staticmethod(torch.special.ndtr)
+
+    @staticmethod
+    def standard_log_cdf(x: Tensor) -> Tensor:
+        # torch's own has a wrong gradient far out in single precision; there, its asymptotic series
+        tail = x.clamp(max=-10)
+        series = -tail.square() / 2 - (-tail).log() - _LOG_NORM + torch.log1p(3 / tail**4 - 1 / tail.square())
+        return torch.where(x < -10, series, torch.special.log_ndtr(x.clamp(min=-10)))
+
+    @staticmethod
+    def standard_icdf(uniform: Tensor) -> Tensor:
+        return torch.special.ndtri(uniform.clamp(1e-7, 1 - 1e-7))
+
+    @classmethod
+    def log_difference(cls, upper: Tensor, lower: Tensor, width: Tensor) -> Tensor:
+        # where F is near one, the difference of its mirror image, and in narrow cells the density at the middle
+        middle = (upper + lower) / 2
+        near, far = -middle.abs() + width / 2, -middle.abs() - width / 2
+        log_near = cls.standard_log_cdf(near)
+        ratio = (cls.standard_log_cdf(far) - log_near).clamp(max=-1e-6)
+        density = -middle.square() / 2 - _LOG_NORM + width.log()
+        return torch.where(width * middle.abs().clamp(min=1) < 0.01, density, log_near + torch.log(-torch.expm1(ratio)))
+
+
+def mixture_log_prob(parameters: Tensor, value: Tensor, levels: int) -> Tensor:
+    """log P(value) in nats of mixtures of K such distributions (Salimans et al. 2017, eq. 1).
+
+    Args:
+        parameters: [..., 3 K]: logits of the weights, centres from 1/2, and logarithms of the scales from e^-2.
+        value: [...], in {0, ..., levels - 1}/(levels - 1).
+
+    Returns:
+        [...].
+    """
+    weights, loc, scale = _mixture(parameters.to(value.dtype))
+    part = DiscretizedLogistic(loc, scale, levels)
+    return (weights.log_softmax(-1) + part.log_prob(value[..., None])).logsumexp(-1)
+
+
+def mixture_cdf(parameters: Tensor, levels: int) -> Tensor:
+    """P(x <= each level) of such mixtures: [..., 3 K] -> [..., levels]."""
+    weights, loc, scale = _mixture(parameters)
+    edges = (torch.arange(levels, device=loc.device, dtype=loc.dtype)[:, None] + 0.5) / (levels - 1)
+    below = ((edges - loc[..., None, :]) / scale[..., None, :]).sigmoid()  # [..., levels, K]
+    cumulative = (below @ weights.softmax(-1)[..., None])[..., 0]
+    return torch.cat([cumulative[..., :-1], torch.ones_like(cumulative[..., :1])], -1)
+
+
+def _mixture(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits of the weights, centres and scales, [..., K] each."""
+    weights, loc, log_scale = parameters.chunk(3, -1)
+    return weights, loc + 0.5, (log_scale - 2).clamp(-7, 3).exp()
