@@ -216,12 +216,12 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
                     nearest = (h + v[:, column])[:, self.channels :]  # none if not linear
                     here = padded[:, :, row + size, column + size]  # [B, C], written to
                     fixed = known[:, :, row, column]
-                    self._pixel(horizontal.step(column), nearest, here, fixed, uniforms[:, row, column])
+                    self._pixel(horizontal.step(column)[:, 1:], nearest, here, fixed, uniforms[:, row, column])
         return padded[:, :, size:, size:].clone()  # a tensor like others, which autograd may use
 
-    def _pixel(self, h: Tensor, nearest: Tensor, pixel: Tensor, known: Tensor, uniforms: Tensor) -> None:
-        """Draws the channels of a pixel that are not known, in turn: h [B, channels], the others [B, C]."""
-        inner = F.linear(h.relu(), self.inner.weight[:, :, 0, 0], self.inner.bias).unflatten(1, (-1, self.hidden))
+    def _pixel(self, active: Tensor, nearest: Tensor, pixel: Tensor, known: Tensor, uniforms: Tensor) -> None:
+        """Draws the channels of a pixel that are not known, in turn: active [B, channels], the others [B, C]."""
+        inner = F.linear(active, self.inner.weight[:, :, 0, 0], self.inner.bias).unflatten(1, (-1, self.hidden))
         bias = cast(Tensor, self.output.bias)
         size = len(bias) // self.event_shape[0]
         weights = zip(self.output.weight[:, :, 0, 0].split(size), bias.split(size), strict=True)

@@ -39,7 +39,11 @@ class Line(ABC):
 
     @abstractmethod
     def step(self, column: int) -> Tensor:
-        """The map after the last layer at the next pixel, whose `start` is complete: [B, C], until the next step."""
+        """The next pixel, whose `start` is complete.
+
+        Returns:
+            One, and relu of the map after the last layer: [B, 1 + C], until the next step.
+        """
 
 
 class Lines(Augmented):
@@ -68,17 +72,17 @@ class Lines(Augmented):
         pixels = uniforms.new_zeros(len(uniforms), taps + width)  # of a row, with zeros to the left
         places = [place.split(taps, 1) for place in pixels.unfold(1, taps + 1, 1).unbind(1)]  # before it, and it
         hidden, output = with_bias(self.hidden), self.output.weight[:, :, 0, 0].T.contiguous()
-        last = uniforms.new_ones(len(uniforms), len(hidden))
         inner, logit = (uniforms.new_empty(len(uniforms), layer.out_channels) for layer in (self.hidden, self.output))
-        active = last[:, 1:]
+        limits = uniforms.new_empty(width, *logit.shape)
         thresholds = uniforms.clamp(0, 1).logit() - cast(Tensor, self.output.bias)
-        thresholds = thresholds.view(-1, height, width).permute(1, 2, 0)[..., None].contiguous()  # [H, W, B, 1]
+        thresholds = thresholds.view(-1, height, width).permute(1, 2, 0)[..., None]  # [H, W, B, 1]
+        columns = list(zip(range(width), places, firsts, limits, strict=True))
         for row in steps(range(height), "row"):
             line.begin(x[:, :, row : row + taps], row)
-            for column, ((before, pixel), first, above) in enumerate(zip(places, firsts, thresholds[row], strict=True)):
+            limits.copy_(thresholds[row])
+            for column, (before, pixel), first, limit in columns:
                 first.addmm_(before, line.left)
-                torch.clamp(line.step(column), min=0, out=active)
-                torch.mm(torch.mm(last, hidden, out=inner).relu_(), output, out=logit)
-                torch.gt(logit, above, out=pixel)
+                torch.mm(torch.mm(line.step(column), hidden, out=inner).relu_(), output, out=logit)
+                torch.gt(logit, limit, out=pixel)
             x[:, 0, taps + row, taps : taps + width] = pixels[:, taps:]
         return x[:, 0, taps:, taps : taps + width].flatten(1)

@@ -129,4 +129,5 @@ class _Line(StackLine):
             torch.mm(self.active, reduce, out=place).relu_()
             total.addmm_(left, own).relu_()
             h.addmm_(units, expand)
-        return h
+        torch.clamp(h, min=0, out=active)
+        return self.active

@@ -167,25 +167,17 @@ class PixelRNN(Stack):
         return self.line(self, batch)
 
 
-class _Cell:
-    """An LSTM cell in fixed memory, as `_cell`.
+def _slices(total: Tensor, c: Tensor, h: Tensor) -> tuple[Tensor, ...]:
+    """What `_cell_` takes of the sums in the gates, [..., 4C]; c and h, [..., C], as they are."""
+    return total[..., : -c.shape[-1]], *total.chunk(4, -1), c, h
 
-    Args:
-        total: the sums in the gates, [..., 4C], written to before each call.
-        before: the cells before, which may be c.
-        c, h: written to; [..., C] each.
-    """
 
-    def __init__(self, total: Tensor, before: Tensor, c: Tensor, h: Tensor) -> None:
-        self.total, self.before, self.c, self.h = total, before, c, h
-        self.o, self.f, self.i, self.g = total.chunk(4, -1)
-        self.gates = total[..., : -c.shape[-1]]
-
-    def __call__(self) -> None:
-        self.gates.sigmoid_()
-        self.g.tanh_()
-        torch.mul(self.f, self.before, out=self.c).addcmul_(self.i, self.g)
-        torch.mul(self.o, torch.tanh(self.c, out=self.g), out=self.h)
+def _cell_(gates: Tensor, o: Tensor, f: Tensor, i: Tensor, g: Tensor, c: Tensor, h: Tensor) -> None:
+    """`_cell` in place, of slices made once: gates are o, f and i; c is that before, too."""
+    gates.sigmoid_()
+    g.tanh_()
+    c.mul_(f).addcmul_(i, g)
+    torch.mul(o, torch.tanh(c, out=g), out=h)
 
 
 class _Line(StackLine):
@@ -204,37 +196,36 @@ class _Line(StackLine):
         self.bias = torch.stack([cast(Tensor, layer.input.bias) for layer in self.layers])[:, None]
         self.state = torch.stack([layer.state for layer in self.layers], 1)
         self.sums = self.left.new_empty(width, len(self.layers), batch, 4 * self.channels)
-        self.last = self.left.new_empty(batch, 2 * self.channels)
+        self.last = self.left.new_ones(batch, 1 + 2 * self.channels)
+        self.active = self.last[:, 1:]
 
     def zeros(self, places: int, channels: int) -> Tensor:
         """Memory of all layers, [L, B, places, channels]."""
         return self.left.new_zeros(len(self.layers), len(self.last), places, channels)
 
-    def remember(
-        self, seen: Tensor, taps: Tensor, before: Tensor, c: Tensor, h: Tensor, outputs: Tensor, maps: Tensor
-    ) -> None:
+    def remember(self, seen: Tensor, taps: Tensor, c: Tensor, h: Tensor, outputs: Tensor, maps: Tensor) -> None:
         """Makes the slices of memory, which has [L, B, W, ...].
 
         Args:
             seen: what `taps` [L, in, 4C] multiplies for the gates.
-            before, c, h: see `_Cell`.
+            c, h: of the cells; those before, too.
             outputs: one, and h from each direction.
             maps: inputs of the layers.
         """
         self.start, self.columns = maps[0], []
         outs = [torch.cat([out, *[out[1:]] * (len(self.state) - 1)]) for out in (with_bias(y.out) for y in self.layers)]
         for column, totals in enumerate(self.sums):
-            of_cells, (sees, gives, x) = (
-                [y[:, :, column].unbind() for y in part] for part in ((before, c, h), (seen, outputs, maps))
-            )
-            cells = [_Cell(*parts) for parts in zip(totals, *of_cells, strict=True)]
-            self.columns.append(list(zip(cells, sees, taps, x, gives, outs, [*x[1:], self.last], strict=True)))
+            *of_cells, sees, gives, x = (y[:, :, column].unbind() for y in (c, h, seen, outputs, maps))
+            cells = map(_slices, totals, *of_cells)
+            following = [*x[1:], self.active]
+            self.columns.append(list(zip(totals, sees, taps, cells, x, gives, outs, following, strict=True)))
 
     def step(self, column: int) -> Tensor:
-        for cell, seen, taps, x, outputs, out, following in self.columns[column]:
-            cell.total.addmm_(seen, taps)
-            cell()
+        for total, seen, taps, cell, x, outputs, out, following in self.columns[column]:
+            total.addmm_(seen, taps)
+            _cell_(*cell)
             torch.addmm(x, outputs, out, out=following)
+        self.active.relu_()
         return self.last
 
 
@@ -244,17 +235,18 @@ class _Row(_Line):
     def __init__(self, model: PixelRNN, batch: int) -> None:
         super().__init__(model, batch)
         width, channels = model.event_shape[2], self.channels
-        c, outputs, maps = (
-            self.zeros(width, channels),
-            self.zeros(width, 1 + channels),
-            self.zeros(1 + width, 2 * channels),
-        )
-        outputs[..., 0], self.h = 1, outputs[..., 1:]
+        c, maps = self.zeros(width, channels), self.zeros(1 + width, 2 * channels)
+        memory = self.zeros(1 + width + 1, 1 + channels)  # [1, h] at each place, with zeros around
+        outputs = memory[:, :, 1:-1]
+        outputs[..., 0] = 1
+        self.near = memory.flatten(2).unfold(2, 3 * (1 + channels), 1 + channels)  # [L, B, W, 3 (1 + C)]
+        taps = self.state[0].unflatten(1, (3, channels))  # none for the ones
+        self.taps = F.pad(taps, (0, 0, 1, 0)).flatten(1, 2)
         seen = maps.flatten(2).unfold(2, 4 * channels, 2 * channels)  # the map of the pixel left, zero at first, and x
-        self.remember(seen, self.inputs.flatten(1, 2), before=c, c=c, h=self.h, outputs=outputs, maps=maps[:, :, 1:])
+        self.remember(seen, self.inputs.flatten(1, 2), c=c, h=outputs[..., 1:], outputs=outputs, maps=maps[:, :, 1:])
 
     def above(self) -> Tensor:
-        return product(_windows(self.h, 1, 1), self.state[0], self.bias)
+        return product(self.near, self.taps, self.bias)
 
 
 class _BothWays(_Line):
@@ -273,14 +265,13 @@ class _BothWays(_Line):
         own, right_own = self.inputs[:, 0].chunk(2, -1)
         (self.from_above, beside), (right_above, self.right_beside) = (x.split(channels, 1) for x in self.state)
         self.right_weights = torch.cat([right_above, right_own], 1)
-        memory, c = self.zeros(1 + width, 1 + 4 * channels), self.zeros(1 + width, channels)
+        memory, self.c = self.zeros(1 + width, 1 + 4 * channels), self.zeros(1, channels)
         memory[..., 0] = 1
         _, self.right, self.h, self.maps = memory.split([1, channels, channels, 2 * channels], -1)
         self.remember(
             seen=memory[:, :, :-1, 1 + channels :],
             taps=torch.cat([beside, own], 1),
-            before=c[:, :, :-1],
-            c=c[:, :, 1:],
+            c=self.c.expand(-1, -1, width, -1),
             h=self.h[:, :, 1:],
             outputs=memory[:, :, 1:, : 1 + 2 * channels],
             maps=self.maps[:, :, :-1],
@@ -289,7 +280,7 @@ class _BothWays(_Line):
         states = self.left.new_zeros(1 + width, *self.right_c.shape)  # h from the right, zeros last
         self.states = states[:-1]
         self.steps = [
-            (before, _Cell(total, self.right_c, self.right_c, h))
+            (total, before, _slices(total, self.right_c, h))
             for total, h, before in zip(self.gates, self.states, states[1:], strict=True)
         ][::-1]
         self.rows = 0
@@ -298,6 +289,7 @@ class _BothWays(_Line):
         if self.rows:
             self._from_right()
         self.rows += 1
+        self.c.zero_()
         return product(self.h[:, :, 1:], self.from_above, self.bias)
 
     def _from_right(self) -> None:
@@ -306,7 +298,7 @@ class _BothWays(_Line):
         gates = product(torch.cat([above, maps], -1), self.right_weights, self.right_bias)
         self.gates.copy_(gates.permute(2, 0, 1, 3))
         self.right_c.zero_()
-        for before, cell in self.steps:
-            cell.total.baddbmm_(before, self.right_beside)
-            cell()
+        for total, before, cell in self.steps:
+            total.baddbmm_(before, self.right_beside)
+            _cell_(*cell)
         above.copy_(self.states.permute(1, 2, 0, 3))

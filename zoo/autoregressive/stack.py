@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -74,8 +75,8 @@ class StackLine(Line):
     sums: Tensor
 
     def __init__(self, model: Stack) -> None:
-        self.left, self.first = model.first.left()[:, 0].T.contiguous(), model.first
-        self.position = model.position.bias.permute(1, 2, 0)  # [H, W, C]
+        self.left, self.first = model.first.left()[:, 0].T.contiguous(), model.first.above().contiguous()
+        self.bias_of_first = model.position.bias.permute(1, 2, 0) + cast(Tensor, model.first.bias)  # [H, W, C]
 
     @abstractmethod
     def above(self) -> Tensor:
@@ -83,8 +84,7 @@ class StackLine(Line):
 
     def begin(self, above: Tensor, row: int) -> None:
         self.sums.copy_(self.above().permute(2, 0, 1, 3))  # while `start` is that of the row before
-        maps = F.conv2d(above, self.first.above(), self.first.bias)[:, :, 0].mT
-        torch.add(maps, self.position[row], out=self.start)
+        torch.add(F.conv2d(above, self.first)[:, :, 0].mT, self.bias_of_first[row], out=self.start)
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

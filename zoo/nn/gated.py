@@ -93,7 +93,8 @@ class Horizontal:
         seen = inputs.flatten(2).unfold(2, (reach + 1) * channels, channels)  # [L, B, W, (reach + 1) C]
         self.sums = half.new_empty(width, len(layers), batch, 2 * channels)
         self.gated = half.new_ones(batch, 1 + channels)
-        self.gate, self.last = self.gated[:, 1:], half.new_empty(batch, channels)
+        self.last = self.gated.clone()
+        self.gate, self.active = self.gated[:, 1:], self.last[:, 1:]
         weights = []
         for layer in layers:
             taps, out = layer.horizontal.weight[:, :, 0].permute(2, 1, 0).flatten(0, 1) * half, with_bias(layer.out)
@@ -102,7 +103,7 @@ class Horizontal:
         self.columns = [
             [
                 (total, *total.chunk(2, 1), *rest)
-                for total, *rest in zip(totals, seen[:, :, column], h, [*h[1:], self.last], weights, strict=True)
+                for total, *rest in zip(totals, seen[:, :, column], h, [*h[1:], self.active], weights, strict=True)
             ]
             for column, totals in enumerate(self.sums)
             for h in [inputs[:, :, reach + column].unbind()]
@@ -113,11 +114,12 @@ class Horizontal:
         self.sums.copy_(sums.permute(2, 0, 1, 3))
 
     def step(self, column: int) -> Tensor:
-        """h of that pixel after the last layer, [B, C], until the next step."""
+        """One, and relu of h of that pixel after the last layer: [B, 1 + C], until the next step."""
         for total, a, b, seen, h, following, (taps, out) in self.columns[column]:
             total.addmm_(seen, taps).tanh_()
             torch.addcmul(a, a, b, out=self.gate)
             torch.addmm(h, self.gated, out, out=following)
+        self.active.relu_()
         return self.last
 
 
