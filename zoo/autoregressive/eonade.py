@@ -53,7 +53,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         cost: which training minimises, the "mean" of those of all steps, or that of the "last" alone.
     """
 
-    levels = 2
+    levels: int = 2
     orders: Tensor
 
     def __init__(
@@ -94,26 +94,26 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         return h
 
     def _infer(
-        self, first: Tensor, unknown: Tensor | float = 1.0, pixels: list[Tensor] | None = None
+        self, first: Tensor, rank: Tensor | int = 0, num_known: int = 0, pixels: list[Tensor] | None = None
     ) -> tuple[Tensor, list[Tensor]]:
         """The last hidden layer of the last step, [B, H], and the logits of the steps before, each [B, D].
 
         Args:
             first: of the first step: [B, H].
-            unknown: [B, D] of 0 and 1.
+            rank: of each pixel, [B, D], or one of all: those from `num_known` on are not known.
             pixels: rows of W, V and b, where not all pixels: among them are all the unknown ones.
         """
         weight, output, bias = pixels or (self.weight, self.output, self.output_bias)
         h, earlier = self._hidden(first), []
         for _ in range(self.num_steps - 1):
             earlier.append(F.linear(h, output, bias))
-            change = (earlier[-1].sigmoid() - bias.sigmoid()) * unknown
+            change = (earlier[-1].sigmoid() - bias.sigmoid()) * (rank >= num_known)
             h = self._hidden(torch.addmm(first, change, weight))
         return h, earlier
 
     def _every_step(self, x: Tensor, known: Tensor) -> list[Tensor]:
         """What `logits` gives, of each step."""
-        h, earlier = self._infer(self._first(x, known), 1 - known)
+        h, earlier = self._infer(self._first(x, known), -known)
         return [*earlier, F.linear(h, self.output, self.output_bias)]
 
     def logits(self, x: Tensor, known: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         order = self.orders[:1].expand(len(x), -1) if order is None else order
         first, logits, rank = self.bias.expand(len(x), -1), torch.empty_like(values), order.argsort(1)
         for i, d in enumerate(order.T):
-            h, _ = self._infer(first, rank >= i)
+            h, _ = self._infer(first, rank, i)
             logits[rows, d] = (h * self.output[d]).sum(1) + self.output_bias[d]
             first = first + torch.addcmul(self.mask_weight[d], values[rows, d, None], self.weight[d])
         return logits.sigmoid().view_as(x)
@@ -183,17 +183,16 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         """The unknown pixels in the order of one of the orderings, which an image draws: [B, D], [B, D] -> [B, D]."""
         choice = self._choice(streams)
         uniforms = forced(rand((len(x), self.size), streams, self.device), x, known)
-        rank = self.orders.argsort(1)[choice] - self.size * known.long()  # the known ones come first
-        order = rank.argsort(1)
+        order = (self.orders.argsort(1)[choice] - self.size * known.long()).argsort(1)  # the known ones come first
+        rank, rows = order.argsort(1), torch.arange(len(x), device=x.device)
         begin = int(known.sum(1).min()) if len(x) else 0
-        seen = torch.zeros_like(x).scatter_(1, order[:, :begin], 1)
-        x, unknown, rows = x * seen, 1 - seen, torch.arange(len(x), device=x.device)
+        seen = (rank < begin).to(x)
+        x = x * seen
         with torch.autocast(self.device.type, enabled=False):
             first = self._first(x, seen)
-            for d in steps(order[:, begin:].T, "pixel"):
-                h, _ = self._infer(first, unknown)
+            for i, d in enumerate(steps(order[:, begin:].T, "pixel"), begin):
+                h, _ = self._infer(first, rank, i)
                 logits = (h * self.output[d]).sum(1) + self.output_bias[d]
                 x[rows, d] = (uniforms[rows, d] < logits.sigmoid()).to(x)
                 first += x[rows, d, None] * self.weight[d] + self.mask_weight[d]
-                unknown.scatter_(1, d[:, None], 0)
         return x
