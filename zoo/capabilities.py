@@ -597,7 +597,13 @@ class Completable(ABC):
 
 
 class Autoregressive(ABC):
-    """Draws one value after another, and says what it expects of each, given those drawn before it."""
+    """Draws one value after another, and says what it expects of each, given those drawn before it.
+
+    Attributes:
+        levels: of the values, {0, ..., levels - 1}/(levels - 1).
+    """
+
+    levels: int
 
     @abstractmethod
     def expected(self, x: Tensor, order: Tensor | None = None) -> Tensor:

@@ -37,7 +37,7 @@ def receptive_field(
     Raises:
         ConfigError: the model is not `Autoregressive`, or has no such pixel.
     """
-    autoregressive(model)
+    levels = autoregressive(model).levels
     channels, height, width = model.event_shape
     if not (0 <= row < height and 0 <= column < width):
         raise ConfigError(
@@ -47,8 +47,7 @@ def receptive_field(
     seed = seed_from(generator)
     order = double.order(Streams(seed, [0]))
     x = rand((num, *model.event_shape), Streams(seed, range(num)), model.device).double()
-    if (levels := getattr(model, "levels", None)) is not None:
-        x = (x * levels).floor() / (levels - 1)
+    x = (x * levels).floor() / (levels - 1)
     total = x.new_zeros(channels, *model.event_shape)
     with torch.enable_grad():
         for part in steps(x.split(PART), "batch"):

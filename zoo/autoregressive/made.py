@@ -51,7 +51,7 @@ class MADE(TractableDensity, Completable, Autoregressive):
         dropout: fraction of the hidden units that each training image does without.
     """
 
-    levels = 2
+    levels: int = 2
     degrees: Tensor
 
     def __init__(

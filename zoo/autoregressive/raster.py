@@ -23,7 +23,7 @@ from zoo.random import Streams, rand
 class RasterOrder(TractableDensity, Completable, Autoregressive):
     """A density of binary pixels, each given those before it: rows from the top, each from the left."""
 
-    levels = 2
+    levels: int = 2
 
     @abstractmethod
     def logits(self, x: Tensor) -> Tensor:
