@@ -339,14 +339,16 @@ def test_completions_are_those_of_the_model(instance: Instance) -> None:
         for f in (lambda *a, **k: complete(model, *a, **k), model.complete)
     )
     assert torch.equal(found, expected) and torch.equal(found[:, mask], x[:, mask])
-    with pytest.raises(DataError, match="images of shape"):
-        complete(model, x[..., 1:], mask)
+    for refuse in (lambda x: complete(model, x, mask), lambda x: model.complete(x, mask)):
+        with pytest.raises(DataError, match="complete: expected images of shape"):
+            refuse(x[..., 1:])
 
 
 # ------------------------------------------------------------------------------------------------- what a model has not
 
 CALLS: list[tuple[str, tuple[type, ...], Callable[..., Any]]] = [
     ("interpolate", (Encoder, Decoder), lambda model, x, **given: interpolate(model, x, x, 3, **given)),
+    ("codes", (Decoder,), lambda model, x, **given: draw_codes(model, Streams(0, range(2)))),
     ("reconstruct", (Encoder, Decoder), lambda model, x, **given: reconstruct(model, x, **given)),
     (
         "traverse",

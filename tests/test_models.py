@@ -185,8 +185,40 @@ def test_samples(instance: Instance) -> None:
     if instance.levels == 2:
         assert ((x == 0) | (x == 1)).all()
     assert model.sample(0).shape == (0, *instance.event_shape)
-    with pytest.raises(ValueError, match="must not be negative"):
-        model.sample(-1)
+    for num in (-1, 2.5, "2"):
+        with pytest.raises(ConfigError, match="num_samples: expected a whole number, at least 0"):
+            model.sample(num)
+    for batch_size in (0, 2.5):
+        with pytest.raises(ConfigError, match="batch_size: expected a whole number, at least 1"):
+            model.sample(2, batch_size=batch_size)
+
+
+@having(Conditional)
+def test_labels_that_cannot_be(instance: Instance) -> None:
+    model = instance.build()
+    assert model.sample(0, labels=[]).shape == (0, *instance.event_shape)
+    for labels in (["a"], "a", [[0], [0, 0]], [2**70, 0], [1j, 0], [0.5, 0], [], [0] * 3, [0, model.num_classes], -1):
+        with pytest.raises(ConfigError, match=r"^labels: expected "):
+            model.sample(2, labels=labels)
+    with pytest.raises(ConfigError, match=r"^num_samples: expected a whole number"):
+        model.sample(2.5, labels=0)
+
+
+@having(Conditional, ImportanceWeighted)
+def test_a_conditional_bound_wants_a_label_for_each(instance: Instance) -> None:
+    model, x = instance.build(), instance.data(2)
+    epsilon = torch.zeros(3, 2, *model.latent_shape)
+    for compute in (
+        lambda **given: model.elbo(x, generator=seeded(), **given),
+        lambda **given: model.log_weights_at(x, epsilon, **given),
+        lambda **given: model.encode(x, **given).mean,
+        lambda **given: model.decode(epsilon[0], **given),
+    ):
+        for given in ({}, {"labels": [1]}, {"labels": [0, model.num_classes]}, {"labels": "a"}):
+            with pytest.raises(ConfigError, match=r"^labels: "):
+                compute(**given)
+        for labels in (1, [1, 1], torch.tensor(1)):
+            assert torch.equal(compute(labels=labels), compute(labels=torch.tensor([1, 1])))
 
 
 @having(GenerativeModel)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from numbers import Integral
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import zoo.imports  # noqa: F401
 
@@ -22,11 +23,13 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.distributions import Distribution
 
+from zoo.config import brief
 from zoo.errors import ConfigError, DataError
 from zoo.progress import steps
 from zoo.random import Source, Streams, rand, randn, seed_from
 from zoo.training.optimization import Optimization
 
+Labels: TypeAlias = Tensor | Sequence[int] | int | None
 VALIDATION = -1  # the noise of validation is that of "step -1": the same in every epoch, so that epochs compare
 
 
@@ -130,13 +133,12 @@ def _batches(
     num_samples: int, generator: torch.Generator | None, batch_size: int, positions: Tensor | None
 ) -> Iterator[tuple[Streams, Tensor]]:
     """The noise of samples and their positions, batch by batch."""
-    if num_samples < 0:
-        raise ValueError(f"num_samples must not be negative, found {num_samples}")
+    for name, value, least in (("num_samples", num_samples, 0), ("batch_size", batch_size, 1)):
+        if not isinstance(value, Integral) or value < least:
+            raise ConfigError(f"{name}: expected a whole number, at least {least}, found {brief(value)}")
     seed = seed_from(generator)
     index = torch.arange(num_samples) if positions is None else positions
-    for rows in steps(index.split(batch_size), "batch"):
-        if len(rows):
-            yield Streams(seed, rows), rows
+    return ((Streams(seed, rows), rows) for rows in steps(index.split(batch_size), "batch") if len(rows))
 
 
 class TractableDensity(GenerativeModel):
@@ -564,7 +566,8 @@ class Completable(ABC):
 
         Raises:
             ConfigError: the mask is not one that the model can condition on.
-            DataError: the model knows for certain that the known pixels cannot be.
+            DataError: x has another shape than examples of the model, or the model knows for certain that the known
+                pixels cannot be.
         """
         x, known = self.given(x, mask)
         fill, streams = self.filler(), _batches(len(x), generator, batch_size, None)
@@ -576,9 +579,13 @@ class Completable(ABC):
 
         Raises:
             ConfigError: the mask is not boolean, or its shape is neither that of x nor of one example.
-            DataError: a known pixel is no number, or neither 0 nor 1 for a model of binary pixels.
+            DataError: x has another shape than examples of the model, or a known pixel is no number, or neither 0 nor 1
+                for a model of binary pixels.
         """
         model = cast(GenerativeModel, self)
+        if tuple(x.shape[1:]) != model.event_shape:
+            expected = ", ".join(map(str, ("B", *model.event_shape)))
+            raise DataError(f"complete: expected images of shape [{expected}], found {list(x.shape)}")
         if tuple(mask.shape) not in (model.event_shape, tuple(x.shape)) or mask.dtype != torch.bool:
             raise ConfigError(
                 f"complete: expected a bool mask of shape {list(model.event_shape)} or {list(x.shape)}, "
@@ -655,7 +662,7 @@ class Conditional(GenerativeModel):
         self,
         num_samples: int,
         *,
-        labels: Tensor | Sequence[int] | int | None = None,
+        labels: Labels = None,
         generator: torch.Generator | None = None,
         batch_size: int = 250,
     ) -> Tensor:
@@ -675,22 +682,36 @@ class Conditional(GenerativeModel):
         self,
         num_samples: int,
         *,
-        labels: Tensor | Sequence[int] | int | None = None,
+        labels: Labels = None,
         generator: torch.Generator | None = None,
         batch_size: int = 250,
         positions: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """As `GenerativeModel.iter_samples`, and `labels` as `sample` takes them."""
+        batches = _batches(num_samples, generator, batch_size, positions)
         given = None if labels is None else self.check_labels(labels, num_samples)
-        for streams, rows in _batches(num_samples, generator, batch_size, positions):
+        for streams, rows in batches:
             yield self.draw(streams) if given is None else self.draw_given(streams, given[rows].to(self.device))
 
-    def check_labels(self, labels: Tensor | Sequence[int] | int, num: int) -> Tensor:
-        """Labels of `num` examples: [num], int64, on the CPU; see `sample`."""
-        given = torch.as_tensor(labels).cpu()
-        if given.is_floating_point() or given.dtype == torch.bool or given.shape not in ((), (num,)):
+    def check_labels(self, labels: Labels, num: int) -> Tensor:
+        """Labels of `num` examples: [num], int64, on the CPU.
+
+        Raises:
+            ConfigError: there are none, more or fewer than examples, or one is no class of the model.
+        """
+        if labels is None:
+            raise ConfigError(f"labels: {type(self).__name__} is Conditional: expected one, or one of each, found none")
+        expected = f"labels: expected one whole number or {num} of them"
+        try:
+            given = torch.as_tensor(labels).cpu()
+        except (TypeError, ValueError, RuntimeError):  # words, lists of several lengths, numbers beyond 64 bits
+            raise ConfigError(f"{expected}, found {brief(labels)}") from None
+        if len(given.shape) == 1 and not len(given):
+            given = given.long()  # an empty list has no type
+        is_whole = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
+        if not is_whole or given.shape not in ((), (num,)):
             found = f"{str(given.dtype).removeprefix('torch.')} {list(given.shape)}"
-            raise ConfigError(f"labels: expected one whole number or {num} of them, found {found}")
+            raise ConfigError(f"{expected}, found {found}")
         given = given.long().expand(num)
         if num and not 0 <= given.min() <= given.max() < self.num_classes:
             wrong = next(int(label) for label in given if not 0 <= label < self.num_classes)

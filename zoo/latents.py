@@ -8,18 +8,15 @@ of them, and other models do not accept them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
-from zoo.capabilities import Completable, Conditional, Decoder, Encoder, GenerativeModel
+from zoo.capabilities import Completable, Conditional, Decoder, Encoder, GenerativeModel, Labels
 from zoo.errors import ConfigError, DataError
 from zoo.random import Streams, randn
 from zoo.registry import registry
-
-Labels: TypeAlias = Tensor | Sequence[int] | int | None
 
 
 @torch.no_grad()
@@ -83,14 +80,14 @@ def draw_codes(model: GenerativeModel, streams: Streams) -> Tensor:
     Raises:
         ConfigError: the model is no Decoder, or its prior is not Gaussian.
     """
-    decoder = _decoder(model, "draw_codes")
+    decoder = _decoder(model, "codes")
     prior = _prior(decoder)
     epsilon = randn((len(streams), *decoder.latent_shape), streams).to(model.device)
     if isinstance(prior, MultivariateNormal):
         return prior.loc + epsilon @ prior.scale_tril.mT
     if isinstance(prior, Normal):
         return prior.loc + prior.scale * epsilon
-    raise ConfigError(f"draw_codes: expected a Gaussian prior, found {type(prior).__name__}; draw from it yourself")
+    raise ConfigError(f"codes: expected a Gaussian prior, found {type(prior).__name__}; draw from it yourself")
 
 
 @torch.no_grad()
@@ -288,7 +285,6 @@ def complete(
     """
     _check_capabilities(model, "complete", Completable)
     assert isinstance(model, Completable)
-    _check_images(model, x, "complete")
     return model.complete(x, mask, generator=generator, batch_size=batch_size)
 
 
@@ -330,8 +326,6 @@ def _given(model: GenerativeModel, labels: Labels, num: int, repeats: int = 1) -
         if labels is not None:
             raise ConfigError(f"labels: {type(model).__name__} is not Conditional (zoo.capabilities): leave them out")
         return {}
-    if labels is None:
-        raise ConfigError(f"labels: {type(model).__name__} is Conditional: expected one, or one of each, found none")
     return {"labels": model.check_labels(labels, num).repeat_interleave(repeats).to(model.device)}
 
 

@@ -17,7 +17,7 @@ from typing import Annotated
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Normal
 
-from zoo.capabilities import Conditional
+from zoo.capabilities import Conditional, Labels
 from zoo.config import Between, ImageShape, Size
 from zoo.nn.discretized import Discretized
 from zoo.random import Streams
@@ -49,13 +49,19 @@ class ConditionalVAE(Conditional, VAE):
         self.encoder_classes = nn.Embedding(num_classes, hidden)
         self.decoder_classes = nn.Embedding(num_classes, hidden)
 
-    def _posterior(self, x: Tensor, labels: Tensor) -> Normal:  # type: ignore[override]
-        features = self.encoder[:-2](x) + self.encoder_classes(labels)
+    def _posterior(self, x: Tensor, labels: Labels = None) -> Normal:
+        features = self.encoder[:-2](x) + self.encoder_classes(self._one_each(labels, x))
         return self._gaussian(self.encoder[-2:](features))
 
-    def _pixels(self, z: Tensor, labels: Tensor) -> Bernoulli | Discretized:  # type: ignore[override]
-        features = self.decoder[:1](z) + self.decoder_classes(labels)
+    def _pixels(self, z: Tensor, labels: Labels = None) -> Bernoulli | Discretized:
+        features = self.decoder[:1](z) + self.decoder_classes(self._one_each(labels, z))
         return self._likelihood(self.decoder[1:](features))
+
+    def log_weights_at(self, x: Tensor, epsilon: Tensor, labels: Labels = None) -> Tensor:  # type: ignore[override]
+        return super().log_weights_at(x, epsilon, labels=self._one_each(labels, x))
+
+    def _one_each(self, labels: Labels, batch: Tensor) -> Tensor:
+        return self.check_labels(labels, len(batch)).to(batch.device)
 
     def draw_given(self, streams: Streams, labels: Tensor) -> Tensor:
         return self._draw(streams, labels=labels)
