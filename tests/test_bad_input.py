@@ -104,6 +104,18 @@ def device_of_no_kind(world: World) -> Action:
     return lambda: Zoo.load("vae-digits", device="gpu")
 
 
+def test_the_reason_why_a_device_is_not_there_is_a_whole_sentence(world: World) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError(
+            "Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU and installed a driver "
+            "from http://www.nvidia.com/Download/index.aspx"
+        )
+
+    world.patch.setattr(torch, "empty", refuse)
+    with pytest.raises(ConfigError, match=r"found 'cuda': Found no NVIDIA driver on your system$"):
+        Zoo.load("vae-digits", device="cuda")
+
+
 # ------------------------------------------------------------------------------------------------------ damaged files
 
 
@@ -344,6 +356,20 @@ for text, *sentence in (
     ("complete vae-digits --known 2", "--known: expected a part of the rows, between 0 and 1, found 2.0"),
     ("sample vae-digits --num 0", "--num: expected at least 1, found 0"),
     ("traverse vae-digits --steps 0", "--steps: expected at least 1, found 0"),
+    ("sample vae-digits -n 100000000000000", "--num: expected at most 100000, found 100000000000000"),
+    ("interpolate vae-digits --steps 100001", "--steps: expected at most 100000, found 100001"),
+    ("complete vae-digits --draws 100001", "--draws: expected at most 100000, found 100001"),
+    ("neighbours vae-digits --k 100001", "--k: expected at most 100000, found 100001"),
+    ("animate vae-digits --frames 100001", "--frames: expected at most 100000, found 100001"),
+    ("edit vae-digits --set 0=1e40", "--set: expected a finite number of at most 3.4e38, found '1e40'"),
+    ("edit vae-digits --set 1=2 0=nan", "--set: expected a finite number of at most 3.4e38, found 'nan'"),
+    ("edit vae-digits --set x=1", "--set: expected DIMENSION=VALUE, such as 3=2.5, found 'x=1'"),
+    (
+        "attribute vae-digits --add 7 --strength inf",
+        "--strength: expected a finite number of at most 3.4e38, found 'inf'",
+    ),
+    ("attribute vae-digits --add 7 --strength much", "--strength: expected a finite number", "found 'much'"),
+    ("list nothing*", "no checkpoint matches 'nothing*'", "`zoo list` shows all"),
     ("reconstruct vae-digits --num 301", "expected a subset of 0 to 300 examples of test, found 301"),
     ("sample vae-digits --num many", "invalid int value: 'many'", "zoo sample --help"),
     ("sample vae-digits --device gpux", "expected one of this machine, such as 'cpu', found 'gpux'"),
@@ -430,6 +456,12 @@ def numbers_for_the_checkpoint_of_somebody_else(world: World) -> list[str]:
     return ["evaluate", f"local-dir:{world.folder}", "--write"]
 
 
+@says("vae-digits: the model finds pixels that are no numbers; choose smaller values")
+def codes_too_far_away(world: World) -> list[str]:
+    world.patch.setattr(VAE, "decode", lambda self, z: torch.full((len(z), 1, 8, 8), torch.nan))
+    return ["edit", "vae-digits", "--set", "0=3e38"]
+
+
 @says("k: expected 1 to ", "the training images, found 5000")
 def more_neighbours_than_images(world: World) -> list[str]:
     world.patch.setattr(VAE, "draw", None)  # nothing is drawn
@@ -493,11 +525,19 @@ def too_few_images(world: World) -> list[str]:
     return finetune_on_images(world, *[(8, 8)] * 2)
 
 
-@says("data.npz: expected a .npy or .npz file, found nothing")
-def data_that_are_not_there(world: World) -> list[str]:
-    words = finetune(world)
-    (world.root / "data.npz").unlink()
-    return words
+for options in ([], ["--resize"]):
+
+    @says("data.npz: expected a folder of images, or a .npy or .npz file, found nothing; check the path")
+    def data_that_are_not_there(world: World, options: list[str] = options) -> list[str]:
+        words = finetune(world, *options)
+        (world.root / "data.npz").unlink()
+        return words
+
+    @says("0.png: expected a folder of images, or a .npy or .npz file, found an image; put it into a folder")
+    def one_image_in_place_of_a_folder(world: World, options: list[str] = options) -> list[str]:
+        words = finetune_on_images(world, (8, 8))
+        words[words.index("--data") + 1] += "/0.png"
+        return [*words, *options]
 
 
 @says("data.npz", "cannot be read")

@@ -157,7 +157,10 @@ def test_list(run: Run, fail: Run) -> None:
     assert run("list", "mixture-*").split()[1] == "TractableDensity"  # what it promises, not how it is fitted
     classifiers = json.loads(run("list", "--capability", "Classifier", "--json"))
     assert [info["source"] for info in classifiers] == ["lenet-fashion-mnist", "lenet-mnist"]
-    assert run("list", "--family", "classifier", "--capability", "TractableDensity") == ""
+    assert json.loads(run("list", "nothing*", "--json")) == []
+    assert "no checkpoint matches '*' and the options beside it" in fail(
+        "list", "--family", "classifier", "--capability", "TractableDensity"
+    )
     assert "did you mean 'ClosedForm'?" in fail("list", "--capability", "closedform")
 
 
@@ -265,7 +268,7 @@ def test_traversals_say_what_they_leave_out(home: Path, tmp_path: Path, run: Run
 
 def test_pictures_that_a_model_cannot_give(home: Path, tmp_path: Path, fail: Run) -> None:
     source, out = f"local-dir:{home / 'vae'}", ("--out", tmp_path / "x.png")
-    assert "expected DIMENSION=VALUE, such as 3=2.5, found 3" in fail("edit", source, "--set", "3", *out)
+    assert "expected DIMENSION=VALUE, such as 3=2.5, found '3'" in fail("edit", source, "--set", "3", *out)
     assert "dimensions of the code from 0 to 2, found 3" in fail("edit", source, "--set", "3=1", *out)
     for words, label in ((("--add", 11), 11), (("--add", -1), -1), (("--add", 7, "--remove", -3), -3)):
         said = f"with label {label}, found none; its labels are 0 to 9"

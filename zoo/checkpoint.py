@@ -182,7 +182,7 @@ def _device(device: str) -> Any:
         target = torch.device(device)
         torch.empty(0, device=target)
     except (RuntimeError, AssertionError, TypeError) as exc:
-        reason = str(exc).splitlines()[0][:120]
+        reason = str(exc).splitlines()[0].split(". ")[0]  # the first sentence
         raise ConfigError(
             f"device: expected one of this machine, such as 'cpu', found {brief(device)}: {reason}"
         ) from None

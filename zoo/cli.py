@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from zoo.metrics.measurement import Measurement
 
 Overrides = dict[str, Any]
+MOST = 100_000  # of anything that a picture shows: so many digits of MNIST are a square of 19,000 pixels a side
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,13 +121,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     traverse.add_argument("--steps", type=int, default=11, help="images a row (default %(default)s)")
     edit = pictured("edit", _edit, "change dimensions of the codes of test images: originals above edited ones", 10)
-    edit.add_argument("--set", nargs="+", required=True, metavar="DIMENSION=VALUE", help="such as 3=2.5")
+    edit.add_argument("--set", nargs="+", type=_change, required=True, metavar="DIMENSION=VALUE", help="such as 3=2.5")
     edit.add_argument("--relative", action="store_true", help="add to the old values")
     attribute = pictured("attribute", _attribute, "give test images an attribute, more of it from left to right", 8)
     attribute.add_argument("--add", type=int, required=True, metavar="LABEL", help="class that has the attribute")
     attribute.add_argument("--remove", type=int, metavar="LABEL", help="class that has not; by default, all others")
     attribute.add_argument("--steps", type=int, default=7, help="images a row (default %(default)s)")
-    attribute.add_argument("--strength", type=float, default=1.5, help="of the last (default %(default)s)")
+    attribute.add_argument("--strength", type=_number, default=1.5, help="of the last (default %(default)s)")
     pictured("analogies", _analogies, "the style of test images in every class, one style a row", 8)
     neighbours = pictured("neighbours", _neighbours, "samples beside their nearest training images: memorised?", 8)
     neighbours.add_argument("--k", type=int, default=8, help="training images a sample (default %(default)s)")
@@ -227,6 +229,26 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _number(text: str) -> float:
+    """A finite number that float32 holds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not abs(value) <= 3.4e38:
+        raise argparse.ArgumentTypeError(f"expected a finite number of at most 3.4e38, found {text[:60]!r}")
+    return value
+
+
+def _change(text: str) -> tuple[int, float]:
+    """A dimension of a code and its new value."""
+    try:
+        dimension, value = text.split("=")
+        return int(dimension), _number(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected DIMENSION=VALUE, such as 3=2.5, found {text[:60]!r}") from None
+
+
 def _split(arguments: Sequence[str]) -> tuple[list[str], Overrides]:
     """Words for argparse, and {"section.key": value} of --section.key value or --section.key=value, read as YAML."""
     words: list[str] = []
@@ -257,7 +279,12 @@ def _list(options: argparse.Namespace) -> None:
     if options.json:
         _print_json([Zoo.info(name).to_dict() for name in names])
         return
-    width = max(map(len, names), default=0)
+    if not names:
+        raise ConfigError(
+            f"list: no checkpoint matches {options.pattern!r} and the options beside it; a pattern is such as 'vae-*', "
+            "and `zoo list` shows all"
+        )
+    width = max(map(len, names))
     for name in names:
         info = Zoo.info(name)
         print(f"{name:{width}} {info.capabilities[0]:20} {info.size / 1e6:5.1f} MB  {_headline(info.numbers)}")
@@ -308,9 +335,9 @@ def _load(options: argparse.Namespace, or_recipe: bool = False) -> GenerativeMod
     from zoo.capabilities import GenerativeModel
     from zoo.catalog import Zoo
 
-    for name in ("num", "steps", "draws", "k"):
-        if getattr(options, name, 1) < 1:
-            raise ConfigError(f"--{name}: expected at least 1, found {getattr(options, name)}")
+    for name in ("num", "steps", "draws", "k", "frames"):
+        if not 1 <= (found := getattr(options, name, 1)) <= MOST:
+            raise ConfigError(f"--{name}: expected {'at least 1' if found < 1 else f'at most {MOST}'}, found {found}")
     _check_place(options.out, options.overwrite)
     if options.name.endswith(".yaml"):
         if not or_recipe:
@@ -365,6 +392,8 @@ def _writing(path: Path, what: str = "a picture") -> Iterator[Path]:
 def _write(images: Tensor, options: argparse.Namespace, columns: int | None = None, scale: int = 2) -> None:
     from zoo.pictures import save_grid
 
+    if images.isnan().any():
+        raise ConfigError(f"{options.name}: the model finds pixels that are no numbers; choose smaller values")
     with _writing(options.out) as path:
         save_grid(images, path, columns=columns, scale=scale)
 
@@ -503,14 +532,9 @@ def _edit(options: argparse.Namespace) -> None:
 
     from zoo import latents
 
-    try:
-        pairs = [word.split("=") for word in options.set]
-        changes = {int(dimension): float(value) for dimension, value in pairs}
-    except ValueError:
-        raise ConfigError(f"--set: expected DIMENSION=VALUE, such as 3=2.5, found {' '.join(options.set)}") from None
     model, batch = _load(options), _test_batch(options)
     labels = _own_labels(model, batch)
-    edited = latents.edit(model, batch.x, changes, relative=options.relative, labels=labels)
+    edited = latents.edit(model, batch.x, dict(options.set), relative=options.relative, labels=labels)
     _write(torch.cat([batch.x, edited.cpu()]), options, columns=options.num)
 
 

@@ -20,7 +20,7 @@ from zoo.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
 class _Own(DataModule):
@@ -131,12 +131,10 @@ class ImageFolder(_Own):
 
     @cached_property
     def _images(self) -> list[Path]:
-        inside = (path.relative_to(self.path) for path in self.path.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        inside = (path.relative_to(self.path) for path in self.path.rglob("*") if path.suffix.lower() in SUFFIXES)
         found = sorted(path for path in inside if not any(part.startswith(".") for part in path.parts))
         if not found:
-            raise DataError(
-                f"{self.path}: expected images ({', '.join(sorted(_SUFFIXES))}), found none; check the path"
-            )
+            raise DataError(f"{self.path}: expected images ({', '.join(sorted(SUFFIXES))}), found none; check the path")
         return found
 
     @cached_property
@@ -344,6 +342,11 @@ class Arrays(_Own):
 
 def _open(path: Path) -> tuple[Tensor, Tensor | None]:
     """x and labels of a .npy or .npz file; nothing is ever unpickled."""
+    expected = "expected a folder of images, or a .npy or .npz file"
+    if not path.exists():
+        raise DataError(f"{path}: {expected}, found nothing; check the path")
+    if path.suffix.lower() in SUFFIXES:
+        raise DataError(f"{path}: {expected}, found an image; put it into a folder, and name that")
     try:
         content = np.load(path, allow_pickle=False)
         if isinstance(content, np.ndarray):
@@ -351,10 +354,10 @@ def _open(path: Path) -> tuple[Tensor, Tensor | None]:
         with content:
             arrays = {name: torch.from_numpy(content[name]) for name in ("x", "labels") if name in content}
             names = ", ".join(content.files) or "none"
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: expected a .npy or .npz file, found nothing; check the path") from error
     except (OSError, EOFError, ValueError, TypeError, BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "pickle" in reason:  # whatever it is that it does not know, NumPy calls a pickle
+            reason = "it is another file, or holds objects in place of numbers"
         raise DataError(
             f"{path}: expected arrays of numbers in a .npy or .npz file; it cannot be read ({reason})"
         ) from error

@@ -10,6 +10,7 @@ from typing import Any
 from zoo.capabilities import Classifier, Conditional, ZooModule
 from zoo.config import bind
 from zoo.data.base import DataModule
+from zoo.data.own import SUFFIXES
 from zoo.distributed import join, on_leader
 from zoo.errors import ConfigError, DataError
 from zoo.metrics.evaluate import Evaluation, data_of, evaluate
@@ -98,7 +99,8 @@ def own_section(model: ZooModule, path: Path, resize: bool, binarize: bool, skip
     """
     options = {"resize": resize, "binarize": binarize, "skip_corrupt": skip_corrupt}
     if not path.is_dir():
-        if given := [name for name, value in options.items() if value]:
+        is_array = path.exists() and path.suffix.lower() not in SUFFIXES  # else Arrays says what is wrong
+        if is_array and (given := [name for name, value in options.items() if value]):
             raise ConfigError(f"{path}: {given[0]} is for a folder of images, found no folder; prepare arrays yourself")
         return {"class": "Arrays", "path": str(path)}
     section: dict[str, Any] = {"class": "ImageFolder", "path": str(path)}
