@@ -227,7 +227,7 @@ def test_receptive_fields_are_derivatives() -> None:
     pixel, num = 6, 400
     fields, before = receptive_field(model, 1, 2, num=num, generator=torch.Generator().manual_seed(0))
     assert torch.equal(before.flatten(), torch.arange(12) < pixel) and fields.shape == (1, 1, *shape)
-    weight = model.weight[pixel, :pixel].detach().double()
+    weight = model.matrix()[pixel, :pixel].detach().double()
     states = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * pixel).double()
     p = (states @ weight).sigmoid()
     slope = p * (1 - p)
@@ -362,9 +362,10 @@ def test_there_are_such_recipes() -> None:
 def test_the_prior_of_fvsbn_weighs_far_pixels_more() -> None:
     """Training sees it, in the paper's terms pixel by pixel; the density does not."""
     plain, held = (FVSBN(event_shape=[1, 3, 4], prior=prior).double() for prior in (0.0, 0.7))
-    weight = torch.randn(12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for model in (plain, held):
-        model.weight.data.copy_(weight)
+        model.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    weight = plain.matrix().detach()
+    assert weight.tril(-1).equal(weight) and weight.count_nonzero() == 66
     x = (torch.rand(5, 1, 3, 4, generator=torch.Generator().manual_seed(1)) < 0.5).double()
     penalty = sum(
         math.hypot(d // 4 - j // 4, d % 4 - j % 4) * weight[d, j].item() ** 2 for d in range(12) for j in range(d)

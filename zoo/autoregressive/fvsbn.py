@@ -37,6 +37,7 @@ class FVSBN(RasterOrder):
     """
 
     distance: Tensor
+    is_earlier: Tensor
 
     def __init__(
         self,
@@ -49,21 +50,27 @@ class FVSBN(RasterOrder):
         self.event_shape = tuple(event_shape)
         size = math.prod(event_shape)
         self.bias = nn.Parameter(torch.zeros(size))
-        self.weight = nn.Parameter(torch.zeros(size, size))  # [pixel, earlier pixel]; only the lower triangle counts
+        self.weight = nn.Parameter(torch.zeros(size * (size - 1) // 2))  # W below its diagonal, row after row
+        self.register_buffer("is_earlier", torch.ones(size, size, dtype=torch.bool).tril(-1), persistent=False)
         places = torch.cartesian_prod(*(torch.arange(float(n)) for n in event_shape)).view(size, -1)
         self.register_buffer("distance", torch.cdist(places, places), persistent=False)
 
+    def matrix(self) -> Tensor:
+        """W: [pixel, earlier pixel], zero elsewhere."""
+        return torch.zeros_like(self.distance, dtype=self.weight.dtype).masked_scatter(self.is_earlier, self.weight)
+
     def logits(self, x: Tensor) -> Tensor:
-        return F.linear(x.flatten(1), self.weight.tril(-1), self.bias)
+        return F.linear(x.flatten(1), self.matrix(), self.bias)
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
         """log p(x), and of the weights an example's share of their log prior."""
-        penalty = (self.distance * self.weight.tril(-1).square()).sum() if self.prior else 0.0
+        penalty = (self.distance * self.matrix().square()).sum() if self.prior else 0.0
         return self.log_prob(x) - 0.5 * self.prior * penalty
 
     def scan(self, uniforms: Tensor) -> Tensor:
         u = uniforms.T.contiguous()  # [D, B], so that a pixel is a row
         x = torch.zeros_like(u)
         for d in steps(range(len(u)), "pixel"):
-            x[d] = u[d] < (self.bias[d] + self.weight[d, :d] @ x[:d]).sigmoid()
+            row = self.weight[d * (d - 1) // 2 : d * (d + 1) // 2]
+            x[d] = u[d] < (self.bias[d] + row @ x[:d]).sigmoid()
         return x.T

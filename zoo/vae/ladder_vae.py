@@ -10,8 +10,8 @@ part of the inference.
 
 Density: lower bound; a pass up and a pass down. Importance sampling tightens it, by k passes down.
 Sampling: exact; one pass down.
-Codes: the noise from which a pass down makes its layers. No encoder: what an image says of the noise of a layer depends on
-the layers above as they were drawn, and is no distribution of all of it that could be written down.
+Codes: the noise from which a pass down makes its layers. No encoder: what an image says of the noise of a layer depends
+on the layers above as they were drawn, and is no distribution of all of it that could be written down.
 Differs from the paper: the highest layer is a vector, those below are maps over patches of 4x4 pixels, with residual
 convolutions in place of fully connected layers; a layer sees all those above through them; no batch normalisation.
 """
