@@ -85,7 +85,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main(["fit", str(folder / "vae.yaml"), "--trainer.max_epochs", "1", "--out", str(folder / "vae")]) == 0
     torch.manual_seed(0)
     made = MADE(event_shape=[1, 8, 8], hidden=16, num_masks=2)
-    Zoo.save(made, folder / "made", recipe={"name": "made", "data": DATA})
+    Zoo.save(made, folder / "made", recipe={"name": "made", "data": {**DATA, "binarize": True}})
     conditional = ConditionalVAE(event_shape=[1, 8, 8], latent_dim=3, channels=8, hidden=8)
     Zoo.save(conditional, folder / "conditional", recipe={"name": "conditional", "data": DATA})
     return folder

@@ -799,16 +799,15 @@ def _record(options: argparse.Namespace, folder: Path, old: list[dict[str, Any]]
         if (value := getattr(options, flag.replace("-", "_"))) is not None:
             command += f" --{flag} {value}"
     command += f" --only {' '.join(options.only)}" if options.only else ""
-    keys = {measurement.key for measurement in found}
-    kept = [number for number in old if Measurement.from_dict(number).key not in keys]
-    rows = kept + [{**measurement.to_dict(), "command": command} for measurement in found]
+    rows = {Measurement.from_dict(number).key: number for number in old}  # a number that is replaced keeps its place
+    rows |= {measurement.key: {**measurement.to_dict(), "command": command} for measurement in found}
     files = {}
     model = Zoo.load(options.name, device=options.device)
     if isinstance(model, GenerativeModel) and len(model.event_shape) == 3:
         picture = io.BytesIO()
         grid(_portrait(model)).save(picture, "PNG")
         files[checkpoint.SAMPLES] = picture.getvalue()
-    checkpoint.update(folder, rows, files)
+    checkpoint.update(folder, rows.values(), files)
 
 
 def _portrait(model: GenerativeModel) -> Tensor:
