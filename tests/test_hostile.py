@@ -386,7 +386,11 @@ for key, value, words in (
     ("event_shape", "888", "found '888'"),
     ("event_shape", [1] * 3_000, "with 3 entries, found a list of 3000 entries"),
     ("event_shape", [1, [[[[8]]]], 8], "event_shape[1] must be int between 1 and 100000, found [[[[8]]]]"),
-    ("likelihood", "gaussian", "must be one of 'bernoulli', 'discretized-logistic', found 'gaussian'"),
+    (
+        "likelihood",
+        "gaussian",
+        "must be one of 'bernoulli', 'discretized-gaussian', 'discretized-logistic'",
+    ),
     ("likelihood", ["bernoulli"], "found ['bernoulli']"),
 ):
 
