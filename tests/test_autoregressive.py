@@ -359,7 +359,7 @@ def test_there_are_such_recipes() -> None:
     assert RECIPES
 
 
-def test_the_prior_of_fvsbn_weighs_far_pixels_more() -> None:
+def test_the_prior_of_fvsbn_weighs_far_and_frequent_pixels_more() -> None:
     """Training sees it, in the paper's terms pixel by pixel; the density does not."""
     plain, held = (FVSBN(event_shape=[1, 3, 4], prior=prior).double() for prior in (0.0, 0.7))
     for model in (plain, held):
@@ -367,8 +367,11 @@ def test_the_prior_of_fvsbn_weighs_far_pixels_more() -> None:
     weight = plain.matrix().detach()
     assert weight.tril(-1).equal(weight) and weight.count_nonzero() == 66
     x = (torch.rand(5, 1, 3, 4, generator=torch.Generator().manual_seed(1)) < 0.5).double()
+    s = x.flatten(1).numpy().std(0)
     penalty = sum(
-        math.hypot(d // 4 - j // 4, d % 4 - j % 4) * weight[d, j].item() ** 2 for d in range(12) for j in range(d)
+        math.hypot(d // 4 - j // 4, d % 4 - j % 4) * s[d] * s[j] * weight[d, j].item() ** 2
+        for d in range(12)
+        for j in range(d)
     )
     streams = Streams(0, torch.arange(5))
     torch.testing.assert_close(held.log_prob(x), plain.log_prob(x))

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from zoo.random import _GOLDEN, Streams, _mix, _mix_, _signed, rand, randn, seed_from
+from zoo.random import _GOLDEN, Streams, _mix, _signed, mix_, rand, randn, seed_from
 
 
 def uniforms(seed: int, index: int | list[int], step: int = 0, columns: int = 1000) -> Tensor:
@@ -30,7 +30,7 @@ def test_the_hash_is_splitmix64() -> None:
     ]
     states = [1234567 + k * _GOLDEN for k in range(5)]
     assert [_mix(state, 0) for state in states] == expected
-    assert [int(z) % 2**64 for z in _mix_(torch.tensor([_signed(state) for state in states]))] == expected
+    assert [int(z) % 2**64 for z in mix_(torch.tensor([_signed(state) for state in states]))] == expected
 
 
 def test_every_seed_step_example_and_call_has_its_own_numbers() -> None:

@@ -32,8 +32,14 @@ def _mix(state: int, value: int) -> int:
     return z ^ (z >> 31)
 
 
-def _mix_(z: Tensor) -> Tensor:
-    """The same in place for int64 tensors, given state + value."""
+def key_of(seed: int, step: int) -> int:
+    """What `Streams` add to the index of an example before they hash it."""
+    # a sum of seed and step alone would give seed 1 the noise of seed 0, one step later
+    return _signed(_mix(seed * _FIRST, step))
+
+
+def mix_(z: Tensor) -> Tensor:
+    """`_mix` in place, for int64 tensors of state + value."""
     z.add_(_signed(_GOLDEN))
     shifted = torch.empty_like(z)  # one buffer for all steps: fresh memory costs more than arithmetic
     for bits, factor in ((30, _FIRST), (27, _SECOND), (31, 1)):
@@ -51,20 +57,23 @@ class Streams:
     """
 
     def __init__(self, seed: int, index: Sequence[int] | Tensor, step: int = 0) -> None:
-        keys = torch.as_tensor(index, dtype=torch.int64)
-        # a sum of seed and step alone would give seed 1 the noise of seed 0, one step later
-        self._state = _mix_(keys + _signed(_mix(seed * _FIRST, step)))  # [B]
+        self._state = mix_(torch.as_tensor(index, dtype=torch.int64) + key_of(seed, step))  # [B]
         self._calls = 0
 
     def __len__(self) -> int:
         return len(self._state)
 
+    def next(self) -> Tensor:
+        """The state from which the next call draws, [B], int64."""
+        state = mix_(self._state + self._calls)
+        self._calls += 1
+        return state
+
     def _uniform(self, size: tuple[int, ...], device: torch.device | str) -> Tensor:
         if size[0] != len(self):
             raise ValueError(f"asked for {size[0]} rows of noise from {len(self)} streams; the first size must match")
-        state = _mix_(self._state + self._calls).to(device)[:, None]  # [B, 1]
-        self._calls += 1
-        z = _mix_(state + torch.arange(math.prod(size[1:]), device=device))
+        state = self.next().to(device)[:, None]  # [B, 1]
+        z = mix_(state + torch.arange(math.prod(size[1:]), device=device))
         bits = z.bitwise_right_shift_(40).bitwise_and_(2**24 - 1)  # 24 bits: what float32 holds
         return bits.to(torch.float32).mul_(2.0**-24).view(size)
 

@@ -140,14 +140,16 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
 
     def _outputs(self, x: Tensor, streams: Streams | None) -> Tensor:
         """[B, C, H, W] -> [B, C, outputs, H, W]."""
-        begin_v, begin_h = self._begin(x)
+        with torch.autocast(x.device.type, enabled=False):  # in low precision, near levels are one
+            begin_v, begin_h = self._begin(x)
         v, h = (y[:, : self.channels].contiguous(memory_format=torch.channels_last) for y in (begin_v, begin_h))
         for layer in self.layers:
             v, h = layer(v, h, self.dropout, streams)
         inner, numbers = self.inner(h.relu()), self._number(x)
         for c, embedding in enumerate(self.earlier):
             inner = inner + F.pad(embedding(numbers[:, c]).movedim(-1, 1), (0, 0, 0, 0, (c + 1) * self.hidden, 0))
-        outputs = self.output(inner.relu()).unflatten(1, (self.event_shape[0], -1))
+        with torch.autocast(x.device.type, enabled=False):
+            outputs = self.output(inner.relu().to(x)).unflatten(1, (self.event_shape[0], -1))
         if not self.linear:
             return outputs
         nearest = begin_v[:, self.channels :] + begin_h[:, self.channels :]

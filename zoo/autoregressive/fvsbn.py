@@ -2,14 +2,17 @@
 
     log p(x) = sum_d log p(x_d given x_<d),    p(x_d = 1 given x_<d) = sigmoid(c_d + sum_{j<d} W_dj x_j)
 
-    training: maximise  E[log p(x)] - lambda/2 sum_dj |d - j| W_dj^2,    |d - j| the distance of the two pixels
+    training: maximise  E[log p(x)] - lambda/2 sum_dj |d - j| s_d s_j W_dj^2
 
-One logistic regression a pixel: what is minimised is convex in c and W. Gan et al.:
+|d - j| is the distance of the two pixels, s_d the standard deviation of a pixel among the images of a batch.
+
+One logistic regression a pixel: what is maximised is concave in c and W. Gan et al.:
 https://proceedings.mlr.press/v38/gan15.html
 
 Density: exact, one matrix product.
 Sampling: exact; the sum of a pixel is complete when its turn comes.
-Differs from the paper: the prior of the weights, by which a pixel hears more of near pixels than of far ones.
+Differs from the paper: the prior of the weights, by which a pixel hears more of near pixels than of far ones, and
+rare pixels, which say little about most images, may have large weights.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.autoregressive.raster import RasterOrder
+from zoo.autoregressive.raster import RasterOrder, log_likelihood
 from zoo.config import Between, Size
 from zoo.progress import steps
 from zoo.random import Streams
@@ -33,7 +36,7 @@ class FVSBN(RasterOrder):
     Args:
         event_shape: shape of one example; values in {0, 1}.
         prior: lambda, in nats an example: the precision of each weight's Gaussian prior at a distance of one pixel,
-            divided by the number of training examples.
+            for pixels of deviation one, divided by the number of training examples.
     """
 
     distance: Tensor
@@ -64,8 +67,12 @@ class FVSBN(RasterOrder):
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
         """log p(x), and of the weights an example's share of their log prior."""
-        penalty = (self.distance * self.matrix().square()).sum() if self.prior else 0.0
-        return self.log_prob(x) - 0.5 * self.prior * penalty
+        if not self.prior:
+            return self.log_prob(x)
+        flat, matrix = x.flatten(1), self.matrix()
+        deviation = flat.std(0, correction=0)
+        penalty = (self.distance * deviation.outer(deviation) * matrix.square()).sum()
+        return log_likelihood(F.linear(flat, matrix, self.bias), x).sum(-1) - 0.5 * self.prior * penalty
 
     def scan(self, uniforms: Tensor) -> Tensor:
         u = uniforms.T.contiguous()  # [D, B], so that a pixel is a row

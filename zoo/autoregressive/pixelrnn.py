@@ -32,6 +32,7 @@ from zoo.autoregressive.stack import Stack, StackLine, product
 from zoo.config import Between, Fraction, ImageShape, Shift, Size
 from zoo.nn.affine import with_bias
 from zoo.nn.dropout import dropout
+from zoo.nn.fused import is_fused
 from zoo.random import Streams
 
 
@@ -55,6 +56,10 @@ def _lstm(inputs: Tensor, weight: Tensor, before: int, after: int) -> Tensor:
     Returns:
         [lines, D, B, places, C].
     """
+    if inputs.shape[3] <= 32 and is_fused(inputs, inputs.shape[-1] // 4, 32):
+        from zoo.nn.scans import lstm
+
+        return lstm(inputs, weight, before, after)
     h = c = torch.zeros_like(inputs[0, ..., : inputs.shape[-1] // 4])
     states = []
     for line in inputs.unbind():

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from zoo.autoregressive.raster import RasterOrder, forced, log_likelihood
 from zoo.config import Between, Fraction, ImageShape, Size
+from zoo.nn.fused import is_fused
 from zoo.progress import steps
 from zoo.random import Streams, rand
 
@@ -77,8 +78,19 @@ class RNN(RasterOrder):
     def behaviour(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """States of the last layer [B, D, hidden] and logits [B, D], each given the pixels before."""
         before = F.pad(x.flatten(1), (self.window, -1)).unfold(1, self.window, 1)  # [B, D, window]
-        h, _ = self.gru(self.input(before) + self.position)
+        h = self._states(self.input(before) + self.position)
         return h, self.output(h)[..., 0] + self.bias
+
+    def _states(self, x: Tensor) -> Tensor:
+        """h of the last layer: [B, D, hidden] -> the same."""
+        if not is_fused(x, self.gru.hidden_size, 128):
+            return self.gru(x)[0]
+        from zoo.nn.scans import gru
+
+        for names in self.gru._all_weights:
+            weight_x, weight_h, bias_x, bias_h = (getattr(self.gru, name) for name in names)
+            x = gru(F.linear(x, weight_x, bias_x), weight_h, bias_h)
+        return x
 
     def logits(self, x: Tensor) -> Tensor:
         return self.behaviour(x)[1]

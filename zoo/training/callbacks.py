@@ -130,10 +130,16 @@ class WeightAverage(Callback):
         if step == self._step or not self._average:  # gradients are being accumulated
             return
         self._step = step
-        stride = 1 if step <= self.DENSE else 4
+        self.update(self._average, list(self._parameters.values()), self.decay, step)
+
+    @classmethod
+    @torch.no_grad()
+    def update(cls, average: list[Tensor], parameters: list[Parameter], decay: float, step: int) -> None:
+        """Moves the average towards the parameters after that step."""
+        stride = 1 if step <= cls.DENSE else 4
         if step % stride == 0:
-            weight = 1 - min(self.decay, step / (step + 9)) ** stride
-            torch._foreach_lerp_(self._average, list(self._parameters.values()), weight)
+            weight = 1 - min(decay, step / (step + 9)) ** stride
+            torch._foreach_lerp_(average, list[Tensor](parameters), weight)
 
     def on_validation_epoch_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
         self._swap()

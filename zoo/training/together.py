@@ -1,0 +1,261 @@
+"""Several recipes side by side on one GPU, each step of each replayed as one CUDA graph on a stream of its own.
+
+    python -m zoo.training.together RECIPE.yaml ... --out FOLDER --minutes 8
+
+A small model leaves most of a GPU idle, and kernel by kernel a step of it takes longer to start than to run. Here all
+recipes take the steps that `zoo fit` would take, with the same order of the data, the same noise, optimiser and
+averaged weights, within the time that is given: no recipe is further in its `max_steps` than the clock is, which leaves
+the GPU to those that are behind, and where it is too slow, a schedule ends with the time. The recipe that a checkpoint
+keeps has the number of steps that were taken.
+
+For models of type `TractableDensity` that do not ask for the number of a step, as scheduled sampling does, on data that
+no noise binarises.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from zoo import checkpoint
+from zoo.capabilities import Batch, TractableDensity
+from zoo.catalog import Zoo
+from zoo.checkpoint import CURVE
+from zoo.config import bind
+from zoo.data.base import permutation
+from zoo.errors import ConfigError, ZooError
+from zoo.random import Streams, key_of, mix_
+from zoo.training.callbacks import WeightAverage
+from zoo.training.curve import draw_curve
+from zoo.training.optimization import Optimization
+from zoo.training.recipe import begin, build_data, check_absent, load_recipe
+
+AHEAD = 3  # steps of a recipe that wait on the GPU: enough to keep it busy
+WARMUP = 3  # steps before one is recorded, which are taken back
+EVERY = 20.0  # seconds between rows of the logs
+
+
+class Run:
+    """A recipe on its way; on the CPU, its steps are plain ones.
+
+    Args:
+        recipe: as `load_recipe` gives it.
+        device: where it is trained.
+
+    Raises:
+        ConfigError: the recipe has no `trainer.max_steps`, or its model or data are of another kind.
+    """
+
+    def __init__(self, recipe: dict[str, Any], device: torch.device) -> None:
+        self.recipe, self.name, self.device = recipe, str(recipe["name"]), device
+        self.seed, options = recipe.get("seed", 0), recipe.get("trainer") or {}
+        if "max_steps" not in options:
+            raise ConfigError(f"{self.name}: expected trainer.max_steps, by which its schedule goes, found none")
+        self.num_steps, self.decay = int(options["max_steps"]), float(options.get("ema_decay", 0.999))
+        self.is_low = options.get("precision") == "bf16-mixed"
+        self.data, model = build_data(recipe["data"], self.seed), begin(recipe, self.seed)
+        if not isinstance(model, TractableDensity) or getattr(self.data, "binarize", None) == "dynamic":
+            raise ConfigError(f"{self.name}: expected a TractableDensity on data without noise; train it by `zoo fit`")
+        self.x, self.batch_size = self.data.split("train").x.to(device), self.data.batch_size
+        self.model = model.to(device, memory_format=torch.channels_last).train()
+        self.optimization = Optimization(**bind(Optimization, recipe.get("optimization") or {}, "optimization"))
+        self.optimizer = self.optimization.build(model.parameters())
+        self.parameters = list(model.parameters())
+        self.average = [parameter.detach().clone() for parameter in self.parameters]
+        # what changes from step to step lies on the device, where a graph reads it
+        self.lr, self.total = torch.zeros((), device=device), torch.zeros((), device=device)
+        self.key, self.index = torch.tensor(0, device=device), torch.arange(self.batch_size, device=device)
+        for group in self.optimizer.param_groups:
+            group["lr"], group["capturable"] = self.lr, device.type == "cuda"
+        cast(Any, model).streams = lambda batch, training=True: _Keyed(self.key, batch.index)
+        self.order, self.step, self.shown, self.log = self.index, 0, 0, list[tuple[int, float]]()
+        self.stream: Any = None
+        if device.type == "cuda":
+            self.stream, self.events = torch.cuda.Stream(device), list[torch.cuda.Event]()
+            self._record()
+
+    def _take(self) -> None:
+        """A step with the examples at `index`."""
+        x = self.data.convert(self.x.index_select(0, self.index), self.index, 0)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_low):
+            loss = self.model.training_step(Batch(x, None, self.index), 0)["loss"]
+        loss.backward()
+        self.optimization.clip(self.optimizer)
+        self.optimizer.step()
+        self.total += loss.detach()
+
+    def _record(self) -> None:
+        """Makes `graph`, which takes a step."""
+        begun = [parameter.detach().clone() for parameter in self.parameters]
+        torch.cuda.synchronize()
+        with torch.cuda.stream(self.stream):
+            for _ in range(WARMUP):
+                self.optimizer.zero_grad()
+                self._take()
+            self.optimizer.zero_grad()
+            torch.cuda.synchronize()
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, stream=self.stream):
+                self._take()
+            with torch.no_grad():
+                torch._foreach_copy_(list[Tensor](self.parameters), begun)
+                for state in self.optimizer.state.values():
+                    for value in state.values():
+                        value.zero_()
+                self.total.zero_()
+        torch.cuda.synchronize()
+
+    def is_free(self) -> bool:
+        """Whether the GPU has not too much to do for this run already."""
+        return self.stream is None or len(self.events) < AHEAD or self.events[0].query()
+
+    def advance(self, progress: float) -> None:
+        """The next step, whose learning rate is that of the share `progress` of all steps."""
+        with torch.cuda.stream(self.stream):
+            epoch, position = divmod(self.step, len(self.x) // self.batch_size)
+            if position == 0:
+                self.order = permutation(len(self.x), self.seed, epoch).to(self.device)
+            self.index.copy_(self.order[position * self.batch_size :][: self.batch_size])
+            self.key.fill_(key_of(self.seed, self.step))
+            at = self.step if self.step < self.optimization.warmup else round(progress * self.num_steps)
+            self.lr.fill_(self.optimization.lr * self.optimization.scale(at, self.num_steps))
+            if self.stream is None:
+                self.optimizer.zero_grad()
+                self._take()
+            else:
+                self.graph.replay()
+            self.step += 1
+            WeightAverage.update(self.average, self.parameters, self.decay, self.step)
+            if self.stream is not None:
+                self.events = [*self.events[1 - AHEAD :], torch.cuda.Event()]
+                self.events[-1].record()
+
+    def note(self) -> str:
+        """Logs the mean loss since the last row."""
+        with torch.cuda.stream(self.stream):
+            loss = float(self.total) / max(1, self.step - self.shown)
+            self.total.zero_()
+        self.shown = self.step
+        self.log.append((self.step - 1, loss))
+        return f"{self.name} {self.step}/{self.num_steps} {loss:.2f}"
+
+    def export(self, folder: Path) -> None:
+        """The checkpoint folder, with the averaged weights."""
+        options = {**(self.recipe.get("trainer") or {}), "max_steps": self.step}
+        with torch.no_grad():
+            torch._foreach_copy_(list[Tensor](self.parameters), self.average)
+        del self.model.streams
+        Zoo.save(
+            self.model.cpu().eval(),
+            folder,
+            recipe={**self.recipe, "trainer": options},
+            dtype=self.recipe.get("dtype", "float32"),
+        )
+        logs = folder.with_name(f"{folder.name}.run") / "logs" / "version_0" / "metrics.csv"
+        logs.parent.mkdir(parents=True, exist_ok=True)
+        with logs.open("w", newline="") as file:
+            csv.writer(file).writerows([("step", "train/loss"), *self.log])
+        if (curve := draw_curve(logs.parents[2])) is not None:
+            checkpoint.update(folder, files={CURVE: curve})
+
+
+class _Keyed(Streams):
+    """`Streams` whose seed and step are a tensor."""
+
+    def __init__(self, key: Tensor, index: Tensor) -> None:
+        self._state = mix_(index + key)
+        self._calls = 0
+
+
+class _Once(Streams):
+    """The noise of a single call, given its state."""
+
+    def __init__(self, state: Tensor) -> None:
+        self._state = state
+
+    def next(self) -> Tensor:
+        return self._state
+
+
+def compile_layers() -> None:
+    """Lets torch fuse what lies between convolutions: in layers that have noise, once for all of one shape."""
+    from zoo.autoregressive import color_pixelcnn, pixelcnn
+    from zoo.nn.gated import GatedLayer
+
+    torch._dynamo.config.automatic_dynamic_shapes = False
+    torch._dynamo.config.recompile_limit = 64
+    for kind in (GatedLayer, pixelcnn._Block):
+        _compile(kind)
+    embedding = torch.compile(nn.functional.embedding, dynamic=False)
+    cast(Any, nn.Embedding).forward = lambda self, x: embedding(x, self.weight)
+    cast(Any, color_pixelcnn).mixture_log_prob = torch.compile(color_pixelcnn.mixture_log_prob, dynamic=False)
+
+
+def _compile(kind: type[nn.Module]) -> None:
+    """Compiles the layers of a class, which take maps, a rate of dropout and streams."""
+    original = kind.forward
+
+    @torch.compile(dynamic=False, fullgraph=True)
+    def compiled(layer: Any, maps: tuple[Tensor, ...], rate: float, state: Tensor | None) -> Any:
+        return original(layer, *maps, rate, None if state is None else _Once(state))
+
+    def forward(layer: Any, *arguments: Any) -> Any:
+        *maps, rate, streams = arguments
+        return compiled(layer, tuple(maps), rate, streams.next() if rate and streams is not None else None)
+
+    cast(Any, kind).forward = forward
+
+
+def train(runs: list[Run], seconds: float) -> None:
+    """Takes the steps of all, for at most that long; prints where they are."""
+    begun = shown = time.monotonic()
+    while (now := time.monotonic()) - begun < seconds and any(run.step < run.num_steps for run in runs):
+        progress = (now - begun) / seconds
+        for run in runs:
+            if run.step < (progress + 1e-3) * run.num_steps and run.step < run.num_steps and run.is_free():
+                run.advance(progress)
+        if now - shown > EVERY:
+            shown = now
+            print(f"{now - begun:.0f} s: {', '.join(run.note() for run in runs)}", flush=True)
+    print(f"end: {', '.join(run.note() for run in runs)}", flush=True)
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """See the module.
+
+    Raises:
+        ConfigError: there is no GPU, a recipe is no such recipe, or something is where a checkpoint would go.
+    """
+    parser = argparse.ArgumentParser(prog="python -m zoo.training.together", description=__doc__)
+    parser.add_argument("recipes", nargs="+", metavar="RECIPE")
+    parser.add_argument("--out", required=True, help="folder of the checkpoint folders to write")
+    parser.add_argument("--minutes", type=float, required=True, help="time for the steps of all")
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    if not torch.cuda.is_available():
+        raise ConfigError("zoo.training.together: expected a CUDA GPU, found none; `zoo fit` trains a recipe anywhere")
+    recipes = [load_recipe(path) for path in options.recipes]
+    folders = [Path(options.out) / str(recipe["name"]) for recipe in recipes]
+    for folder in folders:
+        check_absent(folder)
+    torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = True
+    compile_layers()
+    runs = [Run(recipe, torch.device("cuda")) for recipe in recipes]
+    train(runs, 60 * options.minutes)
+    for run, folder in zip(runs, folders, strict=True):
+        run.export(folder)
+        print(folder)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ZooError as error:
+        sys.exit(f"error: {error}")
