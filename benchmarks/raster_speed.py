@@ -1,9 +1,8 @@
 """Sampling pixel by pixel, each activation once, against one likelihood evaluation and one full pass per pixel.
 
-The models are the shipped ones, or with --recipes the larger ones of `recipes/`, before training. A full pass costs the
-same at every pixel; for a model in raster order as much as a likelihood evaluation, and one over the finished images
-gives every pixel the logit that it was drawn from, by which it is checked that passes would draw the same bits. EoNADE,
-whose images each have an ordering, is checked at some of its steps.
+A full pass costs the same at every pixel; for a model in raster order as much as a likelihood evaluation, and one over
+the finished images gives every pixel the logit that it was drawn from, by which it is checked that passes would draw
+the same bits. EoNADE, whose images each have an ordering, is checked at some of its steps.
 """
 
 from __future__ import annotations
@@ -13,13 +12,12 @@ import time
 from collections.abc import Callable
 
 import torch
-from report import ROOT, in_turn, options, report
+from report import in_turn, options, report
 
 from zoo import Zoo
 from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.raster import RasterOrder
 from zoo.random import Streams, rand
-from zoo.training.recipe import build_model, load_recipe
 
 # what is wanted of a model: (images, times as fast as one pass per pixel, likelihood evaluations at most)
 WANTED: dict[str, list[tuple[int, float | None, float | None]]] = {
@@ -76,11 +74,9 @@ def compare_orderings(model: EoNADE, num: int, repeats: int, steps: int = 16) ->
 def main() -> None:
     parser = options(__doc__, repeats=3)
     parser.add_argument("--models", nargs="+", default=list(WANTED), choices=list(WANTED), metavar="MODEL")
-    parser.add_argument("--recipes", action="store_true", help="the models of recipes/ in place of the shipped ones")
     arguments = parser.parse_args()
     for name in arguments.models:
-        title, recipe = f"{name}-binarized-mnist", ROOT / "recipes" / f"{name}-binarized-mnist.yaml"
-        model = build_model(load_recipe(recipe)["model"]).eval() if arguments.recipes else Zoo.load(title)
+        model = Zoo.load(f"{name}-binarized-mnist")
         assert isinstance(model, RasterOrder | EoNADE)
         for num, times, evaluations in WANTED[name]:
             if isinstance(model, EoNADE):
