@@ -17,6 +17,9 @@ from zoo.nn.affine import with_bias
 from zoo.progress import steps
 
 
+PART = 25  # images at once where no gradient is taken: what is between their layers stays in a processor's cache
+
+
 class Line(ABC):
     """Rows of images, one after another from the top, each pixel by pixel from the left.
 
@@ -63,6 +66,11 @@ class Lines(Augmented):
     def decide(self, maps: Tensor) -> Tensor:
         """Logits [B, D], given the maps after the last layer."""
         return self.output(self.hidden(maps.relu()).relu()).flatten(1)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return super().log_prob(x)
+        return torch.cat([super(Lines, self).log_prob(part) for part in x.split(PART)])
 
     def scan(self, uniforms: Tensor) -> Tensor:
         _, height, width = self.event_shape
