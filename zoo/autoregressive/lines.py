@@ -16,7 +16,6 @@ from zoo.autoregressive.raster import Augmented
 from zoo.nn.affine import with_bias
 from zoo.progress import steps
 
-
 PART = 25  # images at once where no gradient is taken: what is between their layers stays in a processor's cache
 
 
