@@ -478,6 +478,10 @@ def test_finetune_wants_the_labels_that_a_model_learns_from(
     for data, found in ((arrays, "no labels"), (labelled, "13 classes")):
         said = fail("finetune", f"local-dir:{home / 'conditional'}", "--data", data, "--out", tmp_path / "mine")
         assert "expected labels from 0 to 9" in said and f"found {found}" in said
+        sections = {"start": f"local-dir:{home / 'conditional'}", "data": {"class": "Arrays", "path": str(data)}}
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"trainer": {"max_steps": 1}, **sections}))
+        said = fail("fit", tmp_path / "recipe.yaml", "--out", tmp_path / "mine")
+        assert "expected labels from 0 to 9" in said and f"found {found}" in said
     assert not list(tmp_path.glob("mine*"))
 
 

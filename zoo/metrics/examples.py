@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from zoo.capabilities import Batch, EvidenceLowerBound, TractableDensity, ZooModule
+from zoo.capabilities import Batch, Classifier, Conditional, EvidenceLowerBound, TractableDensity, ZooModule
 from zoo.data.base import DataModule, Which
 from zoo.distributed import gather, is_leader, share
 from zoo.errors import DataError
@@ -49,6 +49,17 @@ def check_levels(model: ZooModule, data: DataModule) -> None:
         expected, found = (names.get(levels, f"{levels} grey levels") for levels in (model.levels, data.levels))
         raise DataError(
             f"{data.name}: {type(model).__name__} has a likelihood of {expected}, found {found}; use data of that kind"
+        )
+
+
+def check_classes(model: ZooModule, data: DataModule) -> None:
+    """Raises DataError where a model learns from labels and the data have none, or more than it has classes."""
+    if isinstance(model, Classifier | Conditional) and not 0 < (data.num_classes or 0) <= model.num_classes:
+        found = f"{data.num_classes} classes" if data.num_classes else "no labels"
+        kind, last = type(model).__name__, model.num_classes - 1
+        raise DataError(
+            f"{data.name}: expected labels from 0 to {last} for {kind}, found {found}; "
+            "put images into folders by label, or labels beside x into an .npz file"
         )
 
 

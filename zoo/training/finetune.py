@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zoo.capabilities import Classifier, Conditional, ZooModule
+from zoo.capabilities import ZooModule
 from zoo.config import bind
 from zoo.data.base import DataModule
 from zoo.data.own import SUFFIXES
 from zoo.distributed import join, on_leader
 from zoo.errors import ConfigError, DataError
 from zoo.metrics.evaluate import Evaluation, data_of, evaluate
+from zoo.metrics.examples import check_classes
 from zoo.training.recipe import build_data, check_absent, make, override
 
 
@@ -75,7 +76,7 @@ def finetune(
     module = build_data(recipe["data"], recipe["seed"])
     settings = Evaluation(**bind(Evaluation, recipe["evaluation"] or {}, "evaluation"))
     check_fit(source, model, module)
-    _check_labels(source, model, module)
+    check_classes(model, module)
     result = make(recipe, folder, resume=resume, data=module)
     before, after = (evaluate(m, module, settings) for m in (model, Zoo.load(f"local-dir:{result}")))
 
@@ -134,20 +135,6 @@ def check_fit(source: str, model: ZooModule, data: DataModule) -> None:
         names = {2: "binary pixels", 256: "8-bit pixels", None: "continuous values"}
         advice = "pass --binarize, or an array of bool" if levels == 2 else "pass images, or an array of uint8"
         raise DataError(f"{data.name}: expected {names[levels]} for {source}, found {names[data.levels]}; {advice}")
-
-
-def _check_labels(source: str, model: ZooModule, data: DataModule) -> None:
-    """Labels of the data against the classes of a model that learns from them.
-
-    Raises:
-        DataError: there are none, or more than the model has classes.
-    """
-    if isinstance(model, Classifier | Conditional) and not 0 < (data.num_classes or 0) <= model.num_classes:
-        found = f"{data.num_classes} classes" if data.num_classes else "no labels"
-        raise DataError(
-            f"{data.name}: expected labels from 0 to {model.num_classes - 1} for {source}, found {found}; "
-            "put images into folders by label, or labels beside x into an .npz file"
-        )
 
 
 def _event_shape(model: ZooModule) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ from zoo.data.base import DataModule
 from zoo.distributed import join, on_leader, sensing_loss, size
 from zoo.errors import CheckpointError, ConfigError
 from zoo.metrics.evaluate import evaluate_checkpoint
-from zoo.metrics.examples import check_levels
+from zoo.metrics.examples import check_classes, check_levels
 from zoo.metrics.measurement import Measurement
 from zoo.training.curve import draw_curve
 from zoo.training.optimization import Optimization
@@ -162,6 +162,7 @@ def fit(
     data = data or build_data(recipe["data"], seed)
     model = begin(recipe, seed)
     _check_shape(model, data)
+    check_classes(model, data)
     check_levels(model, data)
     model.seed = seed
     model.optimization = Optimization(**bind(Optimization, recipe.get("optimization") or {}, "optimization"))
