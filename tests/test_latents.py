@@ -243,6 +243,16 @@ def test_edits_of_every_encoder(instance: Instance) -> None:
     assert moved.shape == x.shape and not moved.requires_grad and not torch.allclose(moved, kept)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers(value: float) -> None:
+    for call in (
+        lambda: edit(Mirror(), images(1), {0: 1.0, 1: value}),
+        lambda: traverse(Mirror(), torch.zeros(2, 3), [0], [0.0, value]),
+    ):
+        with pytest.raises(ConfigError, match=f"finite numbers as values of a dimension, found {value}"):
+            call()
+
+
 @pytest.mark.parametrize("dimension", [-1, 6])
 def test_dimensions_that_a_code_has_not(dimension: int) -> None:
     for call in (

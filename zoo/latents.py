@@ -153,7 +153,7 @@ def traverse(
         [len(dimensions), len(values), *event_shape].
 
     Raises:
-        ConfigError: the model is no Decoder, or its codes do not have such a dimension.
+        ConfigError: the model is no Decoder, its codes do not have such a dimension, or a value is NaN or infinite.
         DataError: `z` is not one code.
     """
     decoder = _decoder(model, "traverse")
@@ -161,6 +161,7 @@ def traverse(
         raise DataError(f"traverse: expected one code of shape {list(decoder.latent_shape)}, found {list(z.shape)}")
     _check_dimensions(dimensions, z.numel(), "traverse")
     columns = torch.as_tensor(values, dtype=z.dtype, device=model.device)
+    _check_values(columns, "traverse")
     codes = z.to(model.device).flatten().repeat(len(dimensions), len(columns), 1)
     for row, dimension in enumerate(dimensions):
         codes[row, :, dimension] = columns
@@ -190,13 +191,15 @@ def edit(
         [B, *event_shape]; without changes, the reconstructions.
 
     Raises:
-        ConfigError: the model has not what it takes, or its codes do not have such a dimension.
+        ConfigError: the model has not what it takes, its codes do not have such a dimension, or a value is NaN or
+            infinite.
         DataError: images of another shape.
     """
     decoder = _decoder(model, "edit", Encoder)
     z = _encode(model, x, "edit", labels)
     codes = z.flatten(1)
     _check_dimensions(list(changes), codes.shape[1], "edit")
+    _check_values(torch.tensor(list(changes.values())), "edit")
     for dimension, value in changes.items():
         codes[:, dimension] = codes[:, dimension] + value if relative else value
     return decoder.decode(codes.view_as(z), **_given(model, labels, len(x)))
@@ -371,3 +374,9 @@ def _check_images(model: GenerativeModel, x: Tensor, name: str) -> None:
 def _check_dimensions(dimensions: Sequence[int], size: int, name: str) -> None:
     if unknown := [dimension for dimension in dimensions if not 0 <= dimension < size]:
         raise ConfigError(f"{name}: expected dimensions of the code from 0 to {size - 1}, found {unknown[0]}")
+
+
+def _check_values(values: Tensor, name: str) -> None:
+    if not values.isfinite().all():
+        wrong = values[~values.isfinite()][0].item()
+        raise ConfigError(f"{name}: expected finite numbers as values of a dimension, found {wrong}")
