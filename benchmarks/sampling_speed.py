@@ -32,24 +32,16 @@ class Passes:
     def __init__(self, model: MADE, uniforms: Tensor, masks: Tensor) -> None:
         self.model, self.uniforms = model, uniforms
         self.rows = [(masks == k).nonzero()[:, 0] for k in range(model.num_masks)]
-        pixel = torch.arange(1, model.size + 1)
-        self.weights = [
-            (
-                model.first.weight * (first[:, None] >= pixel),
-                model.second.weight * (second[:, None] >= first),
-                model.pixels_to_second * (second[:, None] >= pixel),
-                model.output.weight * (pixel[:, None] > second),
-                model.first_to_output * (pixel[:, None] > first),
-            )
-            for first, second in model.degrees.long()
-        ]
-        self.direct = model.direct.tril(-1)
+        self.weights = [model._matrices(k) for k in range(model.num_masks)]
+        self.biases = model.biases
 
     def logits(self, x: Tensor, mask: int) -> Tensor:
-        first, second, pixels_to_second, output, first_to_output = self.weights[mask]
-        h1 = F.linear(x, first, self.model.first.bias).relu_()
-        h2 = F.linear(x, pixels_to_second, self.model.second.bias).add_(F.linear(h1, second)).relu_()
-        return F.linear(h2, output, self.model.output.bias) + F.linear(h1, first_to_output) + F.linear(x, self.direct)
+        w, biases = self.weights[mask], self.biases
+        h1 = F.linear(x, w["first"], biases["first"]).relu_()
+        h2 = F.linear(x, w["pixels_to_second"], biases["second"]).add_(F.linear(h1, w["second"])).relu_()
+        return (
+            F.linear(h2, w["output"], biases["output"]) + F.linear(h1, w["first_to_output"]) + F.linear(x, w["direct"])
+        )
 
     def seconds(self, pixels: list[int]) -> float:
         """Of drawing these pixels, scaled to all."""

@@ -409,6 +409,8 @@ for make, key, value, words in (
     (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "num_masks", -1, "found -1"),
     (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "mask_seed", 10**9, "found 1000000000"),
     (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "event_shape", [2] * 4_000, "no MADE has arguments"),
+    (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "num_masks", 10**5, "at most 262144 hidden units times masks"),
+    (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "hidden", 10**5, "must be float32 [100000], found F32 [4]"),
 ):
 
     @config(ConfigError, "config.json", key, words)

@@ -1048,6 +1048,32 @@ def test_made_degrees_obey_the_paper() -> None:
     assert near.min() == 1 and near.max() == 35 and set((near[1:] - near[0]).unique().tolist()) == set(range(-4, 5))
 
 
+@pytest.mark.parametrize(("num_masks", "spread"), [(1, None), (3, None), (3, 1)])
+def test_made_keeps_the_weights_that_its_masks_use(num_masks: int, spread: int | None) -> None:
+    """Equations 12 and 13, and those of the connections past a layer: from pixels to h2, from h1 to o."""
+    model = MADE(event_shape=[1, 4, 5], hidden=30, num_masks=num_masks, spread=spread)
+    pixel, (m1, m2) = torch.arange(1, 21), model.degrees.long().unbind(1)
+    used = {
+        "first": m1[:, :, None] >= pixel,
+        "second": m2[:, :, None] >= m1[:, None],
+        "output": pixel[:, None] > m2[:, None],
+        "pixels_to_second": m2[:, :, None] >= pixel,
+        "first_to_output": pixel[:, None] > m1[:, None],
+        "direct": (pixel[:, None] > pixel).expand(num_masks, -1, -1),
+    }
+    with torch.no_grad():
+        for parameter in model.weights.values():
+            parameter.copy_(torch.arange(1, parameter.numel() + 1))
+    every = model._matrices()
+    assert every.keys() == used.keys() == model.weights.keys()
+    for name, masks in used.items():
+        kept = every[name] != 0
+        assert kept[masks.any(0)].all() and torch.equal(every[name][kept], model.weights[name][0])
+        assert torch.equal(kept, masks.any(0)) or (name == "second" and num_masks > 1)
+        for k, mask in enumerate(masks):
+            assert torch.equal(model._matrices(k)[name], every[name] * mask)
+
+
 def test_made_trains_its_masks_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     instance = next(i for i in INSTANCES if i.cls is MADE and i.arguments["num_masks"] == 3)
     model, x = instance.build(), instance.data(5)

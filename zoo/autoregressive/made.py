@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,6 +29,7 @@ from torch.nn import functional as F
 from zoo.autoregressive.raster import first_known, forced, log_likelihood
 from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.config import Fraction, Shift, Size
+from zoo.errors import ConfigError
 from zoo.nn.dropout import dropout
 from zoo.nn.shift import num_shifts, shift
 from zoo.progress import steps
@@ -36,9 +38,18 @@ from zoo.random import Streams, rand
 # pixels whose units sampling follows one by one; any size gives the same samples, and this is about the fastest
 BLOCK = 28
 
+LAYERS = ("first", "second", "output")
+
+MAX_DEGREES = (
+    2**18
+)  # of a layer in all sets of masks: they are drawn before a file of weights has shown that it has them
+
 
 class MADE(TractableDensity, Completable, Autoregressive):
     """A mixture of masked two-layer networks over binary pixels in raster order.
+
+    Of each matrix of weights, a vector holds the entries that some set of masks uses, row after row. (Those of `second`
+    join the highest degree of a unit to the lowest of another, which is hardly more than any one set of masks does.)
 
     Args:
         event_shape: shape of one example; values in {0, 1}.
@@ -49,6 +60,9 @@ class MADE(TractableDensity, Completable, Autoregressive):
             the paper. The nearer the sets, the more their weights have in common.
         max_shift: pixels by which training shifts every second image, at most, up or down and left or right.
         dropout: fraction of the hidden units that each training image does without.
+
+    Raises:
+        ConfigError: more than `MAX_DEGREES` hidden units times masks.
     """
 
     levels: int = 2
@@ -71,23 +85,73 @@ class MADE(TractableDensity, Completable, Autoregressive):
         self.num_masks = num_masks
         self.max_shift = max_shift
         self.dropout = dropout
-        self.first = nn.Linear(self.size, hidden)
-        self.second = nn.Linear(hidden, hidden)
-        self.output = nn.Linear(hidden, self.size)
-        self.pixels_to_second = nn.Parameter(torch.zeros(hidden, self.size))
-        self.first_to_output = nn.Parameter(torch.zeros(self.size, hidden))
-        self.direct = nn.Parameter(torch.zeros(self.size, self.size))
+        if hidden * num_masks > MAX_DEGREES:
+            raise ConfigError(
+                f"MADE: expected at most {MAX_DEGREES} hidden units times masks, found {hidden} times {num_masks}"
+            )
+        degrees = _degrees(self.size, hidden, num_masks, mask_seed, spread)
+        self.register_buffer("degrees", torch.from_numpy(degrees), persistent=False)  # [K, 2, H]
+        (first, second), (lowest, lowest2) = degrees.max(0), degrees.min(0)
+        self.shapes = {
+            "first": (hidden, self.size),
+            "second": (hidden, hidden),
+            "output": (self.size, hidden),
+            "pixels_to_second": (hidden, self.size),
+            "first_to_output": (self.size, hidden),
+            "direct": (self.size, self.size),
+        }
+        # as many as `_places` finds: counted, since a model that is built without memory has none to look at
+        numbers = {
+            "first": first.sum(dtype=np.int64),
+            "second": np.searchsorted(np.sort(lowest), second, "right").sum(),
+            "output": (self.size - lowest2).sum(dtype=np.int64),
+            "pixels_to_second": second.sum(dtype=np.int64),
+            "first_to_output": (self.size - lowest).sum(dtype=np.int64),
+            "direct": self.size * (self.size - 1) // 2,
+        }
+        # of two dimensions, since weights decay and biases do not
+        self.weights = nn.ParameterDict({name: torch.zeros(1, int(number)) for name, number in numbers.items()})
+        self.biases = nn.ParameterDict({name: torch.zeros(self.shapes[name][0]) for name in LAYERS})
+        for name in LAYERS:  # as `nn.Linear` does
+            bound = self.shapes[name][1] ** -0.5
+            nn.init.uniform_(self.weights[name], -bound, bound)
+            nn.init.uniform_(self.biases[name], -bound, bound)
+        self._found: dict[str, Tensor] = {}
         if max_shift:
             self.shift_biases = nn.Parameter(torch.zeros(num_shifts(max_shift), 2 * hidden + self.size))
-        # a unit of degree m sees the pixels 1 to m; the second layer's degrees are at least the smallest of the first's
-        generator = torch.Generator().manual_seed(mask_seed)
-        last = max(1, self.size - 1)
-        degrees = torch.randint(1, last + 1, (num_masks, 2, hidden), generator=generator)
-        if spread is not None:
-            offsets = torch.randint(-spread, spread + 1, degrees[1:].shape, generator=generator)
-            degrees[1:] = (degrees[0] + offsets).clamp(1, last)
-        degrees[:, 1] = degrees[:, 1].maximum(degrees[:, 0].amin(-1, keepdim=True))
-        self.register_buffer("degrees", degrees.to(torch.int16))
+
+    def _masks(self, rows: Tensor, columns: Tensor) -> dict[str, Tensor]:
+        """Which weights join units of these degrees, [2, H] each; all of `direct` are in every set of masks."""
+        pixel = torch.arange(1, self.size + 1, device=rows.device, dtype=rows.dtype)
+        (first, second), (from_first, from_second) = rows[..., None], columns
+        return {
+            "first": first >= pixel,
+            "second": second >= from_first,
+            "output": pixel[:, None] > from_second,
+            "pixels_to_second": second >= pixel,
+            "first_to_output": pixel[:, None] > from_first,
+        }
+
+    def _places(self) -> dict[str, Tensor]:
+        """Where in its matrix, row after row, each entry of a vector stands; found once on each device."""
+        device = self.degrees.device
+        if not self._found or self._found["direct"].device != device:
+            with torch.inference_mode(False):  # gradients need them too
+                kept = self._masks(self.degrees.amax(0), self.degrees.amin(0))
+                kept["direct"] = torch.ones(self.shapes["direct"], dtype=torch.bool, device=device).tril(-1)
+                self._found = {name: mask.flatten().nonzero()[:, 0] for name, mask in kept.items()}
+        return self._found
+
+    def _matrices(self, mask: int | None = None) -> dict[str, Tensor]:
+        """The weights of one set of masks, with zeros elsewhere; by default, of all."""
+        masks = {} if mask is None else self._masks(self.degrees[mask], self.degrees[mask])
+        matrices = {}
+        for name, places in self._places().items():
+            weight, shape = self.weights[name][0], self.shapes[name]
+            if name in masks:  # before they are spread, while they are half as many numbers
+                weight = weight.where(masks[name].take(places), 0)
+            matrices[name] = weight.new_zeros(math.prod(shape)).index_copy_(0, places, weight).view(shape)
+        return matrices
 
     def _logits(self, x: Tensor, mask: int, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:
         """Logits of every pixel given the earlier ones, under one set of masks: [B, D] -> [B, D].
@@ -96,21 +160,20 @@ class MADE(TractableDensity, Completable, Autoregressive):
             shifts: by how much the images are shifted, [B]; see `zoo.nn.shift`.
             streams: of dropout; None for none.
         """
-        first, second = self.degrees[mask].long()
-        pixel = torch.arange(1, self.size + 1, device=x.device)
-        h1 = F.linear(x, self.first.weight * (first[:, None] >= pixel), self.first.bias)
-        h2 = F.linear(x, self.pixels_to_second * (second[:, None] >= pixel), self.second.bias)
-        o = F.linear(x, self.direct.tril(-1), self.output.bias)
+        w = self._matrices(mask)
+        h1 = F.linear(x, w["first"], self.biases["first"])
+        h2 = F.linear(x, w["pixels_to_second"], self.biases["second"])
+        o = F.linear(x, w["direct"], self.biases["output"])
         if shifts is not None:
             none = num_shifts(self.max_shift) // 2  # its row stays zero
             biases = F.embedding(shifts, self.shift_biases, padding_idx=none)
-            more1, more2, more = biases.split([len(first), len(second), self.size], -1)
+            more1, more2, more = biases.split([h1.shape[1], h2.shape[1], self.size], -1)
             h1, h2, o = h1 + more1, h2 + more2, o + more
         h1 = dropout(h1.relu(), self.dropout, streams)
-        h2 = h2 + F.linear(h1, self.second.weight * (second[:, None] >= first))
+        h2 = h2 + F.linear(h1, w["second"])
         h2 = dropout(h2.relu(), self.dropout, streams)
-        o = o + F.linear(h1, self.first_to_output * (pixel[:, None] > first))
-        return o + F.linear(h2, self.output.weight * (pixel[:, None] > second))
+        o = o + F.linear(h1, w["first_to_output"])
+        return o + F.linear(h2, w["output"])
 
     def log_prob(self, x: Tensor) -> Tensor:
         x = x.flatten(1)
@@ -161,10 +224,11 @@ class MADE(TractableDensity, Completable, Autoregressive):
         """
         if not len(uniforms):
             return uniforms
+        w, biases = self._matrices(), self.biases
         used, group = masks.unique(return_inverse=True)  # images with equal masks make a group
         place = F.one_hot(group, len(used)).cumsum(0)[torch.arange(len(group)), group] - 1
         # [K, D, G]: pixels and units in rows
-        u = self.direct.new_zeros(len(used), self.size, int(place.max()) + 1)
+        u = w["direct"].new_zeros(len(used), self.size, int(place.max()) + 1)
         u[group, :, place] = uniforms.to(u)
         pixels = torch.zeros_like(u)
         first, second = self.degrees[used].long().unbind(1)  # [K, H]
@@ -178,19 +242,19 @@ class MADE(TractableDensity, Completable, Autoregressive):
             rows = [n, new1.shape[1], new2.shape[1]]
             block = block.expand(len(used), -1)
             degrees = torch.cat([block - 1, m1, m2], 1)[..., None]
-            weights = self.direct[block - 1, :stop], self.first.weight[new1, :stop], self.pixels_to_second[new2, :stop]
+            weights = w["direct"][block - 1, :stop], w["first"][new1, :stop], w["pixels_to_second"][new2, :stop]
             weight = torch.cat(weights, 1) * (degrees >= pixel[:stop])
-            bias = torch.cat([self.output.bias[block - 1], self.first.bias[new1], self.second.bias[new2]], 1)
+            bias = torch.cat([biases["output"][block - 1], biases["first"][new1], biases["second"][new2]], 1)
             sums = torch.baddbmm(bias[..., None], weight[..., :start], pixels[:, :start])
             logits, inputs1, inputs2 = sums.split(rows, 1)
             # what comes from units of earlier blocks
-            logits.baddbmm_(self.first_to_output[block - 1], h1).baddbmm_(self.output.weight[block - 1], h2)
-            inputs2.baddbmm_(self.second.weight[new2], h1)
+            logits.baddbmm_(w["first_to_output"][block - 1], h1).baddbmm_(w["output"][block - 1], h2)
+            inputs2.baddbmm_(w["second"][new2], h1)
             # and from inside the block
             weight = weight[..., start:]
-            weight2 = self.second.weight[new2[..., None], new1[:, None]] * (m2[..., None] >= m1[:, None])
-            output1 = self.first_to_output[block[..., None] - 1, new1[:, None]] * (block[..., None] > m1[:, None])
-            output2 = self.output.weight[block[..., None] - 1, new2[:, None]] * (block[..., None] > m2[:, None])
+            weight2 = w["second"][new2[..., None], new1[:, None]] * (m2[..., None] >= m1[:, None])
+            output1 = w["first_to_output"][block[..., None] - 1, new1[:, None]] * (block[..., None] > m1[:, None])
+            output2 = w["output"][block[..., None] - 1, new2[:, None]] * (block[..., None] > m2[:, None])
             for d in range(n):
                 new_h1 = inputs1.relu()
                 new_h2 = torch.baddbmm(inputs2, weight2, new_h1).relu_()
@@ -211,3 +275,25 @@ class MADE(TractableDensity, Completable, Autoregressive):
         inside = (degrees > start) & (degrees <= stop)  # [K, H]
         is_one, index = inside.byte().topk(int(inside.sum(1).max()))
         return index, degrees.gather(1, index).where(is_one > 0, self.size + 1), is_one > 0
+
+
+def _degrees(size: int, hidden: int, num_masks: int, seed: int, spread: int | None) -> np.ndarray:
+    """Degrees of the units of both hidden layers under each set of masks, [K, 2, H]; m sees the pixels 1 to m.
+
+    The number of weights that are kept follows from them, and so must be the same everywhere: NumPy promises that of
+    this generator, and it draws where tensors have no memory.
+    """
+    generator, last = np.random.RandomState(seed % 2**32), max(1, size - 1)
+
+    def draw(number: int, low: int, high: int) -> np.ndarray:
+        bits = generator.randint(2**32, size=(number, 2, hidden), dtype=np.uint32)
+        bits %= high + 1 - low
+        return bits.view(np.int32) + low
+
+    degrees = draw(num_masks, 1, last)
+    if spread is not None:
+        offsets = draw(num_masks - 1, -spread, spread)
+        np.clip(degrees[0] + offsets, 1, last, out=degrees[1:])
+    # the second layer's are at least the smallest of the first's
+    np.maximum(degrees[:, 1], degrees[:, 0].min(-1, keepdims=True), out=degrees[:, 1])
+    return degrees
