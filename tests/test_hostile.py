@@ -409,8 +409,7 @@ for make, key, value, words in (
     (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "num_masks", -1, "found -1"),
     (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "mask_seed", 10**9, "found 1000000000"),
     (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "event_shape", [2] * 4_000, "no MADE has arguments"),
-    (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "num_masks", 10**5, "at most 262144 hidden units times masks"),
-    (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "hidden", 10**5, "must be float32 [100000], found F32 [4]"),
+    (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "num_masks", 10**5, "found hidden 4 and num_masks 100000"),
 ):
 
     @config(ConfigError, "config.json", key, words)
@@ -427,6 +426,12 @@ def widths_that_fill_the_memory(world: World) -> Action:
 @config(CheckpointError, "decoder.0.bias must be float32 [100000], found F32 [8]")
 def widths_beyond_the_file(world: World) -> Action:
     return world.configure(arguments={"hidden": 100_000, "latent_dim": 100_000})
+
+
+@config(CheckpointError, "biases.first must be float32 [100000], found F32 [4]")
+def degrees_beyond_the_file(world: World) -> Action:
+    world.replace(MADE([1, 2, 2], hidden=4, num_masks=2, spread=1))
+    return world.configure(arguments={"hidden": 100_000})
 
 
 def towers(world: World, num_layers: int) -> Action:

@@ -86,9 +86,8 @@ class MADE(TractableDensity, Completable, Autoregressive):
         self.max_shift = max_shift
         self.dropout = dropout
         if hidden * num_masks > MAX_DEGREES:
-            raise ConfigError(
-                f"MADE: expected at most {MAX_DEGREES} hidden units times masks, found {hidden} times {num_masks}"
-            )
+            found = f"hidden {hidden} and num_masks {num_masks}"
+            raise ConfigError(f"MADE: expected hidden * num_masks up to {MAX_DEGREES}, found {found}; make one smaller")
         degrees = _degrees(self.size, hidden, num_masks, mask_seed, spread)
         self.register_buffer("degrees", torch.from_numpy(degrees), persistent=False)  # [K, 2, H]
         (first, second), (lowest, lowest2) = degrees.max(0), degrees.min(0)
