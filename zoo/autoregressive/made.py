@@ -40,9 +40,8 @@ BLOCK = 28
 
 LAYERS = ("first", "second", "output")
 
-MAX_DEGREES = (
-    2**18
-)  # of a layer in all sets of masks: they are drawn before a file of weights has shown that it has them
+# of a layer in all sets of masks: they are drawn before a file of weights has shown that it has them
+MAX_DEGREES = 2**18
 
 
 class MADE(TractableDensity, Completable, Autoregressive):
