@@ -27,8 +27,8 @@ def compare(found: Tensor, expected: Tensor, inputs: list[Tensor]) -> None:
 
 def main() -> None:
     torch.manual_seed(0)
-    for before, after, channels in ((1, 1, 16), (1, 0, 16), (1, 0, 32)):
-        inputs = random(4, 2, 3, 5, 4 * channels)
+    for before, after, channels, places in ((1, 1, 16, 5), (1, 0, 16, 32), (1, 1, 32, 5)):
+        inputs = random(4, 2, 3, places, 4 * channels)
         weight = random(2, (before + 1 + after) * channels, 4 * channels, scale=0.3)
         states = scans.lstm(inputs, weight, before, after)
         compare(states, _lstm(inputs, weight, before, after), [inputs, weight])

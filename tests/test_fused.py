@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from zoo.catalog import Zoo
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, ZooError
 from zoo.nn.fused import is_fused
 from zoo.random import Streams, key_of, rand
 from zoo.training import together
@@ -52,9 +56,29 @@ def test_recurrent_layers_as_one_kernel_are_those_step_by_step() -> None:
     assert done.stdout.split() == ["lstm", "lstm", "lstm", "gru", "gru"]
 
 
-def test_the_cpu_takes_steps_and_not_kernels() -> None:
-    with torch.autocast("cpu", torch.bfloat16):
-        assert not is_fused(torch.zeros(1), 16, 32)
+@pytest.mark.parametrize(
+    ("width", "is_cuda", "capability", "fused"),
+    [
+        (16, True, (9, 0), True),
+        (16, False, (9, 0), False),
+        (16, True, (7, 5), False),  # no bfloat16
+        (64, True, (8, 6), True),
+        (128, True, (8, 6), False),  # too little shared memory
+        (128, True, (9, 0), True),
+        (256, True, (9, 0), False),
+        (24, True, (9, 0), False),
+        (8, True, (9, 0), False),
+    ],
+)
+def test_where_kernels_take_the_place_of_steps(
+    width: int, is_cuda: bool, capability: tuple[int, int], fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x: Any = SimpleNamespace(is_cuda=is_cuda, device="cuda", dtype=torch.float32)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr("zoo.nn.fused.find_spec", lambda name: object())
+    assert not is_fused(x, width, 128)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: True)
+    assert is_fused(x, width, 128) == fused
 
 
 def test_streams_with_a_key_in_a_tensor_draw_the_same() -> None:
@@ -77,23 +101,88 @@ def test_a_run_beside_others_takes_the_steps_of_fit(tmp_path: Path) -> None:
         torch.testing.assert_close(shipped[name], value, rtol=0, atol=1e-6)
 
 
-def test_the_recipe_of_a_run_says_how_many_steps_it_took(tmp_path: Path) -> None:
-    run = together.Run(RECIPE, torch.device("cpu"))
-    together.train([run], 1e-6)
-    taken = run.step
-    assert taken < 10
-    run.advance(0.9)
+def clocked(monkeypatch: pytest.MonkeyPatch, tick: float) -> None:
+    """Each look at the clock finds it `tick` seconds later."""
+    times = itertools.count()
+    monkeypatch.setattr(together.time, "monotonic", lambda: next(times) * tick)
+
+
+def test_runs_keep_pace_with_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clocked(monkeypatch, 0.01)
+    runs = [together.Run(override(RECIPE, {"trainer.max_steps": n}), torch.device("cpu")) for n in (10, 40)]
+    paces = []
+    for run in runs:
+        advance = run.advance
+        run.advance = lambda progress, run=run, advance=advance: (  # type: ignore[method-assign]
+            paces.append(run.step / run.num_steps - progress),
+            advance(progress),
+        )
+    assert together.train(runs, 3) == runs
+    assert [run.step for run in runs] == [10, 40] and max(paces) < 0.01
+
+
+def test_a_schedule_ends_with_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clocked(monkeypatch, 0.1)
+    run = together.Run(override(RECIPE, {"trainer.max_steps": 1000}), torch.device("cpu"))
+    together.train([run], 3)
+    assert 20 < run.step < 31 and 0 < run.lr < 0.05 * run.optimization.lr
     run.export(tmp_path / "tiny")
-    recipe = load_recipe(tmp_path / "tiny" / "recipe.yaml")
-    assert recipe == override(RECIPE, {"trainer.max_steps": taken + 1})
+    assert load_recipe(tmp_path / "tiny" / "recipe.yaml") == override(RECIPE, {"trainer.max_steps": run.step})
 
 
-def test_what_cannot_be_trained_beside_others_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="max_steps"):
-        together.Run(override(RECIPE, {"trainer": {"max_epochs": 1}}), torch.device("cpu"))
-    vae = {"class": "zoo.vae.vae.VAE", "event_shape": [1, 8, 8]}
-    with pytest.raises(ConfigError, match="TractableDensity"):
-        together.Run(override(RECIPE, {"model": vae}), torch.device("cpu"))
+def test_what_diverges_is_not_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [together.Run(RECIPE, torch.device("cpu")) for _ in range(2)]
+    with torch.no_grad():
+        runs[0].parameters[0].fill_(torch.nan)
+    assert together.train(runs, 0.5) == runs[1:]
+    assert "tiny: training diverged: loss is nan" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trainer": {"max_epochs": 1}}, "trainer.max_epochs is not used here"),
+        ({"trainer.max_steps": -1}, "max_steps, at least 1, found -1"),
+        ({"trainer.precision": "16-mixed"}, "expected 32-true or bf16-mixed, found '16-mixed'"),
+        ({"optimization.optimizer": "sgd"}, "expected adam or adamw, found sgd"),
+        ({"data.batch_size": 100_000}, "expected a batch_size up to"),
+        ({"data.binarize": False}, "likelihood of binary pixels, found 8-bit pixels"),
+        ({"model": {"class": "zoo.vae.vae.VAE", "event_shape": [1, 8, 8]}}, "expected a TractableDensity"),
+        (
+            {"model": {"class": "zoo.density.mixture.BernoulliMixture", "event_shape": [1, 8, 8]}},
+            "that gradients train",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_beside_others_is_said(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ZooError, match=words):
+        together.Run(override(RECIPE, changes), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"class": "zoo.autoregressive.made.MADE", "event_shape": [1, 8, 8], "hidden": 8, "num_masks": 2},
+        {"class": "zoo.autoregressive.rnn.RNN", "event_shape": [1, 8, 8], "hidden": 8, "forcing": "scheduled"},
+    ],
+)
+def test_training_that_asks_for_the_number_of_a_step_is_refused(model: dict[str, Any]) -> None:
+    run = together.Run(override(RECIPE, {"model": model}), torch.device("cpu"))
+    with pytest.raises(ConfigError, match="its training asks for the Trainer's global_step; train it by `zoo fit`"):
+        run.advance(0)
+
+
+def test_several_recipes_are_checked_before_any_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, out = tmp_path / "recipe.yaml", tmp_path / "out"
+    path.write_text(yaml.safe_dump(RECIPE))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="GPU"):
-        together.main([str(tmp_path / "recipe.yaml"), "--out", str(tmp_path), "--minutes", "1"])
+    with pytest.raises(ConfigError, match="expected a CUDA GPU"):
+        together.main([str(path), "--out", str(out), "--minutes", "1"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ConfigError, match="--minutes: expected a positive number"):
+        together.main([str(path), "--out", str(out), "--minutes", "0"])
+    with pytest.raises(ConfigError, match="a name of its own in each, found tiny"):
+        together.main([str(path), str(path), "--out", str(out), "--minutes", "1"])
+    (out / "tiny.run").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"tiny\.run: exists already"):
+        together.main([str(path), "--out", str(out), "--minutes", "1"])

@@ -12,7 +12,7 @@ https://proceedings.mlr.press/v38/gan15.html
 Density: exact, one matrix product.
 Sampling: exact; the sum of a pixel is complete when its turn comes.
 Differs from the paper: the prior of the weights, by which a pixel hears more of near pixels than of far ones, and
-rare pixels, which say little about most images, may have large weights.
+weights may be large where a pixel is nearly always the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class FVSBN(RasterOrder):
     Args:
         event_shape: shape of one example; values in {0, 1}.
         prior: lambda, in nats an example: the precision of each weight's Gaussian prior at a distance of one pixel,
-            for pixels of deviation one, divided by the number of training examples.
+            divided by the deviations of both pixels and by the number of training examples.
     """
 
     distance: Tensor

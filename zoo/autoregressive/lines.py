@@ -16,7 +16,7 @@ from zoo.autoregressive.raster import Augmented
 from zoo.nn.affine import with_bias
 from zoo.progress import steps
 
-PART = 25  # images at once where no gradient is taken: what is between their layers stays in a processor's cache
+PART = 25  # images at once, on the CPU and without gradients: what is between their layers stays in its cache
 
 
 class Line(ABC):
@@ -67,7 +67,7 @@ class Lines(Augmented):
         return self.output(self.hidden(maps.relu()).relu()).flatten(1)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or x.is_cuda:
             return super().log_prob(x)
         return torch.cat([super(Lines, self).log_prob(part) for part in x.split(PART)])
 

@@ -9,6 +9,18 @@ from torch import Tensor
 
 
 def is_fused(x: Tensor, width: int, most: int) -> bool:
-    """On GPUs under autocast, where Triton is, for widths of tiles: powers of two from 16 to `most`."""
+    """On GPUs that know bfloat16, under autocast and where Triton is, for widths of tiles: powers of two from 16 on.
+
+    Args:
+        width: of the states.
+        most: the largest width of a kernel; above 64, its weights fit into the shared memory of A100 and H100 alone.
+    """
+    if not (x.is_cuda and torch.is_autocast_enabled("cuda") and x.dtype != torch.float64):
+        return False
     is_tile = width & (width - 1) == 0 and 16 <= width <= most
-    return is_tile and x.is_cuda and torch.is_autocast_enabled("cuda") and find_spec("triton") is not None
+    capability = torch.cuda.get_device_capability(x.device)
+    return is_tile and _holds(capability, width) and find_spec("triton") is not None
+
+
+def _holds(capability: tuple[int, int], width: int) -> bool:
+    return capability in ((8, 0), (9, 0)) if width > 64 else capability >= (8, 0)

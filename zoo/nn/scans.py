@@ -60,8 +60,8 @@ def _lstm_forward(
     after: tl.constexpr,
     tile: tl.constexpr,
 ):
-    image, direction = tl.program_id(0), tl.program_id(1)
-    stride = tl.num_programs(1) * batch * places  # of lines, in places
+    image, direction = tl.program_id(0).to(tl.int64), tl.program_id(1)  # 64 bits: memory can be larger than 32 tell
+    stride = tl.num_programs(1).to(tl.int64) * batch * places  # of lines, in places
     place = tl.arange(0, tile)[:, None]
     inside = place < places
     at = (direction * batch + image) * places + place
@@ -114,8 +114,8 @@ def _lstm_backward(
     after: tl.constexpr,
     tile: tl.constexpr,
 ):
-    image, direction = tl.program_id(0), tl.program_id(1)
-    stride = tl.num_programs(1) * batch * places
+    image, direction = tl.program_id(0).to(tl.int64), tl.program_id(1)  # 64 bits: memory can be larger than 32 tell
+    stride = tl.num_programs(1).to(tl.int64) * batch * places
     place = tl.arange(0, tile)[:, None]
     inside = place < places
     at = (direction * batch + image) * places + place + (lines - 1) * stride
@@ -179,7 +179,8 @@ class _LSTM(torch.autograd.Function):
         states = inputs.new_empty(*inputs.shape[:-1], width // 4)
         cells, gates = torch.empty_like(states, dtype=torch.float32), torch.empty_like(inputs)
         sizes = lines, batch, places, width // 4, before, after, PLACES
-        _lstm_forward[(batch, directions)](inputs, low, states, cells, gates, *sizes, num_warps=_warps(width // 4))
+        with torch.cuda.device_of(inputs):
+            _lstm_forward[(batch, directions)](inputs, low, states, cells, gates, *sizes, num_warps=_warps(width // 4))
         ctx.save_for_backward(low, states, cells, gates)
         ctx.sizes, ctx.dtype = sizes, weight.dtype
         return states
@@ -192,7 +193,8 @@ class _LSTM(torch.autograd.Function):
         grid = (gates.shape[2], gates.shape[1])
         _, _, places, channels, before, after, _ = ctx.sizes
         to_states, num_warps = to_states.contiguous(), _warps(channels)
-        _lstm_backward[grid](to_states, low, cells, gates, to_inputs, *ctx.sizes, num_warps=num_warps)
+        with torch.cuda.device_of(low):
+            _lstm_backward[grid](to_states, low, cells, gates, to_inputs, *ctx.sizes, num_warps=num_warps)
         near = torch.nn.functional.pad(states[:-1], (0, 0, before, after))  # of lines before
         near = torch.cat([near[..., k : k + places, :] for k in range(before + 1 + after)], -1)
         # [directions, lines * batch * places, ...]
@@ -217,7 +219,7 @@ def lstm(inputs: Tensor, weight: Tensor, before: int, after: int) -> Tensor:
 
 @triton.jit
 def _gru_forward(inputs, weight, bias, states, gates, batch, size, hidden: tl.constexpr, rows: tl.constexpr):
-    image = tl.program_id(0) * rows + tl.arange(0, rows)[:, None]
+    image = tl.program_id(0).to(tl.int64) * rows + tl.arange(0, rows)[:, None]
     inside = image < batch
     column = tl.arange(0, hidden)[None, :]
     at_weight = weight + tl.arange(0, hidden)[:, None] + column * hidden  # transposed: [from, to]
@@ -252,7 +254,7 @@ def _gru_forward(inputs, weight, bias, states, gates, batch, size, hidden: tl.co
 
 @triton.jit
 def _gru_backward(to_states, weight, states, gates, to_gates, batch, size, hidden: tl.constexpr, rows: tl.constexpr):
-    image = tl.program_id(0) * rows + tl.arange(0, rows)[:, None]
+    image = tl.program_id(0).to(tl.int64) * rows + tl.arange(0, rows)[:, None]
     inside = image < batch
     column = tl.arange(0, hidden)[None, :]
     at_weight = weight + tl.arange(0, hidden)[:, None] * hidden + column  # [to, from]
@@ -289,7 +291,8 @@ class _GRU(torch.autograd.Function):
         states = inputs.new_empty(batch, size, width // 3)
         gates = inputs.new_empty(batch, size, width // 3 * 4)
         ctx.grid, ctx.sizes = (triton.cdiv(batch, IMAGES),), (batch, size, width // 3, IMAGES)
-        _gru_forward[ctx.grid](inputs, low, bias.float(), states, gates, *ctx.sizes, num_warps=8)
+        with torch.cuda.device_of(inputs):
+            _gru_forward[ctx.grid](inputs, low, bias.float(), states, gates, *ctx.sizes, num_warps=8)
         ctx.save_for_backward(low, states, gates)
         ctx.dtypes = weight.dtype, bias.dtype
         return states
@@ -299,7 +302,8 @@ class _GRU(torch.autograd.Function):
     def backward(ctx: Any, to_states: Tensor) -> tuple[Tensor | None, ...]:
         low, states, gates = ctx.saved_tensors
         to_gates = torch.empty_like(gates)
-        _gru_backward[ctx.grid](to_states.contiguous(), low, states, gates, to_gates, *ctx.sizes, num_warps=8)
+        with torch.cuda.device_of(low):
+            _gru_backward[ctx.grid](to_states.contiguous(), low, states, gates, to_gates, *ctx.sizes, num_warps=8)
         hidden = states.shape[-1]
         to_inputs = to_gates[..., : 3 * hidden]
         told = torch.cat([to_gates[..., : 2 * hidden], to_gates[..., 3 * hidden :]], -1)

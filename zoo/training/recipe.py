@@ -150,6 +150,7 @@ def fit(
 
     Raises:
         ConfigError: the recipe does not fit its classes, or `folder` is in the way.
+        DataError: the data are damaged, or not what the model learns from.
         CheckpointError: the run's checkpoint cannot be read or written.
         ZooError: training diverged.
     """
@@ -161,9 +162,7 @@ def fit(
     seed = recipe.get("seed", 0)
     data = data or build_data(recipe["data"], seed)
     model = begin(recipe, seed)
-    _check_shape(model, data)
-    check_classes(model, data)
-    check_levels(model, data)
+    check_fit(model, data)
     model.seed = seed
     model.optimization = Optimization(**bind(Optimization, recipe.get("optimization") or {}, "optimization"))
     options = recipe.get("trainer") or {}
@@ -217,13 +216,21 @@ def _note(recipe: Mapping[str, Any], folder: Path) -> None:
         ) from error
 
 
-def _check_shape(model: ZooModule, data: DataModule) -> None:
+def check_fit(model: ZooModule, data: DataModule) -> None:
+    """Whether a model can learn from the data.
+
+    Raises:
+        ConfigError: examples have another shape.
+        DataError: they have other grey levels, or labels that the model does not have.
+    """
     expected, found = tuple(getattr(model, "event_shape", data.event_shape)), tuple(data.event_shape)
     if expected != found:
         raise ConfigError(
             f"model: expected event_shape {list(found)}, the shape of the examples of {data.name}, found "
             f"{list(expected)}"
         )
+    check_classes(model, data)
+    check_levels(model, data)
 
 
 def make(

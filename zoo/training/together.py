@@ -4,9 +4,10 @@
 
 A small model leaves most of a GPU idle, and kernel by kernel a step of it takes longer to start than to run. Here all
 recipes take the steps that `zoo fit` would take, with the same order of the data, the same noise, optimiser and
-averaged weights, within the time that is given: no recipe is further in its `max_steps` than the clock is, which leaves
-the GPU to those that are behind, and where it is too slow, a schedule ends with the time. The recipe that a checkpoint
-keeps has the number of steps that were taken.
+averaged weights, within the time that is given. Learning rates follow the clock: no recipe is further in its
+`max_steps` than the time is, which leaves the GPU to those that are behind, and one that does not get through them ends
+its schedule with the time. The recipe that a checkpoint keeps has the number of steps that were taken. Logs have losses
+of training only.
 
 For models of type `TractableDensity` that do not ask for the number of a step, as scheduled sampling does, on data that
 no noise binarises.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import sys
 import time
 from collections.abc import Iterable
@@ -26,21 +28,22 @@ import torch
 from torch import Tensor, nn
 
 from zoo import checkpoint
-from zoo.capabilities import Batch, TractableDensity
+from zoo.capabilities import Batch, ClosedForm, TractableDensity
 from zoo.catalog import Zoo
 from zoo.checkpoint import CURVE
-from zoo.config import bind
+from zoo.config import bind, brief
 from zoo.data.base import permutation
 from zoo.errors import ConfigError, ZooError
 from zoo.random import Streams, key_of, mix_
 from zoo.training.callbacks import WeightAverage
 from zoo.training.curve import draw_curve
 from zoo.training.optimization import Optimization
-from zoo.training.recipe import begin, build_data, check_absent, load_recipe
+from zoo.training.recipe import begin, build_data, check_absent, check_fit, load_recipe
 
 AHEAD = 3  # steps of a recipe that wait on the GPU: enough to keep it busy
 WARMUP = 3  # steps before one is recorded, which are taken back
 EVERY = 20.0  # seconds between rows of the logs
+OPTIONS = ("max_steps", "ema_decay", "precision", "sample_grids", "check_val_every_n_epoch")  # the last two do nothing
 
 
 class Run:
@@ -51,22 +54,44 @@ class Run:
         device: where it is trained.
 
     Raises:
-        ConfigError: the recipe has no `trainer.max_steps`, or its model or data are of another kind.
+        ConfigError: the recipe cannot be trained so.
+        DataError: its model and data do not fit each other.
     """
 
     def __init__(self, recipe: dict[str, Any], device: torch.device) -> None:
-        self.recipe, self.name, self.device = recipe, str(recipe["name"]), device
+        self.recipe, self.name, self.device = recipe, str(recipe.get("name")), device
         self.seed, options = recipe.get("seed", 0), recipe.get("trainer") or {}
-        if "max_steps" not in options:
-            raise ConfigError(f"{self.name}: expected trainer.max_steps, by which its schedule goes, found none")
-        self.num_steps, self.decay = int(options["max_steps"]), float(options.get("ema_decay", 0.999))
-        self.is_low = options.get("precision") == "bf16-mixed"
+        if unknown := options.keys() - set(OPTIONS):
+            raise ConfigError(f"{self.name}: trainer.{min(unknown)} is not used here, but {', '.join(OPTIONS)}")
+        if not isinstance(steps := options.get("max_steps"), int) or steps < 1:
+            raise ConfigError(f"{self.name}: expected trainer.max_steps, at least 1, found {brief(steps)}")
+        precision, decay = options.get("precision", "32-true"), options.get("ema_decay", 0.999)
+        if precision not in ("32-true", "bf16-mixed"):
+            raise ConfigError(
+                f"{self.name}: trainer.precision: expected 32-true or bf16-mixed, found {brief(precision)}"
+            )
+        self.num_steps, self.is_low = steps, precision == "bf16-mixed"
+        self.decay = float(decay or 0)  # an average of decay 0 is the last weights
         self.data, model = build_data(recipe["data"], self.seed), begin(recipe, self.seed)
-        if not isinstance(model, TractableDensity) or getattr(self.data, "binarize", None) == "dynamic":
-            raise ConfigError(f"{self.name}: expected a TractableDensity on data without noise; train it by `zoo fit`")
+        if (
+            not isinstance(model, TractableDensity)
+            or isinstance(model, ClosedForm)
+            or getattr(self.data, "binarize", None) == "dynamic"
+        ):
+            raise ConfigError(
+                f"{self.name}: expected a TractableDensity that gradients train, on data without noise; train it by "
+                "`zoo fit`"
+            )
+        check_fit(model, self.data)
         self.x, self.batch_size = self.data.split("train").x.to(device), self.data.batch_size
-        self.model = model.to(device, memory_format=torch.channels_last).train()
+        if len(self.x) < self.batch_size:
+            raise ConfigError(
+                f"{self.name}: expected a batch_size up to the {len(self.x)} examples, found {self.batch_size}"
+            )
+        self.model, model.seed = model.to(device, memory_format=torch.channels_last).train(), self.seed
         self.optimization = Optimization(**bind(Optimization, recipe.get("optimization") or {}, "optimization"))
+        if self.optimization.optimizer == "sgd":
+            raise ConfigError(f"{self.name}: optimization.optimizer: expected adam or adamw, found sgd")
         self.optimizer = self.optimization.build(model.parameters())
         self.parameters = list(model.parameters())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
@@ -76,6 +101,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"], group["capturable"] = self.lr, device.type == "cuda"
         cast(Any, model).streams = lambda batch, training=True: _Keyed(self.key, batch.index)
+        cast(Any, model)._trainer = _Stepless(self.name)
         self.order, self.step, self.shown, self.log = self.index, 0, 0, list[tuple[int, float]]()
         self.stream: Any = None
         if device.type == "cuda":
@@ -122,7 +148,7 @@ class Run:
         with torch.cuda.stream(self.stream):
             epoch, position = divmod(self.step, len(self.x) // self.batch_size)
             if position == 0:
-                self.order = permutation(len(self.x), self.seed, epoch).to(self.device)
+                self.order = permutation(len(self.x), self.data.seed, epoch).to(self.device)
             self.index.copy_(self.order[position * self.batch_size :][: self.batch_size])
             self.key.fill_(key_of(self.seed, self.step))
             at = self.step if self.step < self.optimization.warmup else round(progress * self.num_steps)
@@ -139,20 +165,31 @@ class Run:
                 self.events[-1].record()
 
     def note(self) -> str:
-        """Logs the mean loss since the last row."""
-        with torch.cuda.stream(self.stream):
-            loss = float(self.total) / max(1, self.step - self.shown)
-            self.total.zero_()
-        self.shown = self.step
-        self.log.append((self.step - 1, loss))
+        """Logs the mean loss since the last row, and gives it with the number of steps.
+
+        Raises:
+            ZooError: it is not finite.
+        """
+        if self.step > self.shown:
+            with torch.cuda.stream(self.stream):
+                loss = float(self.total) / (self.step - self.shown)
+                self.total.zero_()
+            self.shown = self.step
+            self.log.append((self.step - 1, loss))
+            if not math.isfinite(loss):
+                raise ZooError(f"{self.name}: training diverged: loss is {loss} at step {self.step}")
+        loss = self.log[-1][1] if self.log else math.nan
         return f"{self.name} {self.step}/{self.num_steps} {loss:.2f}"
 
     def export(self, folder: Path) -> None:
-        """The checkpoint folder, with the averaged weights."""
+        """The checkpoint folder, with the averaged weights, and the log in `<folder>.run`."""
+        if self.stream is not None:
+            self.stream.synchronize()
         options = {**(self.recipe.get("trainer") or {}), "max_steps": self.step}
         with torch.no_grad():
             torch._foreach_copy_(list[Tensor](self.parameters), self.average)
         del self.model.streams
+        self.model._trainer = None
         Zoo.save(
             self.model.cpu().eval(),
             folder,
@@ -173,6 +210,16 @@ class _Keyed(Streams):
     def __init__(self, key: Tensor, index: Tensor) -> None:
         self._state = mix_(index + key)
         self._calls = 0
+
+
+class _Stepless:
+    """In place of a Trainer: a number of steps would stay what it is when a graph is recorded."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        raise ConfigError(f"{self.name}: its training asks for the Trainer's {attribute}; train it by `zoo fit`")
 
 
 class _Once(Streams):
@@ -214,18 +261,29 @@ def _compile(kind: type[nn.Module]) -> None:
     cast(Any, kind).forward = forward
 
 
-def train(runs: list[Run], seconds: float) -> None:
-    """Takes the steps of all, for at most that long; prints where they are."""
+def train(runs: list[Run], seconds: float) -> list[Run]:
+    """Takes the steps of all, for at most that long, and prints where they are; gives those that did not diverge."""
     begun = shown = time.monotonic()
     while (now := time.monotonic()) - begun < seconds and any(run.step < run.num_steps for run in runs):
         progress = (now - begun) / seconds
         for run in runs:
-            if run.step < (progress + 1e-3) * run.num_steps and run.step < run.num_steps and run.is_free():
+            if run.step < min(1.0, progress + 1e-3) * run.num_steps and run.is_free():
                 run.advance(progress)
         if now - shown > EVERY:
-            shown = now
-            print(f"{now - begun:.0f} s: {', '.join(run.note() for run in runs)}", flush=True)
-    print(f"end: {', '.join(run.note() for run in runs)}", flush=True)
+            shown, runs = now, _noted(runs, f"{now - begun:.0f} s")
+    return _noted(runs, "end")
+
+
+def _noted(runs: list[Run], when: str) -> list[Run]:
+    left, lines = [], []
+    for run in runs:
+        try:
+            lines.append(run.note())
+            left.append(run)
+        except ZooError as error:
+            lines.append(str(error))
+    print(f"{when}: {', '.join(lines)}", flush=True)
+    return left
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
@@ -241,17 +299,30 @@ def main(arguments: Iterable[str] | None = None) -> None:
     options = parser.parse_args(None if arguments is None else list(arguments))
     if not torch.cuda.is_available():
         raise ConfigError("zoo.training.together: expected a CUDA GPU, found none; `zoo fit` trains a recipe anywhere")
+    if options.minutes <= 0:
+        raise ConfigError(f"--minutes: expected a positive number, found {options.minutes}")
     recipes = [load_recipe(path) for path in options.recipes]
-    folders = [Path(options.out) / str(recipe["name"]) for recipe in recipes]
+    names = [str(recipe.get("name")) for recipe in recipes]
+    if wrong := next((name for name in names if name == "None" or names.count(name) > 1), None):
+        raise ConfigError(f"recipes: expected a name of its own in each, found {wrong}")
+    folders = [Path(options.out) / name for name in names]
     for folder in folders:
         check_absent(folder)
+        check_absent(folder.with_name(f"{folder.name}.run"))
+    Path(options.out).mkdir(parents=True, exist_ok=True)
     torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = True
     compile_layers()
     runs = [Run(recipe, torch.device("cuda")) for recipe in recipes]
-    train(runs, 60 * options.minutes)
-    for run, folder in zip(runs, folders, strict=True):
-        run.export(folder)
-        print(folder)
+    failed = []
+    for run in train(runs, 60 * options.minutes):
+        folder = folders[runs.index(run)]
+        try:
+            run.export(folder)
+            print(folder)
+        except ZooError as error:  # the others have weights to save too
+            failed.append(str(error))
+    if failed:
+        raise ZooError("; ".join(failed))
 
 
 if __name__ == "__main__":
