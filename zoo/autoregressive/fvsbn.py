@@ -70,7 +70,8 @@ class FVSBN(RasterOrder):
         if not self.prior:
             return self.log_prob(x)
         flat, matrix = x.flatten(1), self.matrix()
-        deviation = flat.std(0, correction=0)
+        mean = flat.mean(0)
+        deviation = (mean * (1 - mean)).sqrt()  # of binary pixels
         penalty = (self.distance * deviation.outer(deviation) * matrix.square()).sum()
         return log_likelihood(F.linear(flat, matrix, self.bias), x).sum(-1) - 0.5 * self.prior * penalty
 
