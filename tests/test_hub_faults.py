@@ -252,12 +252,13 @@ def test_a_push_that_fails_anywhere_is_completed_by_the_next(
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     hub.tokens["hf_secret"] = "user"
     Zoo.push(tiny_checkpoint, "user/undisturbed")
-    num = len(hub.requests)
+    num = hub.count("^(?!GET /storage/)")
     names = {*(path.name for path in tiny_checkpoint.iterdir()), ".gitattributes"}
     for moment in range(num):
         repo = f"user/made-{moment}"
         hub.objects.clear()
-        hub.faults = [Fault("status", value=403, skip=moment, times=1)]
+        # a push reads nothing from the storage, but a caller that an earlier test left may
+        hub.faults = [Fault("status", "^(?!GET /storage/)", 403, skip=moment, times=1)]
         with pytest.raises(UploadError, match=r"push again|was refused"):
             Zoo.push(tiny_checkpoint, repo)
         started = hub.repositories[repo].commits if repo in hub.repositories else []
