@@ -132,15 +132,28 @@ INSTANCES = [
     Instance(NADE, {"event_shape": [1, 3, 3], "hidden": 6, "dropout": 0.2, "max_shift": 1}, 2, _one_pass),
     Instance(NADE, {"event_shape": [1, 2, 2], "hidden": 4}, 2, _one_pass),
     Instance(EoNADE, {"event_shape": [1, 2, 3], "hidden": 8, "num_orderings": 4}, 2, conditional=False),
-    Instance(EoNADE, {"event_shape": [1, 2, 3], "hidden": 8, "num_steps": 3}, 2, conditional=False),
+    Instance(EoNADE, {"event_shape": [1, 2, 3], "hidden": 8, "num_steps": 3, "max_shift": 1}, 2, conditional=False),
     Instance(GatedPixelCNN, {"event_shape": [1, 3, 3], "channels": 4, "num_layers": 2, "hidden": 5}, 2, _one_pass),
     Instance(
         GatedPixelCNN,
-        {"event_shape": [1, 2, 5], "channels": 2, "num_layers": 2, "kernel": 5, "max_shift": 1, "dropout": 0.3},
+        {
+            "event_shape": [1, 2, 5],
+            "channels": 2,
+            "num_layers": 2,
+            "kernel": 5,
+            "first_kernel": 7,
+            "max_shift": 1,
+            "dropout": 0.3,
+        },
         2,
         _one_pass,
     ),
-    Instance(GatedPixelCNN, {"event_shape": [1, 2, 2], "channels": 3, "num_layers": 2, "kernel": 1}, 2, _one_pass),
+    Instance(
+        GatedPixelCNN,
+        {"event_shape": [1, 2, 2], "channels": 3, "num_layers": 2, "kernel": 1, "first_kernel": 3},
+        2,
+        _one_pass,
+    ),
     Instance(PixelCNN, {"event_shape": [1, 3, 3], "channels": 6, "num_layers": 2, "hidden": 9}, 2, _one_pass),
     Instance(
         PixelCNN,
@@ -167,9 +180,16 @@ INSTANCES = [
         2,
         _one_pass,
     ),
-    Instance(RNN, {"event_shape": [1, 3, 3], "hidden": 5, "num_layers": 2}, 2, _one_pass),
+    Instance(
+        RNN, {"event_shape": [1, 3, 3], "hidden": 5, "num_layers": 2, "max_shift": 1, "dropout": 0.3}, 2, _one_pass
+    ),
     Instance(RNN, {"event_shape": [1, 2, 3], "hidden": 4, "window": 4, "forcing": "scheduled"}, 2, _one_pass),
-    Instance(RNN, {"event_shape": [2, 2, 2], "hidden": 4, "num_layers": 1, "forcing": "professor"}, 2, _one_pass),
+    Instance(
+        RNN,
+        {"event_shape": [2, 2, 2], "hidden": 4, "num_layers": 1, "forcing": "professor", "dropout": 0.1},
+        2,
+        _one_pass,
+    ),
     Instance(
         ColorPixelCNN,
         {"event_shape": [1, 3, 3], "levels": 2, "channels": 4, "num_layers": 2, "hidden": 5, "dropout": 0.2},
@@ -198,6 +218,7 @@ INSTANCES = [
             "hidden": 5,
             "num_logistics": 2,
             "linear": True,
+            "first_kernel": 3,
         },
         2,
     ),

@@ -157,13 +157,23 @@ def test_scheduled_sampling_puts_draws_in_place_of_pixels(monkeypatch: pytest.Mo
     streams = [Streams(0, range(len(x))) for _ in range(4)]
     assert torch.equal(model.training_log_prob(x, streams[0]), model.log_prob(x))  # at the first step there are none
     monkeypatch.setattr(RNN, "global_step", 50)
-    mixed = model._mixed(x, streams[1])
+    mixed = model._mixed(x, None, streams[1])
     # half of the draws, which are as likely 1 as 0 and so are the pixels, differ
     assert (mixed != x).double().mean().item() == pytest.approx(0.2 / 2, abs=0.01)
     expected = log_likelihood(model.logits(mixed), x).sum(-1)
     torch.testing.assert_close(model.training_log_prob(x, streams[2]), expected)
     monkeypatch.setattr(RNN, "global_step", 10_000)
-    assert (model._mixed(x, streams[3]) != x).double().mean().item() == pytest.approx(0.4 / 2, abs=0.01)
+    assert (model._mixed(x, None, streams[3]) != x).double().mean().item() == pytest.approx(0.4 / 2, abs=0.01)
+
+
+def test_draws_of_shifted_images_follow_what_is_expected_of_them() -> None:
+    model, shifts = rnn("scheduled", max_shift=1), torch.arange(9)
+    torch.nn.init.normal_(model.shift_biases)
+    uniforms = torch.rand(9, model.size)
+    x = model._scan(uniforms, shifts)
+    logits = model._logits(x.view(9, *SHAPE), shifts)
+    assert torch.equal(x, (uniforms < logits.sigmoid()).to(x))
+    assert not torch.equal(x, model._scan(uniforms))
 
 
 def test_professor_forcing_trains_both_sides_by_their_own_losses() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zoo.autoregressive.eonade import EoNADE
 from zoo.capabilities import Batch
+from zoo.nn.shift import shift
 from zoo.pixelwise import draw, drawing, probabilities
 from zoo.random import Streams, rand, seed_from
 
@@ -171,3 +172,18 @@ def test_training_minimises_the_mean_over_steps_or_the_last_and_validation_shows
     assert torch.equal(model.validation_step(batch, 0)["nll"], shorter.validation_step(batch, 0)["nll"])
     noise = shorter.streams(batch, training=False)
     assert torch.equal(shorter.validation_step(batch, 0)["nll"], -shorter.training_log_prob(x, noise))
+
+
+def test_training_shifts_images_and_tells_by_how_much() -> None:
+    model, x = altered(max_shift=1).build(), INSTANCE.data(300)
+    found = model.training_log_prob(x, Streams(0, range(300)))
+    moved, shifts = shift(x, 1, streams := Streams(0, range(300)))
+    torch.testing.assert_close(found, model._estimates(moved, streams, shifts)[0])
+    found.sum().backward()
+    assert model.shift_biases.grad.any(1).tolist() == [True] * 4 + [False] + [True] * 4
+    known = torch.zeros(300, 6)
+    with torch.no_grad():
+        model.shift_biases[4] = 0  # where no gradient gets
+        (logits,), plain = model._every_step(x.flatten(1), known, shifts), model.logits(x.flatten(1), known)
+    is_moved = shifts != 4
+    assert torch.equal(logits[~is_moved], plain[~is_moved]) and (logits != plain)[is_moved].any(1).all()

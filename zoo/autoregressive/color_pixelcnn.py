@@ -48,6 +48,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         channels: width of both stacks.
         num_layers: gated layers.
         kernel: size of the convolutions, odd.
+        first_kernel: size of the first convolution, odd.
         hidden: units of the layer before the logits of a channel.
         dropout: fraction of a layer's outputs that each training image does without.
         num_logistics: distributions that the mixture of a channel has, or None for a softmax.
@@ -67,20 +68,23 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         dropout: Fraction = 0.0,
         num_logistics: Size | None = None,
         linear: bool = False,
+        first_kernel: Annotated[int, Between(3, 99)] = 5,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if kernel % 2 == 0:
-            raise ConfigError(f"ColorPixelCNN: expected an odd kernel, found {kernel}")
+        if kernel % 2 == 0 or first_kernel % 2 == 0:
+            raise ConfigError(
+                f"ColorPixelCNN: expected an odd kernel and first_kernel, found {kernel} and {first_kernel}"
+            )
         if linear and num_logistics is None:
             raise ConfigError("ColorPixelCNN: linear moves the centres of logistics; give num_logistics, 5 for example")
         colors, height, width = self.event_shape = tuple(event_shape)
-        self.levels, self.channels, self.reach, self.hidden = levels, channels, kernel // 2, hidden
+        self.levels, self.channels, self.reach, self.hidden = levels, channels, first_kernel // 2, hidden
         self.dropout, self.num_logistics, self.linear = dropout, num_logistics, linear
         outputs = levels if num_logistics is None else 3 * num_logistics  # of a channel
         first = channels + colors * linear  # channels of the stacks, then A
-        self.above = nn.Conv2d(colors, first, (self.reach + 1, 2 * self.reach + 3), padding=(0, self.reach + 1))
-        self.left = nn.Conv2d(colors, first, (1, self.reach + 1))
+        self.above = nn.Conv2d(colors, first, (self.reach, first_kernel), padding=(0, self.reach))
+        self.left = nn.Conv2d(colors, first, (1, self.reach))
         self.position = nn.Parameter(torch.zeros(2 * first, height, width))
         self.layers = nn.ModuleList(GatedLayer(channels, kernel) for _ in range(num_layers))
         self.inner = nn.Conv2d(channels, colors * hidden, 1)  # W
@@ -100,7 +104,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         above, left = self.above.weight[self.channels :], self.left.weight[self.channels :]
         above[:], left[:] = 0, 0
         for c in range(self.event_shape[0]):
-            above[c, c, -1, self.reach : self.reach + 2] = torch.tensor([-0.5, 0.75])
+            above[c, c, -1, self.reach - 1 : self.reach + 1] = torch.tensor([-0.5, 0.75])
             left[c, c, 0, -1] = 0.75
         above[1:] -= above[:-1].clone()
         left[1:] -= left[:-1].clone()
@@ -118,8 +122,8 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
 
     def _begin(self, x: Tensor) -> tuple[Tensor, Tensor]:
         above, left = self.position.chunk(2)
-        v = self.above(F.pad(x, (0, 0, self.reach + 1, -1)))  # the last row is above nothing
-        return v + above, self.left(F.pad(x, (self.reach + 1, -1))) + left
+        v = self.above(F.pad(x, (0, 0, self.reach, -1)))  # the last row is above nothing
+        return v + above, self.left(F.pad(x, (self.reach, -1))) + left
 
     def logits(self, x: Tensor, streams: Streams | None = None) -> Tensor:
         """Of every level of every channel, given what comes before: [B, C, H, W] -> [B, C, levels, H, W]."""
@@ -202,7 +206,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         x = x.to(self.dtype)
         colors, height, width = self.event_shape
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            uniforms, size = rand((len(x), height, width, colors), streams, self.device), self.reach + 1
+            uniforms, size = rand((len(x), height, width, colors), streams, self.device), self.reach
             padded = F.pad(x, (size, 0, size, 0))  # zeros to the left and above
             layers = cast(list[GatedLayer], list(self.layers))
             vertical, horizontal = Vertical(layers, len(x), width), Horizontal(layers, len(x), width)

@@ -20,7 +20,8 @@ conditional where nothing is known, and for K = 1 where the ordering begins with
 the network says: orderings are drawn alike, however likely each makes the known pixels.
 Prediction: exact, given an ordering: that of the ensemble in which an image was drawn. The ensemble itself has no order
 in which pixels come.
-Differs from the papers: Adam with averaged weights. For k > 1, p<0> is learned in place of the mean of the training
+Differs from the papers: images shifted in training, with the shift as an input (Jun et al. 2020, see `zoo.nn.shift`);
+Adam with averaged weights. For k > 1, p<0> is learned in place of the mean of the training
 images; every step sees m, which the authors' settings leave out (https://github.com/yaoli/nade_k); relu, not tanh.
 """
 
@@ -35,7 +36,8 @@ from torch.nn import functional as F
 
 from zoo.autoregressive.raster import forced, log_likelihood
 from zoo.capabilities import Autoregressive, Batch, Completable, TractableDensity
-from zoo.config import Between, Size
+from zoo.config import Between, Shift, Size
+from zoo.nn.shift import bias_of, num_shifts, shift
 from zoo.progress import steps
 from zoo.random import Streams, rand
 
@@ -51,6 +53,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         order_seed: of the orderings of the ensemble.
         num_steps: of inference, k.
         cost: which training minimises, the "mean" of those of all steps, or that of the "last" alone.
+        max_shift: pixels by which training shifts every second image, at most, up or down and left or right.
     """
 
     levels: int = 2
@@ -65,6 +68,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         order_seed: Annotated[int, Between(0, 1_000_000)] = 0,
         num_steps: Annotated[int, Between(1, 20)] = 1,
         cost: Literal["mean", "last"] = "mean",
+        max_shift: Shift = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -72,7 +76,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         self.size = size = math.prod(event_shape)
         self.num_orderings = num_orderings
         self.num_steps = num_steps
-        self.cost = cost
+        self.cost, self.max_shift = cost, max_shift
         scale = 1 / math.sqrt(size)
         self.weight = nn.Parameter(torch.randn(size, hidden) * scale)  # of pixels, a row each
         self.mask_weight = nn.Parameter(torch.randn(size, hidden) * scale)  # of whether they are known
@@ -80,6 +84,8 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         self.layers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(num_layers - 1))
         self.output = nn.Parameter(torch.randn(size, hidden) / math.sqrt(hidden))  # V
         self.output_bias = nn.Parameter(torch.zeros(size))  # b
+        if max_shift:
+            self.shift_biases = nn.Parameter(torch.zeros(num_shifts(max_shift), hidden))
         uniforms = torch.rand(num_orderings, size, generator=torch.Generator().manual_seed(order_seed))
         self.register_buffer("orders", uniforms.argsort(1), persistent=False)  # [K, D]
 
@@ -111,27 +117,32 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
             h = self._hidden(torch.addmm(first, change, weight))
         return h, earlier
 
-    def _every_step(self, x: Tensor, known: Tensor) -> list[Tensor]:
-        """What `logits` gives, of each step."""
-        h, earlier = self._infer(self._first(x, known), -known)
+    def _every_step(self, x: Tensor, known: Tensor, shifts: Tensor | None = None) -> list[Tensor]:
+        """What `logits` gives, of each step, given the images' shifts, [B]."""
+        first = self._first(x, known)
+        h, earlier = self._infer(first if shifts is None else first + bias_of(shifts, self.shift_biases), -known)
         return [*earlier, F.linear(h, self.output, self.output_bias)]
 
     def logits(self, x: Tensor, known: Tensor) -> Tensor:
         """Of all pixels given the known ones: x [B, D], known [B, D] of 0 and 1 -> [B, D]; see `log_prob`."""
         return self._every_step(x, known)[-1]
 
-    def _estimates(self, x: Tensor, streams: Streams) -> Tensor:
-        """Of the mean of log p(x given o) over all orderings, one from each step of a pass: [k, B]."""
+    def _estimates(self, x: Tensor, streams: Streams, shifts: Tensor | None = None) -> Tensor:
+        """Of the mean of log p(x given o and shifts) over all orderings o, one from each step of a pass: [k, B]."""
         rank = rand((len(x), self.size), streams, x.device).argsort(1).argsort(1)
         num_known = (rand((len(x), 1), streams, x.device) * self.size).long()
         unknown = (rank >= num_known).to(x)
-        each = self._every_step(x.flatten(1), 1 - unknown)
+        each = self._every_step(x.flatten(1), 1 - unknown, shifts)
         log_probs = torch.stack([(log_likelihood(logits, x) * unknown).sum(1) for logits in each])
         return self.size / (self.size - num_known[:, 0]) * log_probs
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
-        """An estimate of the mean of log p(x given o) over all orderings, from one pass, and over steps; see `cost`."""
-        estimates = self._estimates(x, streams)
+        """An estimate of the mean of log p(x given o) over all orderings, from one pass, and over steps; see `cost`.
+
+        Of images that are shifted, given their shift.
+        """
+        x, shifts = shift(x, self.max_shift, streams) if self.max_shift else (x, None)
+        estimates = self._estimates(x, streams, shifts)
         return estimates.mean(0) if self.cost == "mean" else estimates[-1]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

@@ -36,6 +36,7 @@ class GatedPixelCNN(Lines):
         channels: width of both stacks.
         num_layers: gated layers.
         kernel: size of the convolutions, odd.
+        first_kernel: size of the first convolution, odd.
         hidden: units of the layer before the logits.
         dropout: fraction of a layer's outputs that each training image does without.
         max_shift: pixels by which training shifts every second image, at most, up or down and left or right.
@@ -47,23 +48,24 @@ class GatedPixelCNN(Lines):
         channels: Size = 32,
         num_layers: Annotated[int, Between(1, 1000)] = 8,
         kernel: Annotated[int, Between(1, 99)] = 3,
+        first_kernel: Annotated[int, Between(3, 99)] = 5,
         hidden: Size = 64,
         dropout: Fraction = 0.0,
         max_shift: Shift = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if event_shape[0] != 1 or kernel % 2 == 0:
+        if event_shape[0] != 1 or kernel % 2 == 0 or first_kernel % 2 == 0:
             raise ConfigError(
-                f"GatedPixelCNN: expected one channel and an odd kernel, found {event_shape[0]} and {kernel}"
+                f"GatedPixelCNN: expected one channel and an odd kernel and first_kernel, found {event_shape[0]}, "
+                f"{kernel} and {first_kernel}"
             )
         self.event_shape = tuple(event_shape)
-        self.channels, self.reach = channels, kernel // 2
-        self.dropout = dropout
+        self.reach, self.dropout = first_kernel // 2, dropout
         self.max_shift = max_shift
         _, height, width = event_shape
-        self.above = nn.Conv2d(1, channels, (self.reach + 1, 2 * self.reach + 3), padding=(0, self.reach + 1))
-        self.left = nn.Conv2d(1, channels, (1, self.reach + 1))
+        self.above = nn.Conv2d(1, channels, (self.reach, first_kernel), padding=(0, self.reach))
+        self.left = nn.Conv2d(1, channels, (1, self.reach))
         self.position = PositionBias(2 * channels, height, width, max_shift)
         self.layers = nn.ModuleList(GatedLayer(channels, kernel) for _ in range(num_layers))
         self.hidden = nn.Conv2d(channels, hidden, 1)
@@ -71,8 +73,8 @@ class GatedPixelCNN(Lines):
 
     def _begin(self, x: Tensor, shifts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """v and h before the first layer, [B, C, H, W]."""
-        v = self.above(F.pad(x, (0, 0, self.reach + 1, -1)))  # the last row is above nothing
-        h = self.left(F.pad(x, (self.reach + 1, -1)))
+        v = self.above(F.pad(x, (0, 0, self.reach, -1)))  # the last row is above nothing
+        h = self.left(F.pad(x, (self.reach, -1)))
         above, left = self.position(shifts).chunk(2, 1)
         return v + above, h + left
 

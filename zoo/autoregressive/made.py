@@ -31,7 +31,7 @@ from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.config import Fraction, Shift, Size
 from zoo.errors import ConfigError
 from zoo.nn.dropout import dropout
-from zoo.nn.shift import num_shifts, shift
+from zoo.nn.shift import bias_of, num_shifts, shift
 from zoo.progress import steps
 from zoo.random import Streams, rand
 
@@ -163,8 +163,7 @@ class MADE(TractableDensity, Completable, Autoregressive):
         h2 = F.linear(x, w["pixels_to_second"], self.biases["second"])
         o = F.linear(x, w["direct"], self.biases["output"])
         if shifts is not None:
-            none = num_shifts(self.max_shift) // 2  # its row stays zero
-            biases = F.embedding(shifts, self.shift_biases, padding_idx=none)
+            biases = bias_of(shifts, self.shift_biases)
             more1, more2, more = biases.split([h1.shape[1], h2.shape[1], self.size], -1)
             h1, h2, o = h1 + more1, h2 + more2, o + more
         h1 = dropout(h1.relu(), self.dropout, streams)

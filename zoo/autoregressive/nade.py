@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from zoo.autoregressive.raster import Augmented
 from zoo.config import Fraction, Shift, Size
 from zoo.nn.dropout import dropout
-from zoo.nn.shift import num_shifts
+from zoo.nn.shift import bias_of, num_shifts
 from zoo.progress import steps
 from zoo.random import Streams
 
@@ -65,8 +65,7 @@ class NADE(Augmented):
         x = x.flatten(1)
         biases = torch.cat([self.hidden_bias, self.bias])
         if shifts is not None:
-            none = num_shifts(self.max_shift) // 2  # its row stays zero
-            biases = biases + F.embedding(shifts, self.shift_biases, padding_idx=none)
+            biases = biases + bias_of(shifts, self.shift_biases)
         hidden_bias, bias = biases.split([len(self.hidden_bias), self.size], -1)
         ones = hidden_bias.new_ones(len(x), len(self.hidden_bias))
         keep = dropout(ones, self.dropout, streams) if streams is not None and self.dropout else None

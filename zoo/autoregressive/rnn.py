@@ -15,28 +15,31 @@ What the network gets as x_d-1 in training:
 Density: exact, one pass of D steps.
 Sampling: exact; a step of the network a pixel.
 Differs from the papers: one network for three ways to train it; a learned bias at each position, of the input and the
-logits; more than the last pixel may come in; both sides of professor forcing take their step at once, each step; Adam
-with averaged weights.
+logits; more than the last pixel may come in; images shifted in training, with the shift as an input (Jun et al. 2020,
+see `zoo.nn.shift`), and then draws too; dropout; both sides of professor forcing take their step at once, each step;
+Adam with averaged weights.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from zoo.autoregressive.raster import RasterOrder, forced, log_likelihood
-from zoo.config import Between, Fraction, ImageShape, Size
+from zoo.autoregressive.raster import Augmented, forced, log_likelihood
+from zoo.config import Between, Fraction, ImageShape, Shift, Size
+from zoo.nn.dropout import dropout
 from zoo.nn.fused import is_fused
+from zoo.nn.shift import bias_of, num_shifts, shift
 from zoo.progress import steps
 from zoo.random import Streams, rand
 
 
-class RNN(RasterOrder):
+class RNN(Augmented):
     """Gated recurrent units over pixels in raster order.
 
     Args:
@@ -48,6 +51,8 @@ class RNN(RasterOrder):
         sampled: largest probability with which scheduled sampling replaces a pixel.
         ramp: steps until then.
         weight: of the discriminator's term in professor forcing.
+        dropout: fraction of a layer's outputs that each training image does without.
+        max_shift: pixels by which training shifts every second image, at most, up or down and left or right.
     """
 
     def __init__(
@@ -60,6 +65,8 @@ class RNN(RasterOrder):
         sampled: Fraction = 0.1,
         ramp: Annotated[int, Between(1, 1e9)] = 10_000,
         weight: Annotated[float, Between(0, 1000)] = 0.1,
+        dropout: Fraction = 0.0,
+        max_shift: Shift = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -67,42 +74,42 @@ class RNN(RasterOrder):
         self.size = math.prod(event_shape)
         self.window, self.forcing = window, forcing
         self.sampled, self.ramp, self.weight = sampled, ramp, weight
+        self.dropout, self.max_shift = dropout, max_shift
         self.input = nn.Linear(window, hidden)
         self.position = nn.Parameter(torch.zeros(self.size, hidden))
-        self.gru = nn.GRU(hidden, hidden, num_layers, batch_first=True)
+        if max_shift:
+            self.shift_biases = nn.Parameter(torch.zeros(num_shifts(max_shift), hidden))
+        self.layers = nn.ModuleList(nn.GRU(hidden, hidden, batch_first=True) for _ in range(num_layers))
         self.output = nn.Linear(hidden, 1)
         self.bias = nn.Parameter(torch.zeros(self.size))
         if forcing == "professor":
             self.discriminator = _Discriminator(hidden + 1, self.event_shape)
 
-    def behaviour(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """States of the last layer [B, D, hidden] and logits [B, D], each given the pixels before."""
+    def behaviour(
+        self, x: Tensor, shifts: Tensor | None = None, streams: Streams | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """States of the last layer [B, D, hidden] and logits [B, D], each given the pixels before; see `_logits`."""
         before = F.pad(x.flatten(1), (self.window, -1)).unfold(1, self.window, 1)  # [B, D, window]
-        h = self._states(self.input(before) + self.position)
+        h = self.input(before) + self.position
+        if shifts is not None:
+            h = h + bias_of(shifts, self.shift_biases)[:, None]
+        for layer in self.layers:
+            h = dropout(_states(cast(nn.GRU, layer), h), self.dropout, streams)
         return h, self.output(h)[..., 0] + self.bias
 
-    def _states(self, x: Tensor) -> Tensor:
-        """h of the last layer: [B, D, hidden] -> the same."""
-        if not is_fused(x, self.gru.hidden_size, 128):
-            return self.gru(x)[0]
-        from zoo.nn.scans import gru
-
-        for names in self.gru._all_weights:
-            weight_x, weight_h, bias_x, bias_h = (getattr(self.gru, name) for name in names)
-            x = gru(F.linear(x, weight_x, bias_x), weight_h, bias_h)
-        return x
-
-    def logits(self, x: Tensor) -> Tensor:
-        return self.behaviour(x)[1]
+    def _logits(self, x: Tensor, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:
+        return self.behaviour(x, shifts, streams)[1]
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
-        """log p(x), or what a forcing other than `teacher` puts in its place."""
+        """log p(x given its shift), with dropout; or what a forcing other than `teacher` puts in its place."""
         if self.forcing == "teacher":
-            return self.log_prob(x)
+            return super().training_log_prob(x, streams)
+        x, shifts = shift(x, self.max_shift, streams) if self.max_shift else (x, None)
         if self.forcing == "scheduled":
-            return log_likelihood(self.logits(self._mixed(x, streams)), x).sum(-1)
-        taught, logits = self.behaviour(x)
-        free, free_logits = self.behaviour(self.draw(streams))
+            return log_likelihood(self._logits(self._mixed(x, shifts, streams), shifts, streams), x).sum(-1)
+        taught, logits = self.behaviour(x, shifts, streams)
+        uniforms = rand((len(x), self.size), streams, x.device)
+        free, free_logits = self.behaviour(self._scan(uniforms, shifts).view_as(x), shifts, streams)
         real, fake = (torch.cat([h, o.sigmoid()[..., None]], -1) for h, o in ((taught, logits), (free, free_logits)))
         fixed = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
         fooled = F.logsigmoid(functional_call(self.discriminator, fixed, (fake,)))
@@ -110,19 +117,22 @@ class RNN(RasterOrder):
         return log_likelihood(logits, x).sum(-1) + self.weight * fooled + told
 
     @torch.no_grad()
-    def _mixed(self, x: Tensor, streams: Streams) -> Tensor:
+    def _mixed(self, x: Tensor, shifts: Tensor | None, streams: Streams) -> Tensor:
         """Images in which the model has drawn some pixels itself, given those before."""
         flat = x.flatten(1)
         uniforms, chance = (rand(tuple(flat.shape), streams, x.device) for _ in range(2))
         rate = self.sampled * min(1.0, self.global_step / self.ramp)
-        return self._scan(forced(uniforms, flat, chance >= rate)).view_as(x)
+        return self._scan(forced(uniforms, flat, chance >= rate), shifts).view_as(x)
 
-    def scan(self, uniforms: Tensor) -> Tensor:
+    def scan(self, uniforms: Tensor, shifts: Tensor | None = None) -> Tensor:
+        """As `RasterOrder.scan`, of images that are shifted so."""
         batch = len(uniforms)
         pixels = uniforms.new_zeros(batch, self.window + self.size)
         places = [place.split(self.window, 1) for place in pixels.unfold(1, self.window + 1, 1).unbind(1)]
-        cells = [_Cell(batch, *(getattr(self.gru, name) for name in names)) for names in self.gru._all_weights]
-        start, h = self.input.bias + self.position, uniforms.new_empty(batch, self.gru.hidden_size)
+        cells = [_Cell(batch, *_weights(cast(nn.GRU, layer))) for layer in self.layers]
+        start, h = self.input.bias + self.position, uniforms.new_empty(batch, len(self.input.bias))
+        if shifts is not None:
+            start = start[:, None] + bias_of(shifts, self.shift_biases)
         weight, output = (layer.weight.T.contiguous() for layer in (self.input, self.output))
         thresholds = uniforms.clamp(0, 1).logit() - self.bias - self.output.bias
         in_turn = zip(places, start, thresholds.T[..., None].contiguous(), strict=True)
@@ -132,6 +142,23 @@ class RNN(RasterOrder):
                 x = cell(x)
             torch.gt(torch.mm(x, output), threshold, out=pixel)
         return pixels[:, self.window :]
+
+
+def _states(layer: nn.GRU, x: Tensor) -> Tensor:
+    """h of a layer, of its inputs: [B, D, hidden] -> the same."""
+    if not is_fused(x, layer.hidden_size, 128):
+        return layer(x)[0]
+    from zoo.nn.scans import gru
+
+    weight_x, weight_h, bias_x, bias_h = _weights(layer)
+    return gru(F.linear(x, weight_x, bias_x), weight_h, bias_h)
+
+
+def _weights(layer: nn.GRU) -> tuple[Tensor, ...]:
+    """Those of x and of h, and the biases of both."""
+    return tuple(
+        cast(Tensor, getattr(layer, f"{name}_l0")) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    )
 
 
 class _Cell:

@@ -39,7 +39,10 @@ class GatedLayer(nn.Module):
     def forward(self, v: Tensor, h: Tensor, rate: float, streams: Streams | None) -> tuple[Tensor, Tensor]:
         for_v = self.vertical(F.pad(v, (0, 0, self.reach, 0)))
         for_h = self.between(for_v) + self.horizontal(F.pad(h, (self.reach, 0)))
-        return v + gate(for_v), h + self.out(dropout(gate(for_h), rate, streams))
+        to_v, to_h = gate(for_v), gate(for_h)
+        if streams is not None and rate:
+            to_v, to_h = dropout(torch.cat([to_v, to_h], 1), rate, streams).chunk(2, 1)
+        return v + to_v, h + self.out(to_h)
 
 
 class Vertical:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from zoo.nn.shift import num_shifts
+from zoo.nn.shift import bias_of, num_shifts
 
 
 class PositionBias(nn.Module):
@@ -27,5 +26,4 @@ class PositionBias(nn.Module):
         """Shifts [B], by number, or None -> biases [B or 1, C, H, W]."""
         if shifts is None:
             return self.bias[None]
-        none = len(self.shifts) // 2  # its row stays zero
-        return self.bias + F.embedding(shifts, self.shifts, padding_idx=none)[..., None, None]
+        return self.bias + bias_of(shifts, self.shifts)[..., None, None]

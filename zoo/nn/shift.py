@@ -18,6 +18,11 @@ def num_shifts(max_shift: int) -> int:
     return (2 * max_shift + 1) ** 2
 
 
+def bias_of(shifts: Tensor, biases: Tensor) -> Tensor:
+    """What a network is told of shifts [B], by number: their rows of `biases`, [num_shifts, C]; none has zero."""
+    return F.embedding(shifts, biases, padding_idx=len(biases) // 2)
+
+
 def shift(x: Tensor, max_shift: int, streams: Streams) -> tuple[Tensor, Tensor]:
     """Shifts every second image, on average, by up to `max_shift` pixels along each axis; what comes in is zero.
 
