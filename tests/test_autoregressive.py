@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -18,18 +20,22 @@ from zoo.autoregressive.color_pixelcnn import ColorPixelCNN
 from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.fvsbn import FVSBN
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+from zoo.autoregressive.lines import Lines
 from zoo.autoregressive.made import MADE
+from zoo.autoregressive.nade import NADE
 from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelrnn import PixelRNN
-from zoo.autoregressive.raster import RasterOrder, log_likelihood
+from zoo.autoregressive.raster import RasterOrder, forced, log_likelihood
 from zoo.autoregressive.rnn import RNN
 from zoo.capabilities import Batch, TractableDensity
 from zoo.cli import main
 from zoo.errors import ConfigError
+from zoo.nn.gated import GatedLayer
 from zoo.nn.masked_conv import MaskedConv2d
+from zoo.nn.shift import shift
 from zoo.pictures import field_of_sight, pixels
 from zoo.pixelwise import drawing, receptive_field
-from zoo.random import Streams, seed_from
+from zoo.random import Streams, rand, seed_from
 from zoo.training import Trainer
 from zoo.training.optimization import Optimization
 from zoo.training.recipe import build_data, build_model, load_recipe
@@ -138,10 +144,27 @@ def test_lines_step_as_an_lstm_does_pixel_by_pixel(kind: str) -> None:
     torch.testing.assert_close(layer.states(gates), expected)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("model", [PixelCNN, PixelRNN])
-def test_kernels_are_odd(model: type[PixelCNN] | type[PixelRNN]) -> None:
-    with pytest.raises(ConfigError, match="odd size"):
+@pytest.mark.parametrize("model", [PixelCNN, PixelRNN, GatedPixelCNN, ColorPixelCNN])
+def test_kernels_are_odd(model: Callable[..., Lines | ColorPixelCNN]) -> None:
+    with pytest.raises(ConfigError, match=r"odd.*found.* 4"):
         model(first_kernel=4)
+
+
+@pytest.mark.parametrize("model", [MADE, NADE, EoNADE])
+def test_only_images_can_be_shifted(model: Callable[..., TractableDensity]) -> None:
+    with pytest.raises(ConfigError, match=r"expected images \(C, H, W\) to shift"):
+        model([2, 3], max_shift=1)
+
+
+def test_both_stacks_drop_units_of_their_own() -> None:
+    torch.manual_seed(0)
+    layer, (v, h) = GatedLayer(8, 3), torch.randn(2, 50, 8, 6, 6)
+    nn.init.dirac_(layer.out.weight)
+    nn.init.zeros_(cast(Tensor, layer.out.bias))
+    pairs = zip(layer(v, h, 0.3, Streams(0, range(50))), (v, h), strict=True)
+    of_v, of_h = (new == old for new, old in pairs)  # to what is dropped, nothing is added
+    for dropped, rate in ((of_v, 0.3), (of_h, 0.3), (of_v & of_h, 0.09)):
+        assert dropped.double().mean().item() == pytest.approx(rate, abs=0.02)
 
 
 # ---------------------------------------------------------------------------------------------------------------- RNN
@@ -170,10 +193,42 @@ def test_draws_of_shifted_images_follow_what_is_expected_of_them() -> None:
     model, shifts = rnn("scheduled", max_shift=1), torch.arange(9)
     torch.nn.init.normal_(model.shift_biases)
     uniforms = torch.rand(9, model.size)
-    x = model._scan(uniforms, shifts)
+    x = model._scan(uniforms, partial(model.scan, shifts=shifts))
     logits = model._logits(x.view(9, *SHAPE), shifts)
     assert torch.equal(x, (uniforms < logits.sigmoid()).to(x))
     assert not torch.equal(x, model._scan(uniforms))
+
+
+@pytest.mark.parametrize("forcing", ["scheduled", "professor"])
+def test_what_forcing_draws_is_told_its_shift(forcing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = rnn(forcing, max_shift=1, sampled=0.99, ramp=1), images(50)
+    nn.init.normal_(model.shift_biases)
+    monkeypatch.setattr(RNN, "global_step", 1)
+    found = model.training_log_prob(x, Streams(0, range(50)))
+    moved, shifts = shift(x, 1, streams := Streams(0, range(50)))
+    uniforms = rand((50, model.size), streams)
+    if forcing == "scheduled":
+        uniforms = forced(uniforms, moved.flatten(1), rand((50, model.size), streams) >= 0.99)
+    drawn = model._scan(uniforms, partial(model.scan, shifts=shifts)).view_as(x)
+    if forcing == "scheduled":
+        expected = log_likelihood(model._logits(drawn, shifts), moved).sum(1)
+    else:
+        (h, logits), (free, free_logits) = model.behaviour(moved, shifts), model.behaviour(drawn, shifts)
+        real, fake = (
+            model.discriminator(torch.cat([states, o.sigmoid()[..., None]], -1))
+            for states, o in ((h, logits), (free, free_logits))
+        )
+        critic = F.logsigmoid(real) + F.logsigmoid(-fake)
+        expected = log_likelihood(logits, moved).sum(1) + model.weight * F.logsigmoid(fake) + critic
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("forcing", ["teacher", "scheduled", "professor"])
+def test_training_drops_units_out_and_the_density_does_not(forcing: str) -> None:
+    (model, plain), x = (rnn(forcing, dropout=rate) for rate in (0.5, 0.0)), images(20)
+    dropped, whole = (each.training_log_prob(x, Streams(0, range(20))) for each in (model, plain))
+    assert not torch.isclose(dropped, whole).any()
+    torch.testing.assert_close(model.log_prob(x), plain.log_prob(x))
 
 
 def test_professor_forcing_trains_both_sides_by_their_own_losses() -> None:

@@ -17,6 +17,7 @@ import yaml
 from zoo.catalog import Zoo
 from zoo.errors import ConfigError, ZooError
 from zoo.nn.fused import is_fused
+from zoo.nn.gated import GatedLayer
 from zoo.random import Streams, key_of, rand
 from zoo.training import together
 from zoo.training.recipe import fit, load_recipe, override
@@ -186,3 +187,20 @@ def test_several_recipes_are_checked_before_any_is_trained(tmp_path: Path, monke
     (out / "tiny.run").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"tiny\.run: exists already"):
         together.main([str(path), "--out", str(out), "--minutes", "1"])
+
+
+def test_layers_compiled_have_the_noise_of_those_that_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Layer(GatedLayer):
+        pass
+
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *a, **k: compiler(*a, **{**k, "backend": "aot_eager"}))
+    torch.manual_seed(0)
+    layer, maps = Layer(4, 3), torch.randn(2, 5, 4, 6, 6)
+    expected = layer(*maps, 0.3, Streams(0, range(5)))
+    together._compile(Layer)
+    for found, each in zip(layer(*maps, 0.3, Streams(0, range(5))), expected, strict=True):
+        torch.testing.assert_close(found, each)
+    once = together._Once(torch.zeros(5, dtype=torch.int64))
+    once.next()
+    assert once.next() is None  # a layer asks once

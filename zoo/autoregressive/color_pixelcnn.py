@@ -64,11 +64,11 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         channels: Size = 96,
         num_layers: Annotated[int, Between(1, 1000)] = 10,
         kernel: Annotated[int, Between(1, 99)] = 3,
+        first_kernel: Annotated[int, Between(3, 99)] = 5,
         hidden: Size = 128,
         dropout: Fraction = 0.0,
         num_logistics: Size | None = None,
         linear: bool = False,
-        first_kernel: Annotated[int, Between(3, 99)] = 5,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

@@ -21,8 +21,8 @@ the network says: orderings are drawn alike, however likely each makes the known
 Prediction: exact, given an ordering: that of the ensemble in which an image was drawn. The ensemble itself has no order
 in which pixels come.
 Differs from the papers: images shifted in training, with the shift as an input (Jun et al. 2020, see `zoo.nn.shift`);
-Adam with averaged weights. For k > 1, p<0> is learned in place of the mean of the training
-images; every step sees m, which the authors' settings leave out (https://github.com/yaoli/nade_k); relu, not tanh.
+Adam with averaged weights. For k > 1, p<0> is learned in place of the mean of the training images; every step sees m,
+which the authors' settings leave out (https://github.com/yaoli/nade_k); relu, not tanh.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from torch.nn import functional as F
 from zoo.autoregressive.raster import forced, log_likelihood
 from zoo.capabilities import Autoregressive, Batch, Completable, TractableDensity
 from zoo.config import Between, Shift, Size
-from zoo.nn.shift import bias_of, num_shifts, shift
+from zoo.nn.shift import bias_of, shift, shift_biases
 from zoo.progress import steps
 from zoo.random import Streams, rand
 
@@ -85,7 +85,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         self.output = nn.Parameter(torch.randn(size, hidden) / math.sqrt(hidden))  # V
         self.output_bias = nn.Parameter(torch.zeros(size))  # b
         if max_shift:
-            self.shift_biases = nn.Parameter(torch.zeros(num_shifts(max_shift), hidden))
+            self.shift_biases = shift_biases(event_shape, max_shift, hidden)
         uniforms = torch.rand(num_orderings, size, generator=torch.Generator().manual_seed(order_seed))
         self.register_buffer("orders", uniforms.argsort(1), persistent=False)  # [K, D]
 
@@ -139,7 +139,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
         """An estimate of the mean of log p(x given o) over all orderings, from one pass, and over steps; see `cost`.
 
-        Of images that are shifted, given their shift.
+        Of images as `zoo.nn.shift` shifts them, given their shifts, if there is `max_shift`.
         """
         x, shifts = shift(x, self.max_shift, streams) if self.max_shift else (x, None)
         estimates = self._estimates(x, streams, shifts)

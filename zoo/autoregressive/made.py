@@ -31,7 +31,7 @@ from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.config import Fraction, Shift, Size
 from zoo.errors import ConfigError
 from zoo.nn.dropout import dropout
-from zoo.nn.shift import bias_of, num_shifts, shift
+from zoo.nn.shift import bias_of, shift, shift_biases
 from zoo.progress import steps
 from zoo.random import Streams, rand
 
@@ -116,7 +116,7 @@ class MADE(TractableDensity, Completable, Autoregressive):
             nn.init.uniform_(self.biases[name], -bound, bound)
         self._found: dict[str, Tensor] = {}
         if max_shift:
-            self.shift_biases = nn.Parameter(torch.zeros(num_shifts(max_shift), 2 * hidden + self.size))
+            self.shift_biases = shift_biases(event_shape, max_shift, 2 * hidden + self.size)
 
     def _masks(self, rows: Tensor, columns: Tensor) -> dict[str, Tensor]:
         """Which weights join units of these degrees, [2, H] each; all of `direct` are in every set of masks."""

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from zoo.autoregressive.raster import Augmented
 from zoo.config import Fraction, Shift, Size
 from zoo.nn.dropout import dropout
-from zoo.nn.shift import bias_of, num_shifts
+from zoo.nn.shift import bias_of, shift_biases
 from zoo.progress import steps
 from zoo.random import Streams
 
@@ -59,7 +59,7 @@ class NADE(Augmented):
         self.hidden_bias = nn.Parameter(torch.zeros(hidden))  # c
         self.bias = nn.Parameter(torch.zeros(self.size))  # b
         if max_shift:
-            self.shift_biases = nn.Parameter(torch.zeros(num_shifts(max_shift), hidden + self.size))
+            self.shift_biases = shift_biases(event_shape, max_shift, hidden + self.size)
 
     def _logits(self, x: Tensor, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:
         x = x.flatten(1)

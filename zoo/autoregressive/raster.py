@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, cast
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -44,10 +44,10 @@ class RasterOrder(TractableDensity, Completable, Autoregressive):
         uniforms = rand((len(streams), math.prod(self.event_shape)), streams, self.device)
         return self._scan(uniforms).view(-1, *self.event_shape)
 
-    def _scan(self, uniforms: Tensor, *given: Tensor | None) -> Tensor:
-        """`scan`, perhaps given more, without what autograd costs, about a sixth of the time, and in full precision."""
+    def _scan(self, uniforms: Tensor, scan: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """`scan`, or another, without what autograd costs, about a sixth of the time, and in full precision."""
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            drawn = cast(Any, self).scan(uniforms.to(self.dtype), *given)
+            drawn = (scan or self.scan)(uniforms.to(self.dtype))
         return drawn.clone()  # a tensor like others, which autograd may use
 
     def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:

@@ -16,13 +16,14 @@ Density: exact, one pass of D steps.
 Sampling: exact; a step of the network a pixel.
 Differs from the papers: one network for three ways to train it; a learned bias at each position, of the input and the
 logits; more than the last pixel may come in; images shifted in training, with the shift as an input (Jun et al. 2020,
-see `zoo.nn.shift`), and then draws too; dropout; both sides of professor forcing take their step at once, each step;
-Adam with averaged weights.
+see `zoo.nn.shift`), of which draws in training are told too; dropout; both sides of professor forcing take their step
+at once, each step; Adam with averaged weights.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Annotated, Literal, cast
 
 import torch
@@ -34,7 +35,7 @@ from zoo.autoregressive.raster import Augmented, forced, log_likelihood
 from zoo.config import Between, Fraction, ImageShape, Shift, Size
 from zoo.nn.dropout import dropout
 from zoo.nn.fused import is_fused
-from zoo.nn.shift import bias_of, num_shifts, shift
+from zoo.nn.shift import bias_of, shift, shift_biases
 from zoo.progress import steps
 from zoo.random import Streams, rand
 
@@ -78,7 +79,7 @@ class RNN(Augmented):
         self.input = nn.Linear(window, hidden)
         self.position = nn.Parameter(torch.zeros(self.size, hidden))
         if max_shift:
-            self.shift_biases = nn.Parameter(torch.zeros(num_shifts(max_shift), hidden))
+            self.shift_biases = shift_biases(event_shape, max_shift, hidden)
         self.layers = nn.ModuleList(nn.GRU(hidden, hidden, batch_first=True) for _ in range(num_layers))
         self.output = nn.Linear(hidden, 1)
         self.bias = nn.Parameter(torch.zeros(self.size))
@@ -109,7 +110,8 @@ class RNN(Augmented):
             return log_likelihood(self._logits(self._mixed(x, shifts, streams), shifts, streams), x).sum(-1)
         taught, logits = self.behaviour(x, shifts, streams)
         uniforms = rand((len(x), self.size), streams, x.device)
-        free, free_logits = self.behaviour(self._scan(uniforms, shifts).view_as(x), shifts, streams)
+        drawn = self._scan(uniforms, partial(self.scan, shifts=shifts)).view_as(x)
+        free, free_logits = self.behaviour(drawn, shifts, streams)
         real, fake = (torch.cat([h, o.sigmoid()[..., None]], -1) for h, o in ((taught, logits), (free, free_logits)))
         fixed = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
         fooled = F.logsigmoid(functional_call(self.discriminator, fixed, (fake,)))
@@ -122,14 +124,14 @@ class RNN(Augmented):
         flat = x.flatten(1)
         uniforms, chance = (rand(tuple(flat.shape), streams, x.device) for _ in range(2))
         rate = self.sampled * min(1.0, self.global_step / self.ramp)
-        return self._scan(forced(uniforms, flat, chance >= rate), shifts).view_as(x)
+        return self._scan(forced(uniforms, flat, chance >= rate), partial(self.scan, shifts=shifts)).view_as(x)
 
     def scan(self, uniforms: Tensor, shifts: Tensor | None = None) -> Tensor:
         """As `RasterOrder.scan`, of images that are shifted so."""
         batch = len(uniforms)
         pixels = uniforms.new_zeros(batch, self.window + self.size)
         places = [place.split(self.window, 1) for place in pixels.unfold(1, self.window + 1, 1).unbind(1)]
-        cells = [_Cell(batch, *_weights(cast(nn.GRU, layer))) for layer in self.layers]
+        cells = [_Cell(batch, *cast(nn.GRU, layer).all_weights[0]) for layer in self.layers]
         start, h = self.input.bias + self.position, uniforms.new_empty(batch, len(self.input.bias))
         if shifts is not None:
             start = start[:, None] + bias_of(shifts, self.shift_biases)
@@ -150,15 +152,8 @@ def _states(layer: nn.GRU, x: Tensor) -> Tensor:
         return layer(x)[0]
     from zoo.nn.scans import gru
 
-    weight_x, weight_h, bias_x, bias_h = _weights(layer)
+    weight_x, weight_h, bias_x, bias_h = layer.all_weights[0]
     return gru(F.linear(x, weight_x, bias_x), weight_h, bias_h)
-
-
-def _weights(layer: nn.GRU) -> tuple[Tensor, ...]:
-    """Those of x and of h, and the biases of both."""
-    return tuple(
-        cast(Tensor, getattr(layer, f"{name}_l0")) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    )
 
 
 class _Cell:

@@ -41,6 +41,7 @@ class GatedLayer(nn.Module):
         for_h = self.between(for_v) + self.horizontal(F.pad(h, (self.reach, 0)))
         to_v, to_h = gate(for_v), gate(for_h)
         if streams is not None and rate:
+            # one draw for both, since `zoo.training.together` has one for a layer
             to_v, to_h = dropout(torch.cat([to_v, to_h], 1), rate, streams).chunk(2, 1)
         return v + to_v, h + self.out(to_h)
 

@@ -6,10 +6,13 @@ than one of the data alone, and given no alteration it is a density of the data 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.errors import ConfigError
 from zoo.random import Streams, rand
 
 
@@ -18,8 +21,22 @@ def num_shifts(max_shift: int) -> int:
     return (2 * max_shift + 1) ** 2
 
 
+def shift_biases(event_shape: Sequence[int], max_shift: int, channels: int) -> nn.Parameter:
+    """What `bias_of` takes: zeros, [num_shifts, channels].
+
+    Raises:
+        ConfigError: examples of that shape are no images.
+    """
+    if len(event_shape) != 3:
+        raise ConfigError(f"max_shift: expected images (C, H, W) to shift, found an event_shape of {list(event_shape)}")
+    return nn.Parameter(torch.zeros(num_shifts(max_shift), channels))
+
+
 def bias_of(shifts: Tensor, biases: Tensor) -> Tensor:
-    """What a network is told of shifts [B], by number: their rows of `biases`, [num_shifts, C]; none has zero."""
+    """What a network is told of shifts [B], by number: their rows of `biases`.
+
+    The middle one, of no shift, gets no gradient, and so stays zero.
+    """
     return F.embedding(shifts, biases, padding_idx=len(biases) // 2)
 
 

@@ -229,7 +229,8 @@ class _Once(Streams):
         self._state = state
 
     def next(self) -> Tensor:
-        return self._state
+        state, self._state = self._state, cast(Any, None)  # a second call fails
+        return state
 
 
 def compile_layers() -> None:
