@@ -100,27 +100,28 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         return h
 
     def _infer(
-        self, first: Tensor, rank: Tensor | int = 0, num_known: int = 0, pixels: list[Tensor] | None = None
+        self, first: Tensor, unknown: Tensor | None = None, pixels: list[Tensor] | None = None
     ) -> tuple[Tensor, list[Tensor]]:
         """The last hidden layer of the last step, [B, H], and the logits of the steps before, each [B, D].
 
         Args:
             first: of the first step: [B, H].
-            rank: of each pixel, [B, D], or one of all: those from `num_known` on are not known.
+            unknown: 1 for each pixel that is not known, else 0, [B, D]; None where all of them are unknown.
             pixels: rows of W, V and b, where not all pixels: among them are all the unknown ones.
         """
         weight, output, bias = pixels or (self.weight, self.output, self.output_bias)
         h, earlier = self._hidden(first), []
         for _ in range(self.num_steps - 1):
             earlier.append(F.linear(h, output, bias))
-            change = (earlier[-1].sigmoid() - bias.sigmoid()) * (rank >= num_known)
+            change = earlier[-1].sigmoid() - bias.sigmoid()
+            change = change if unknown is None else change * unknown
             h = self._hidden(torch.addmm(first, change, weight))
         return h, earlier
 
     def _every_step(self, x: Tensor, known: Tensor, shifts: Tensor | None = None) -> list[Tensor]:
         """What `logits` gives, of each step, given the images' shifts, [B]."""
         first = self._first(x, known)
-        h, earlier = self._infer(first if shifts is None else first + bias_of(shifts, self.shift_biases), -known)
+        h, earlier = self._infer(first if shifts is None else first + bias_of(shifts, self.shift_biases), 1 - known)
         return [*earlier, F.linear(h, self.output, self.output_bias)]
 
     def logits(self, x: Tensor, known: Tensor) -> Tensor:
@@ -165,7 +166,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         order = self.orders[:1].expand(len(x), -1) if order is None else order
         first, logits, rank = self.bias.expand(len(x), -1), torch.empty_like(values), order.argsort(1)
         for i, d in enumerate(order.T):
-            h, _ = self._infer(first, rank, i)
+            h, _ = self._infer(first, rank >= i)
             logits[rows, d] = (h * self.output[d]).sum(1) + self.output_bias[d]
             first = first + torch.addcmul(self.mask_weight[d], values[rows, d, None], self.weight[d])
         return logits.sigmoid().view_as(x)
@@ -202,7 +203,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         with torch.autocast(self.device.type, enabled=False):
             first = self._first(x, seen)
             for i, d in enumerate(steps(order[:, begin:].T, "pixel"), begin):
-                h, _ = self._infer(first, rank, i)
+                h, _ = self._infer(first, rank >= i)
                 logits = (h * self.output[d]).sum(1) + self.output_bias[d]
                 x[rows, d] = (uniforms[rows, d] < logits.sigmoid()).to(x)
                 first += x[rows, d, None] * self.weight[d] + self.mask_weight[d]
