@@ -198,7 +198,15 @@ INSTANCES = [
     ),
     Instance(
         ColorPixelCNN,
-        {"event_shape": [1, 2, 2], "levels": 2, "channels": 4, "num_layers": 2, "kernel": 1, "hidden": 6},
+        {
+            "event_shape": [1, 2, 2],
+            "levels": 2,
+            "channels": 4,
+            "num_layers": 2,
+            "kernel": 1,
+            "hidden": 6,
+            "embedding": 3,
+        },
         2,
         _odds,
     ),

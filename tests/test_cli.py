@@ -285,6 +285,16 @@ def test_pictures_that_a_model_cannot_give(home: Path, tmp_path: Path, fail: Run
     assert not (tmp_path / "x.png").exists()
 
 
+def test_what_does_not_fit_in_memory(home: Path, tmp_path: Path, fail: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latents, "interpolate", lambda *_, **__: torch.empty(1 << 60))
+    words = ("interpolate", f"local-dir:{home / 'vae'}", "--out", tmp_path / "x.png")
+    assert "more memory than there is; ask for fewer" in fail(*words)
+    assert not (tmp_path / "x.png").exists()
+    monkeypatch.setattr(latents, "interpolate", lambda *_, **__: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):
+        fail(*words)
+
+
 @pytest.mark.parametrize(
     "command",
     ["analogies", "complete", "interpolate", "neighbours", "probabilities", "reconstruct", "sample", "traverse"],

@@ -16,7 +16,7 @@ before: all channels of the rows above and of the pixels to the left, of which h
 Density: exact, one pass.
 Sampling: exact; the vertical stack is computed once a row, the horizontal one once a pixel, the rest once a channel.
 Differs from the paper: the earlier channels of a pixel enter in the last layers alone, and not in groups of all layers;
-dropout; a learned bias at each position; Adam with averaged weights.
+levels may also be seen as learned vectors; dropout; a learned bias at each position; Adam with averaged weights.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         kernel: size of the convolutions, odd.
         first_kernel: size of the first convolution, odd.
         hidden: units of the layer before the logits of a channel.
+        embedding: components of the learned vector as which each level is seen, beside its value, or None for no such.
         dropout: fraction of a layer's outputs that each training image does without.
         num_logistics: distributions that the mixture of a channel has, or None for a softmax.
         linear: whether their centres are counted from a linear prediction.
@@ -66,6 +67,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         kernel: Annotated[int, Between(1, 99)] = 3,
         first_kernel: Annotated[int, Between(3, 99)] = 5,
         hidden: Size = 128,
+        embedding: Size | None = None,
         dropout: Fraction = 0.0,
         num_logistics: Size | None = None,
         linear: bool = False,
@@ -82,9 +84,11 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         self.levels, self.channels, self.reach, self.hidden = levels, channels, first_kernel // 2, hidden
         self.dropout, self.num_logistics, self.linear = dropout, num_logistics, linear
         outputs = levels if num_logistics is None else 3 * num_logistics  # of a channel
+        self.vectors = nn.Embedding(levels, embedding) if embedding else None
+        seen = colors * (1 + (embedding or 0))
         first = channels + colors * linear  # channels of the stacks, then A
-        self.above = nn.Conv2d(colors, first, (self.reach, first_kernel), padding=(0, self.reach))
-        self.left = nn.Conv2d(colors, first, (1, self.reach))
+        self.above = nn.Conv2d(seen, first, (self.reach, first_kernel), padding=(0, self.reach))
+        self.left = nn.Conv2d(seen, first, (1, self.reach))
         self.position = nn.Parameter(torch.zeros(2 * first, height, width))
         self.layers = nn.ModuleList(GatedLayer(channels, kernel) for _ in range(num_layers))
         self.inner = nn.Conv2d(channels, colors * hidden, 1)  # W
@@ -120,8 +124,15 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         """Which level: int64."""
         return (x.detach() * (self.levels - 1)).round().long()
 
+    def _seen(self, x: Tensor) -> Tensor:
+        """What the first convolutions see: the channels [B, C, ...], then the vectors of their levels."""
+        if self.vectors is None:
+            return x
+        return torch.cat([x, self.vectors(self._number(x)).movedim(-1, 2).flatten(1, 2)], 1)
+
     def _begin(self, x: Tensor) -> tuple[Tensor, Tensor]:
         above, left = self.position.chunk(2)
+        x = self._seen(x)
         v = self.above(F.pad(x, (0, 0, self.reach, -1)))  # the last row is above nothing
         return v + above, self.left(F.pad(x, (self.reach, -1))) + left
 
@@ -207,7 +218,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         colors, height, width = self.event_shape
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             uniforms, size = rand((len(x), height, width, colors), streams, self.device), self.reach
-            padded = F.pad(x, (size, 0, size, 0))  # zeros to the left and above
+            padded = F.pad(self._seen(x), (size, 0, size, 0))  # zeros to the left and above
             layers = cast(list[GatedLayer], list(self.layers))
             vertical, horizontal = Vertical(layers, len(x), width), Horizontal(layers, len(x), width)
             position_v, position_h = self.position.permute(1, 2, 0).chunk(2, -1)  # [H, W, C]
@@ -220,10 +231,12 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
                     h = torch.addmm(start[row, column], seen, left)
                     horizontal.start[:, column].copy_(h[:, : self.channels])
                     nearest = (h + v[:, column])[:, self.channels :]  # none if not linear
-                    here = padded[:, :, row + size, column + size]  # [B, C], written to
+                    here = padded[:, :, row + size, column + size]  # written to
                     fixed = known[:, :, row, column]
-                    self._pixel(horizontal.step(column)[:, 1:], nearest, here, fixed, uniforms[:, row, column])
-        return padded[:, :, size:, size:].clone()  # a tensor like others, which autograd may use
+                    pixel = here[:, :colors]
+                    self._pixel(horizontal.step(column)[:, 1:], nearest, pixel, fixed, uniforms[:, row, column])
+                    here.copy_(self._seen(pixel))
+        return padded[:, :colors, size:, size:].clone()  # a tensor like others, which autograd may use
 
     def _pixel(self, active: Tensor, nearest: Tensor, pixel: Tensor, known: Tensor, uniforms: Tensor) -> None:
         """Draws the channels of a pixel that are not known, in turn: active [B, channels], the others [B, C]."""

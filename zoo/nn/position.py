@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo.nn.shift import bias_of, num_shifts
+from zoo.nn.shift import bias_of, shift_biases
 
 
 class PositionBias(nn.Module):
@@ -20,7 +20,7 @@ class PositionBias(nn.Module):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels, height, width))
         if max_shift:
-            self.shifts = nn.Parameter(torch.zeros(num_shifts(max_shift), channels))
+            self.shifts = shift_biases([1, height, width], max_shift, channels)
 
     def forward(self, shifts: Tensor | None = None) -> Tensor:
         """Shifts [B], by number, or None -> biases [B or 1, C, H, W]."""
