@@ -424,7 +424,7 @@ def test_there_are_such_recipes() -> None:
     assert RECIPES
 
 
-def test_the_prior_of_fvsbn_weighs_far_and_frequent_pixels_more() -> None:
+def test_the_prior_of_fvsbn_weighs_far_and_varying_pixels_more() -> None:
     """Training sees it, in the paper's terms pixel by pixel; the density does not."""
     plain, held = (FVSBN(event_shape=[1, 3, 4], prior=prior).double() for prior in (0.0, 0.7))
     for model in (plain, held):

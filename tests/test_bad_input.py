@@ -234,7 +234,7 @@ def full_disk_while_overwriting(world: World) -> Action:
     return world.save(folder=world.folder, overwrite=True)
 
 
-@bad(CheckpointError, "vae-digits: cannot be written: No space left on device")
+@bad(CheckpointError, "vae-digits: cannot be written: No space left on device", "then repeat the command")
 def full_disk_while_adding_numbers(world: World) -> Action:
     world.patch.setattr(os, "fsync", _full_disk)
     return lambda: checkpoint.update(world.folder, [])
@@ -554,7 +554,7 @@ def arrays_with_a_nan(world: World) -> list[str]:
     return finetune(world, x=x)
 
 
-@says("data: expected 8-bit pixels for vae-digits, found continuous values", "uint8")
+@says("data: expected 8-bit pixels for vae-digits, found real numbers", "uint8")
 def arrays_of_another_kind(world: World) -> list[str]:
     return finetune(world, x=np.zeros((30, 1, 8, 8), np.float32))
 

@@ -10,7 +10,7 @@ from instances import Instance
 from test_models import enumerated, follows, seeded
 
 from zoo.autoregressive.color_pixelcnn import ColorPixelCNN
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, DataError
 from zoo.pixelwise import receptive_field
 from zoo.random import Streams, rand
 
@@ -90,6 +90,18 @@ def test_receptive_fields_of_the_channels(instance: Instance) -> None:
         if instance is not PLANES:
             earlier[:, 1, 2] = False
         assert torch.equal(fields[channel] > 0, earlier)
+
+
+@pytest.mark.parametrize("wrong", [0.3, 1.25, -0.25, 128.0])
+def test_known_pixels_are_levels(wrong: float) -> None:
+    model, x = SEEN.build(), SEEN.data(2)
+    mask = torch.zeros(SEEN.event_shape, dtype=torch.bool)
+    mask[0, 0, 0] = True
+    x[1, 0, 0, 0] = wrong
+    with pytest.raises(DataError, match="a model of pixels of 5 grey levels from 0 to 1, but a known one is none"):
+        model.complete(x, mask)
+    x[1, 0, 0, 0] = 0.75
+    assert model.complete(x.double(), mask)[1, 0, 0, 0] == 0.75
 
 
 def test_evaluation_keeps_the_logits_of_few_images_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,30 @@ def test_what_diverges_is_not_kept(capsys: pytest.CaptureFixture[str]) -> None:
     assert "tiny: training diverged: loss is nan" in capsys.readouterr().out
 
 
+def test_the_others_are_written_and_what_diverged_is_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("good", "bad"):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**RECIPE, "name": name}))
+
+    class OnCPU(together.Run):
+        def __init__(self, recipe: dict[str, Any], device: torch.device) -> None:
+            super().__init__(recipe, torch.device("cpu"))
+            if self.name == "bad":
+                torch.nn.init.constant_(self.parameters[0], torch.nan)
+
+    answers = iter([True])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: next(answers, False))
+    monkeypatch.setattr(together, "compile_layers", lambda: None)
+    monkeypatch.setattr(together, "Run", OnCPU)
+    files = [str(tmp_path / "bad.yaml"), str(tmp_path / "good.yaml")]
+    before = torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32
+    try:
+        with pytest.raises(ZooError, match=r"^bad: training diverged$"):
+            together.main([*files, "--out", str(tmp_path / "out"), "--minutes", "0.02"])
+    finally:
+        torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32 = before
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["good", "good.run"]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

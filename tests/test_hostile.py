@@ -372,15 +372,15 @@ for key, value, words in (
     ("hidden", 8.0, "found 8.0"),
     ("hidden", None, "found None"),
     ("hidden", {"_target_": "os.system"}, "found {'_target_'"),
-    ("hidden", 10**9, "must lie between -100000 and 100000, found 1000000000"),
+    ("hidden", 10**9, "must be int between 1 and 100000, found 1000000000"),
     ("hidden", -8, "must be int between 1 and 100000, found -8"),
     ("channels", 0, "must be int between 1 and 100000, found 0"),
-    ("latent_dim", -(2**62), "must lie between -100000 and 100000"),
+    ("latent_dim", -(2**62), "must be int between 1 and 100000"),
     ("min_scale", -1.0, "must be float between 1e-09 and 1000.0, found -1.0"),
     ("min_scale", 1e308, "must be float between 1e-09 and 1000.0, found 1e+308"),
     ("event_shape", [1, 8, "8"], "event_shape[2] must be int between 1 and 100000, found '8'"),
     ("event_shape", [1, 0, 8], "event_shape[1] must be int between 1 and 100000, found 0"),
-    ("event_shape", [1, 10**9, 8], "event_shape[1] must lie between -100000 and 100000, found 1000000000"),
+    ("event_shape", [1, 10**9, 8], "event_shape[1] must be int between 1 and 100000, found 1000000000"),
     ("event_shape", [8, 8], "with 3 entries, found [8, 8]"),
     ("event_shape", [], "with 3 entries, found []"),
     ("event_shape", "888", "found '888'"),
@@ -455,7 +455,7 @@ def towers(world: World, num_layers: int) -> Action:
     return world.configure(arguments={"num_layers": num_layers})
 
 
-@config(ConfigError, "config.json: arguments: num_layers must lie between -100000 and 100000, found 1000000")
+@config(ConfigError, "config.json: no Tower has arguments {'num_layers': 1000000}: more layers than any model")
 def million_layers(world: World) -> Action:
     return towers(world, 10**6)
 

@@ -203,6 +203,38 @@ def test_accumulated_gradients_make_one_step_of_the_average(tmp_path: Path) -> N
     assert torch.equal(module.loc, probe.weights[-1]["loc"])
 
 
+def test_an_average_of_decay_0_is_the_last_weights(tmp_path: Path) -> None:
+    module = Bell()
+    module.optimization = Optimization(lr=0.1)
+    _, probe = run(module, tmp_path, max_steps=50, max_epochs=-1, ema_decay=0.0)
+    assert torch.equal(module.loc, probe.weights[-1]["loc"])
+    assert not torch.equal(module.loc, probe.weights[-2]["loc"])
+
+
+def test_accumulated_gradients_leave_no_loss_out_of_the_log(tmp_path: Path) -> None:
+    losses: list[float] = []
+
+    class Losses(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            losses.append(outputs["loss"].item())
+
+    module = Bell()
+    options = {"accumulate_grad_batches": 4, "max_epochs": 2, "log_every_n_steps": 2, "accelerator": "cpu"}
+    made = Trainer(tmp_path, callbacks=[Losses()], progress=False, sample_grids=False, **options)
+    made.fit(module, points())
+    logged = [value for _, value in rows(tmp_path, "train/loss")]
+    assert len(losses) == 16 and logged == pytest.approx([sum(losses[:8]) / 8, sum(losses[8:]) / 8])
+
+
+def test_a_run_with_averages_goes_on_without_them(tmp_path: Path) -> None:
+    settings = tiny_runs.recipe("likelihood", optimization={"schedule": "constant"}, ema_decay=None)
+    whole = fit(settings, tmp_path / "whole")
+    averaged = override(settings, {"trainer.ema_decay": 0.9, "trainer.max_epochs": 2})
+    assert not torch.equal(next(fit(averaged, tmp_path / "run").parameters()), next(whole.parameters()))
+    resumed = fit(settings, tmp_path / "run", resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), whole.parameters(), strict=True))
+
+
 def test_validation_and_sample_grids_see_averaged_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = tiny_runs.recipe("likelihood", max_epochs=1, sample_grids=True, ema_decay=0.99)
     seen: dict[str, Tensor] = {}

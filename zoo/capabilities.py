@@ -579,8 +579,8 @@ class Completable(ABC):
 
         Raises:
             ConfigError: the mask is not boolean, or its shape is neither that of x nor of one example.
-            DataError: x has another shape than examples of the model, or a known pixel is no number, or neither 0 nor 1
-                for a model of binary pixels.
+            DataError: x has another shape than examples of the model, or a known pixel is no number, or none of the
+                model's grey levels.
         """
         model = cast(GenerativeModel, self)
         if tuple(x.shape[1:]) != model.event_shape:
@@ -592,14 +592,16 @@ class Completable(ABC):
                 f"found {str(mask.dtype).removeprefix('torch.')} {list(mask.shape)}"
             )
         known = mask.to(model.device).expand_as(x)
-        x = x.to(model.device).where(known, 0)
-        if cast(TractableDensity, self).levels == 2 and not ((x == 0) | (x == 1)).all():
-            raise DataError(
-                f"complete: {type(model).__name__} is a model of binary pixels, but a known one is neither 0 nor 1; "
-                "binarise the images first, for example (x > 0.5).float()"
-            )
+        x = x.to(model.device, cast(torch.dtype, model.dtype)).where(known, 0)
         if not x.isfinite().all():
             raise DataError("complete: expected numbers in the known pixels, found NaN or infinity")
+        levels = cast(TractableDensity, self).levels
+        number = x * (levels - 1) if levels else x
+        if levels and not ((number >= 0) & (number < levels) & ((number - number.round()).abs() < 1e-3)).all():
+            kind, advice = f"pixels of {levels} grey levels from 0 to 1", "scale the images first, for example x / 255"
+            if levels == 2:
+                kind, advice = "binary pixels", "binarise the images first, for example (x > 0.5).float()"
+            raise DataError(f"complete: {type(model).__name__} is a model of {kind}, but a known one is none; {advice}")
         return x, known
 
 

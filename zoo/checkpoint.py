@@ -47,7 +47,6 @@ FILES = (CONFIG, WEIGHTS, METRICS, RECIPE, CARD, SAMPLES, CURVE)
 
 FORMAT = 1
 MAX_CONFIG = 2**14  # bytes; those of the zoo have some hundred
-MAX_ARGUMENT = 100_000  # a width or depth beyond it is no model of the zoo
 
 _CLASS = re.compile(r"zoo((?:\.[a-z][a-z0-9_]*)+)\.([A-Z][A-Za-z0-9]*)", re.ASCII)
 _PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
@@ -158,7 +157,7 @@ def load(
     with path.open("rb") as file:
         header = read_header(file, str(path))
         cls = find_class(config.class_name, where)
-        arguments = bind(cls, config.arguments, f"{where}: arguments", largest=MAX_ARGUMENT)
+        arguments = bind(cls, config.arguments, f"{where}: arguments")
         for record in {metrics.config_sha256, config_sha256 or metrics.config_sha256}:
             _compare(where, record, config.sha256)
         compare(str(path), header, sketch(cls, arguments, where))
@@ -308,7 +307,8 @@ def update(
             _replace(folder / name, content)
         _replace(folder / CARD, render_card(folder).encode())
     except OSError as exc:
-        raise _unwritten(folder, exc) from exc
+        state = "each file is as it was or as it shall be; make room, then repeat the command"
+        raise CheckpointError(f"{folder}: cannot be written: {exc.strerror or exc}; {state}") from exc
 
 
 def _unwritten(folder: Path, exc: OSError) -> CheckpointError:
@@ -342,7 +342,7 @@ def _contents(
     name = f"{cls.__module__}.{cls.__qualname__}"
     if find_class(name, "save") is not cls:
         raise ConfigError(f"save: {name} is not the class of this model, which was defined elsewhere")
-    arguments = bind(cls, dict(model.hparams), f"save: arguments of {cls.__name__}", largest=MAX_ARGUMENT)
+    arguments = bind(cls, dict(model.hparams), f"save: arguments of {cls.__name__}")
     config = _json({"format_version": FORMAT, "class": name, "arguments": arguments})
     weights = to_bytes(
         {key: exported(key, value, dtype) for key, value in model.state_dict().items()}, {"format": "pt"}

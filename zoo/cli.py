@@ -297,7 +297,7 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _headline(numbers: list[dict[str, Any]]) -> str:
-    """The first likelihood and the first quality among the numbers, shortly."""
+    """The last likelihood and the first quality among the numbers, shortly."""
     from zoo.metrics.measurement import Measurement
 
     shown = [m for m in map(Measurement.from_dict, numbers) if m.split == "test"]

@@ -25,6 +25,7 @@ MAX_BYTES = 2**17
 """Size above which a JSON or YAML file is refused unread, in bytes."""
 
 MAX_ITEMS = 10_000
+MAX_INTEGER = 2**63 - 1
 """Length above which a list or dict in a configuration is refused."""
 
 _NONE = type(None)
@@ -218,9 +219,7 @@ ImageShape = Annotated[list[Size], Length(3)]
 """(C, H, W)."""
 
 
-def bind(
-    target: Callable[..., Any], arguments: Mapping[str, Any], where: str, *, largest: int = 2**63 - 1
-) -> dict[str, Any]:
+def bind(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
     """`arguments` as keyword arguments of `target`, checked against the annotations of its signature.
 
     Integers become floats and lists become tuples where the annotation says so. Values are plain: None, bool, int,
@@ -228,7 +227,6 @@ def bind(
 
     Args:
         where: what stands at the beginning of a message, such as the name of the file.
-        largest: bound of the magnitude of integers.
 
     Raises:
         ConfigError: an unknown, missing or ill-typed key, named.
@@ -243,7 +241,7 @@ def bind(
     }
     optional = {name for name in named if signature[name].default is not inspect.Parameter.empty}
     is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values())
-    return check(arguments, named, where, optional=optional, is_open=is_open, largest=largest)
+    return check(arguments, named, where, optional=optional, is_open=is_open)
 
 
 def check(
@@ -253,7 +251,6 @@ def check(
     *,
     optional: Collection[str] = (),
     is_open: bool = False,
-    largest: int = 2**63 - 1,
 ) -> dict[str, Any]:
     """`values` with each key checked against its type in `hints`; see `bind`, which takes these from a signature."""
     if not isinstance(values, Mapping):
@@ -263,7 +260,7 @@ def check(
         if not isinstance(key, str) or (key not in hints and not is_open):
             raise ConfigError(f"{where}: unknown key {brief(key)}; {near(str(key), hints)}")
         try:
-            checked[key] = _coerce(value, hints.get(key, Any), f"{where}: {key}", largest)
+            checked[key] = _coerce(value, hints.get(key, Any), f"{where}: {key}")
         except RecursionError:
             raise ConfigError(f"{where}: {key} must be {_title(hints.get(key, Any))}, nested too deeply") from None
     for key, hint in hints.items():
@@ -276,24 +273,24 @@ class _MisfitError(Exception):
     """The value is not of the type; tried in turn by unions."""
 
 
-def _coerce(value: Any, hint: Any, where: str, largest: int) -> Any:
+def _coerce(value: Any, hint: Any, where: str) -> Any:
     """`value` as the type `hint`, or ConfigError."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{where} must be finite, found {value}")
-    if isinstance(value, int) and abs(value) > largest:
-        raise ConfigError(f"{where} must lie between -{largest} and {largest}, found {brief(value)}")
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise ConfigError(f"{where} must lie between -{MAX_INTEGER} and {MAX_INTEGER}, found {brief(value)}")
     if isinstance(value, list | tuple | dict) and len(value) > MAX_ITEMS:
         raise ConfigError(f"{where} must have at most {MAX_ITEMS} entries, found {len(value)}")
     try:
-        return _match(value, hint, where, largest)
+        return _match(value, hint, where)
     except _MisfitError:
         raise ConfigError(f"{where} must be {_title(hint)}, found {brief(value)}") from None
 
 
-def _match(value: Any, hint: Any, where: str, largest: int) -> Any:
+def _match(value: Any, hint: Any, where: str) -> Any:
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        value = _match(value, inner[0], where, largest)
+        value = _match(value, inner[0], where)
         if all(value in bounds for bounds in inner[1:]):
             return value
         raise _MisfitError
@@ -301,7 +298,7 @@ def _match(value: Any, hint: Any, where: str, largest: int) -> Any:
         detail: Exception = _MisfitError()
         for option in inner:
             try:
-                return _match(value, option, where, largest)
+                return _match(value, option, where)
             except _MisfitError:
                 continue
             except ConfigError as exc:  # an entry of a list or dict does not fit: says more than the union would
@@ -314,7 +311,7 @@ def _match(value: Any, hint: Any, where: str, largest: int) -> Any:
         if value is None or isinstance(value, bool | int | float | str):
             return value
         if isinstance(value, dict | list | tuple):
-            return _match(value, dict if isinstance(value, dict) else list, where, largest)
+            return _match(value, dict if isinstance(value, dict) else list, where)
     elif hint is None or hint is _NONE:
         if value is None:
             return None
@@ -334,13 +331,11 @@ def _match(value: Any, hint: Any, where: str, largest: int) -> Any:
             else:
                 kinds = [inner[0] if inner else Any] * len(value)
             entries = zip(value, kinds, strict=True)
-            return kind(_coerce(entry, k, f"{where}[{i}]", largest) for i, (entry, k) in enumerate(entries))
+            return kind(_coerce(entry, k, f"{where}[{i}]") for i, (entry, k) in enumerate(entries))
     elif (origin or hint) in (dict, Mapping) and isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise _MisfitError
-        return {
-            k: _coerce(v, inner[1] if inner else Any, f"{where}.{brief(k)[1:-1]}", largest) for k, v in value.items()
-        }
+        return {k: _coerce(v, inner[1] if inner else Any, f"{where}.{brief(k)[1:-1]}") for k, v in value.items()}
     raise _MisfitError
 
 

@@ -44,11 +44,11 @@ def save_grid(images: Tensor, path: str | Path, *, columns: int | None = None, s
     return path
 
 
-def save_animation(frames: Sequence[Image], path: str | Path, *, duration: int = 40, pause: int = 2000) -> Path:
-    """Writes pictures as a GIF that repeats, each shown for `duration` milliseconds and the last for `pause` more."""
+def save_animation(frames: Sequence[Image], path: str | Path) -> Path:
+    """Writes pictures as a GIF that repeats, each shown for 40 milliseconds and the last for two seconds more."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    durations = [duration] * (len(frames) - 1) + [duration + pause]
+    durations = [40] * (len(frames) - 1) + [2040]
     frames[0].save(path, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
     return path
 

@@ -36,7 +36,7 @@ from zoo.nn.gated import GatedLayer, Horizontal, Vertical
 from zoo.progress import steps
 from zoo.random import Streams, rand
 
-PART = 32  # images whose logits are in memory at once where no gradient is taken: 25 MB each at 256 levels of 32x32x3
+PART = 32  # images whose logits are in memory at once where no gradient is taken: 3 MB each at 256 levels of 32x32x3
 
 
 class ColorPixelCNN(TractableDensity, Completable, Autoregressive):

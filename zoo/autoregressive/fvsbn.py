@@ -66,7 +66,7 @@ class FVSBN(RasterOrder):
         return F.linear(x.flatten(1), self.matrix(), self.bias)
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
-        """log p(x), and of the weights an example's share of their log prior."""
+        """log p(x), and of the weights an example's share of their log prior, with deviations over these examples."""
         if not self.prior:
             return self.log_prob(x)
         flat, matrix = x.flatten(1), self.matrix()

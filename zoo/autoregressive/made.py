@@ -20,6 +20,7 @@ with averaged weights.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from torch.nn import functional as F
 
 from zoo.autoregressive.raster import first_known, forced, log_likelihood
 from zoo.capabilities import Autoregressive, Completable, TractableDensity
-from zoo.config import Fraction, Shift, Size
+from zoo.config import Between, Fraction, Shift, Size
 from zoo.errors import ConfigError
 from zoo.nn.dropout import dropout
 from zoo.nn.shift import bias_of, shift, shift_biases
@@ -72,7 +73,7 @@ class MADE(TractableDensity, Completable, Autoregressive):
         event_shape: list[Size] = [1, 28, 28],  # noqa: B006
         hidden: Size = 500,
         num_masks: Size = 8,
-        mask_seed: int = 0,
+        mask_seed: Annotated[int, Between(0, 1_000_000)] = 0,
         spread: Size | None = None,
         max_shift: Shift = 0,
         dropout: Fraction = 0.0,

@@ -35,6 +35,11 @@ class Split:
         return len(self.x)
 
 
+def levels_title(levels: int | None) -> str:
+    """As people say it: how many grey levels there are, see `DataModule`."""
+    return {2: "binary pixels", 256: "8-bit pixels", None: "real numbers"}.get(levels, f"{levels} grey levels")
+
+
 class DataModule(LightningDataModule, ABC):
     """One data set with its three splits.
 

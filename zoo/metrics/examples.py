@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from zoo.capabilities import Batch, Classifier, Conditional, EvidenceLowerBound, TractableDensity, ZooModule
-from zoo.data.base import DataModule, Which
+from zoo.data.base import DataModule, Which, levels_title
 from zoo.distributed import gather, is_leader, share
 from zoo.errors import DataError
 
@@ -45,8 +45,7 @@ def check_shapes(model: Any, data: DataModule) -> None:
 def check_levels(model: ZooModule, data: DataModule) -> None:
     """Raises DataError where a likelihood is of other grey levels than the data have: it would be no likelihood."""
     if isinstance(model, TractableDensity | EvidenceLowerBound) and model.levels != data.levels:
-        names = {2: "binary pixels", 256: "8-bit pixels", None: "real numbers"}
-        expected, found = (names.get(levels, f"{levels} grey levels") for levels in (model.levels, data.levels))
+        expected, found = levels_title(model.levels), levels_title(data.levels)
         raise DataError(
             f"{data.name}: {type(model).__name__} has a likelihood of {expected}, found {found}; use data of that kind"
         )

@@ -31,8 +31,12 @@ class LogMeans(Callback):
     def __init__(self) -> None:
         self._train: dict[str, Tensor] = {}
         self._steps = 0
+        self._logged = 0  # the last step that was
         self._valid: dict[str, Tensor] = {}
         self._examples = 0
+
+    def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        self._logged = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: LightningTrainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -44,7 +48,8 @@ class LogMeans(Callback):
             self._train[name] = self._train[name] + value if name in self._train else value
         self._steps += 1
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and trainer.global_step % every == 0:
+        if every and trainer.global_step % every == 0 and trainer.global_step != self._logged:
+            self._logged = trainer.global_step  # which stays what it is while gradients are accumulated
             self._log_training(trainer, pl_module, on_step=True)
 
     def on_train_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
@@ -98,9 +103,9 @@ class WeightAverage(Callback):
         average <- d average + (1 - d) parameters    after step t,    d = min(decay, t / (t + 9))
 
     The smaller d of the first steps (Abadi et al. 2016, ExponentialMovingAverage in TensorFlow) forgets the initial
-    weights in short runs too. After the first `DENSE` steps only each fourth is averaged, with d^4: it costs as much as
-    the optimiser's own pass over the parameters. Buffers hold constants and power iterations: they are not averaged.
-    Models fitted in closed form are left alone.
+    weights in short runs too. After the first `DENSE` steps only each fourth is averaged, with d^4, unless d is 0: it
+    costs as much as the optimiser's own pass over the parameters. Buffers hold constants and power iterations: they are
+    not averaged. Models fitted in closed form are left alone.
 
     In the run's checkpoints, `state_dict` holds the averaged weights and `raw_state_dict` those of the last step.
     """
@@ -136,7 +141,7 @@ class WeightAverage(Callback):
     @torch.no_grad()
     def update(cls, average: list[Tensor], parameters: list[Parameter], decay: float, step: int) -> None:
         """Moves the average towards the parameters after that step."""
-        stride = 1 if step <= cls.DENSE else 4
+        stride = 4 if decay and step > cls.DENSE else 1
         if step % stride == 0:
             weight = 1 - min(decay, step / (step + 9)) ** stride
             torch._foreach_lerp_(average, list[Tensor](parameters), weight)
@@ -174,7 +179,6 @@ class WeightAverage(Callback):
         self._step = checkpoint["global_step"]
         if "raw_state_dict" in checkpoint:
             self._loaded = checkpoint["state_dict"]
-            pl_module.load_state_dict(checkpoint["raw_state_dict"])
 
 
 class SampleGrid(Callback):
@@ -209,7 +213,9 @@ class SampleGrid(Callback):
 
 
 class RunCheckpoint(Checkpoint):
-    """Saves the run every `every` steps in one file, from which it goes on exactly.
+    """Saves the run every `every` steps in one file, from which it goes on exactly, with or without averages.
+
+    Not at the end of an epoch where both `max_steps` and `max_epochs` are set: never, then, where it has one batch.
 
     In place of Lightning's `ModelCheckpoint`, which saves after the last batch of an epoch, where Lightning's loops
     resume with a wrong count of epochs, and warns at each save of a model with several optimisers. Lightning also loses
@@ -256,6 +262,8 @@ class RunCheckpoint(Checkpoint):
     ) -> None:
         self._step = checkpoint["global_step"]
         self._loader = checkpoint.get("loader")
+        if "raw_state_dict" in checkpoint:  # else Lightning goes on with the averages
+            pl_module.load_state_dict(checkpoint["raw_state_dict"])
 
 
 def _diverged(what: str, trainer: LightningTrainer) -> ZooError:

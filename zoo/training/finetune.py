@@ -9,7 +9,7 @@ from typing import Any
 
 from zoo.capabilities import ZooModule
 from zoo.config import bind
-from zoo.data.base import DataModule
+from zoo.data.base import DataModule, levels_title
 from zoo.data.own import SUFFIXES
 from zoo.distributed import join, on_leader
 from zoo.errors import ConfigError, DataError
@@ -132,9 +132,11 @@ def check_fit(source: str, model: ZooModule, data: DataModule) -> None:
     except (ConfigError, DataError):  # no recipe, or own data that stayed on another machine: nothing to compare with
         return
     if data.levels != levels:
-        names = {2: "binary pixels", 256: "8-bit pixels", None: "continuous values"}
-        advice = "pass --binarize, or an array of bool" if levels == 2 else "pass images, or an array of uint8"
-        raise DataError(f"{data.name}: expected {names[levels]} for {source}, found {names[data.levels]}; {advice}")
+        advice = {2: "pass --binarize, or an array of bool", 256: "pass images, or an array of uint8"}
+        raise DataError(
+            f"{data.name}: expected {levels_title(levels)} for {source}, found {levels_title(data.levels)}; "
+            f"{advice.get(levels or 0, 'pass an array of floats')}"
+        )
 
 
 def _event_shape(model: ZooModule) -> tuple[int, ...]:

@@ -314,8 +314,9 @@ def main(arguments: Iterable[str] | None = None) -> None:
     torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = True
     compile_layers()
     runs = [Run(recipe, torch.device("cuda")) for recipe in recipes]
-    failed = []
-    for run in train(runs, 60 * options.minutes):
+    trained = train(runs, 60 * options.minutes)
+    failed = [f"{run.name}: training diverged" for run in runs if run not in trained]
+    for run in trained:
         folder = folders[runs.index(run)]
         try:
             run.export(folder)
