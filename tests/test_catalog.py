@@ -130,6 +130,7 @@ def test_weights_on_the_same_memory_stay_tied(tmp_path: Path, monkeypatch: pytes
 
 def test_overwriting_replaces_the_folder_and_nothing_else(folder: Path) -> None:
     (folder / "samples.png").write_bytes(b"of the old weights")
+    (folder / ".metrics.json.new-0123abcd").write_bytes(b"of an update that was killed")
     other = Zoo.save(MODELS["made"](), folder, overwrite=True)
     assert other == folder and type(Zoo.load(f"local-dir:{folder}")) is MADE
     assert not (folder / "samples.png").exists() and [path.name for path in folder.parent.iterdir()] == [folder.name]

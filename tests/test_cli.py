@@ -24,6 +24,8 @@ from zoo.capabilities import GenerativeModel
 from zoo.cli import main
 from zoo.data import Arrays, Digits
 from zoo.data.own import read_image
+from zoo.density.gaussian import Gaussian
+from zoo.metrics import evaluate as evaluate_module
 from zoo.pictures import save_grid
 from zoo.training.callbacks import LogMeans
 from zoo.vae.conditional_vae import ConditionalVAE
@@ -379,7 +381,7 @@ def test_two_processes_make_the_checkpoint_that_one_makes(home: Path, tmp_path: 
         torch.testing.assert_close(two[name], weight, atol=1e-5, rtol=0)
 
 
-def test_evaluate(home: Path, tmp_path: Path, run: Run, fail: Run) -> None:
+def test_evaluate(home: Path, tmp_path: Path, run: Run, fail: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Zoo.save(Zoo.load(f"local-dir:{home / 'vae'}"), tmp_path / "vae", recipe=VAE_RECIPE)
     source = f"local-dir:{folder}"
     assert "nothing was compared: no number is recorded with these settings; 4 are not on record" in run(
@@ -397,6 +399,24 @@ def test_evaluate(home: Path, tmp_path: Path, run: Run, fail: Run) -> None:
     assert (
         found["differences"] == [] and found["compared"] == 4 and all(row["n"] < 300 for row in found["measurements"])
     )
+
+    def meanwhile(*arguments: Any, **options: Any) -> Any:
+        found = measure(*arguments, **options)
+        checkpoint.update(folder, [*rows, {**rows[0], "name": "other"}])
+        return found
+
+    measure = evaluate_module.evaluate_checkpoint
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate_module, "evaluate_checkpoint", meanwhile)
+        run("evaluate", source, "--write")
+        assert [row["name"] for row in checkpoint.read_metrics(folder).measurements][-1] == "other"
+        patch.setattr(
+            evaluate_module, "evaluate_checkpoint", lambda *_, **__: Zoo.save(other, folder, overwrite=True) and []
+        )
+        other = Zoo.load(source)
+        torch.nn.init.constant_(next(other.parameters()), 0)
+        assert "its weights were replaced meanwhile" in fail("evaluate", source, "--write")
+    Zoo.save(Zoo.load(f"local-dir:{home / 'vae'}"), folder, recipe=VAE_RECIPE, measurements=rows, overwrite=True)
 
     rows[0]["value"] += 1.0
     rows[0]["details"]["slice"]["value"] += 1.0
@@ -502,6 +522,17 @@ def test_finetune_in_python(home: Path, arrays: Path, tmp_path: Path) -> None:
     out = finetune(f"local-dir:{home / 'vae'}", arrays, tmp_path / "mine", epochs=1, overrides=quiet)
     model = Zoo.load(f"local-dir:{out}")
     assert isinstance(model, GenerativeModel) and model.sample(2).shape == (2, 1, 8, 8)
+
+
+def test_vectors_are_ranked_without_a_sheet(tmp_path: Path, run: Run) -> None:
+    Zoo.save(Gaussian([2]), tmp_path / "bell", recipe={"data": {"class": "Toy2D", "kind": "moons"}})
+    np.save(tmp_path / "points.npy", np.array([[3.0, 4.0], [0.0, 0.0], [1.0, 0.0]], dtype=np.float32))
+    words = ("score", f"local-dir:{tmp_path / 'bell'}", "--data", tmp_path / "points.npy", "--out", tmp_path / "x.csv")
+    assert run(*words).split() == [str(tmp_path / "x.csv")]
+    with (tmp_path / "x.csv").open() as file:
+        nats = [float(row["nats"]) for row in csv.DictReader(file)]
+    assert nats == pytest.approx([-12.5 - np.log(2 * np.pi), -0.5 - np.log(2 * np.pi), -np.log(2 * np.pi)], rel=1e-4)
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_score_ranks_own_images(home: Path, images: Path, tmp_path: Path, run: Run, fail: Run) -> None:

@@ -7,6 +7,7 @@ import pickle
 import socket
 import tarfile
 import threading
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +21,19 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.data import CIFAR10, MNIST, Arrays, BinarizedMNIST, Digits, FashionMNIST, ImageFolder, Loader, Split, Toy2D
+from zoo.data import (
+    CIFAR10,
+    MNIST,
+    Arrays,
+    BinarizedMNIST,
+    Digits,
+    FashionMNIST,
+    ImageFolder,
+    Loader,
+    Rivers,
+    Split,
+    Toy2D,
+)
 from zoo.data.base import DataModule, permutation
 from zoo.data.cifar import unpickle
 from zoo.data.files import Published, data_root, fetch, read
@@ -725,7 +738,7 @@ def test_few_examples_have_no_splits() -> None:
     complaint(error, "at least 1 example", "found none")
 
 
-def test_files_that_hold_no_arrays(tmp_path: Path) -> None:
+def test_files_that_hold_no_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "own.npy"
     for content, *parts in (
         (None, "found nothing"),
@@ -743,10 +756,25 @@ def test_files_that_hold_no_arrays(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         Arrays(str(path))
     complaint(error, path, "cannot be read (it is another file, or holds objects in place of numbers)")
+    np.savez_compressed(tmp_path / "damaged.npz", x=IMAGES)
+    with monkeypatch.context() as patch, pytest.raises(DataError) as error:
+        patch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda *_: zlib.decompress(b"no such stream"))
+        Arrays(str(tmp_path / "damaged.npz"))
+    complaint(error, "damaged.npz", "cannot be read (Error -3 while decompressing data")
     np.savez(tmp_path / "own.npz", images=IMAGES, y=np.arange(5))
     with pytest.raises(DataError) as error:
         Arrays(str(tmp_path / "own.npz"))
     complaint(error, "an array called x", "found images, y")
+
+
+@pytest.mark.parametrize("kind", [MNIST, FashionMNIST, BinarizedMNIST, CIFAR10, Digits, Rivers])
+def test_own_data_never_have_the_name_of_published_ones(kind: type[DataModule], tmp_path: Path) -> None:
+    published = [kind(), kind(binarize="dynamic")] if issubclass(kind, MNIST) else [kind()]
+    for name in {data.name for data in published}:
+        np.save(tmp_path / f"{name}.npy", IMAGES)
+        assert Arrays(str(tmp_path / f"{name}.npy")).name == f"own-{name}"
+    np.save(tmp_path / "mine.npy", IMAGES)
+    assert Arrays(str(tmp_path / "mine.npy")).name == "mine"
 
 
 def test_published_sizes_are_those_of_the_files(real_data: str) -> None:

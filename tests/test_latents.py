@@ -195,6 +195,7 @@ def test_codes_of_images_are_means(instance: Instance) -> None:
 def test_reconstructions_are_decoded_codes(instance: Instance) -> None:
     model, x, given = instance.build(), instance.data(4), labels_of(instance, 4)
     found = reconstruct(model, x, **given)
+    assert torch.equal(reconstruct(model, x.double(), **given), found)
     assert found.shape == x.shape and not found.requires_grad
     torch.testing.assert_close(found, model.decode(model.encode(x, **given).mean, **given))
 

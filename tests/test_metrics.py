@@ -731,6 +731,8 @@ def test_code_accuracy_is_that_of_the_nearest_training_code() -> None:
     assert names == ["code_accuracy"] and evaluate(UpperHalf(), data, only=["accuracy"], progress=False) == []
     with pytest.raises(DataError, match="expected labels in train and test"):
         code_accuracy(UpperHalf(), Given(x, levels=256), progress=False)
+    with pytest.raises(ConfigError, match="training images are their own neighbours"):
+        code_accuracy(UpperHalf(), data, split="train", progress=False)
 
 
 class GreyDensity(Ramp):
@@ -813,7 +815,8 @@ def test_capabilities_decide_which_numbers_there_are(extractor: Extractor, grey:
     assert names(GreyDensity(), grey) == {"nll"} | quality
     assert names(GreyDensity(), grey, only=["likelihood"]) == {"nll"}
     assert names(BernoulliPixels(torch.full((1, 28, 28), 0.5)), binary) == {"nll"}
-    assert names(Projection(), labelled) == {"accuracy"} | {f"{name}_floor" for name in quality}
+    assert names(reader := Projection().train(), labelled) == {"accuracy"} | {f"{name}_floor" for name in quality}
+    assert reader.training and all(parameter.requires_grad for parameter in reader.parameters())
     assert names(LinearGaussianVAE(), gaussian_data(LinearGaussianVAE(), 5)) == {"nll", "neg_elbo"}
     with pytest.raises(ConfigError, match="did you mean 'quality'"):
         names(Drawing(), grey, only=["qualty"])

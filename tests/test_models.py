@@ -48,6 +48,7 @@ from zoo.data import Arrays
 from zoo.density.gaussian import Gaussian
 from zoo.density.mixture import BernoulliMixture
 from zoo.errors import ConfigError, DataError
+from zoo.gan.gan import GAN
 from zoo.nn.discretized import Discretized, DiscretizedGaussian, DiscretizedLogistic
 from zoo.nn.dropout import dropout
 from zoo.nn.point import Point
@@ -57,6 +58,7 @@ from zoo.random import Streams, rand, seed_from
 from zoo.training import Trainer
 from zoo.vae.iwae import IWAE
 from zoo.vae.ladder_vae import LadderVAE, _combine
+from zoo.vae.vae import VAE
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -125,6 +127,17 @@ def test_every_model_is_in_the_list() -> None:
     assert concrete(ZooModule) == {instance.cls for instance in INSTANCES}
 
 
+@pytest.mark.parametrize("cls", [VAE, LadderVAE, GAN])
+def test_images_are_made_of_patches(cls: type[ZooModule]) -> None:
+    with pytest.raises(ConfigError, match="event_shape: expected a height and a width of multiples of 4, found 28x30"):
+        cls(event_shape=[1, 28, 30])
+
+
+def test_channels_of_a_generator_come_in_groups() -> None:
+    with pytest.raises(ConfigError, match="channels: expected a multiple of 8, found 12"):
+        GAN(channels=12)
+
+
 def test_every_number_in_a_configuration_has_bounds() -> None:
     def bare(hint: Any) -> bool:
         return hint in (int, float) or (get_origin(hint) is not Annotated and any(map(bare, get_args(hint))))
@@ -163,6 +176,8 @@ def test_half_precision_files(instance: Instance, tmp_path: Path) -> None:
     if isinstance(model, TractableDensity):
         x = instance.data(20)
         torch.testing.assert_close(loaded.log_prob(x), model.log_prob(x), atol=0.05, rtol=0.01)
+        if is_binary(instance):
+            assert loaded.log_prob(instance.states()).double().logsumexp(0).abs() < 1e-5
 
 
 @having(ZooModule)

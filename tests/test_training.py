@@ -277,6 +277,21 @@ def test_closed_form_models_are_fitted_before_validation_and_not_averaged(tmp_pa
     assert rows(folder, "valid/nll") == [(11, pytest.approx(total / 200, rel=1e-5))]
 
 
+def test_closed_form_models_are_not_fitted_to_part_of_an_epoch(tmp_path: Path) -> None:
+    """Ten examples have no covariance in 16 dimensions; four hundred have."""
+    x = torch.rand(500, 1, 4, 4, generator=torch.Generator().manual_seed(0)).mul(255).byte()
+    models = [Gaussian([1, 4, 4], levels=256) for _ in range(2)]
+    for model, often in zip(models, (1.0, 1), strict=True):
+        run(
+            model,
+            tmp_path / str(type(often)),
+            Arrays.from_array(x, batch_size=10),
+            max_epochs=1,
+            val_check_interval=often,
+        )
+    assert torch.equal(models[0].loc, models[1].loc) and models[0].loc.ne(0).all()
+
+
 def test_a_gaussian_of_fewer_examples_than_pixels_is_refused() -> None:
     model = Gaussian([1, 4, 4], levels=256)
     model.statistics = model.gather(torch.zeros(5, 1, 4, 4), generator=torch.Generator().manual_seed(0))

@@ -322,7 +322,8 @@ class ClosedForm(GenerativeModel):
         return {}
 
     def on_validation_start(self) -> None:
-        self._finish()
+        if self.trainer.is_last_batch:  # of part of an epoch there may be no fit
+            self._finish()
 
     def on_train_epoch_end(self) -> None:
         if self.iterative:

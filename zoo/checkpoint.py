@@ -324,7 +324,9 @@ def _check_overwrite(folder: Path, overwrite: bool) -> None:
         raise CheckpointError(
             f"{folder}: expected a checkpoint folder to overwrite, found a file; choose another folder"
         )
-    if foreign := sorted(path.name for path in folder.iterdir() if path.name not in FILES):
+    # a killed `update` leaves a file that was to become one of a checkpoint
+    ours = re.compile(rf"({'|'.join(map(re.escape, FILES))})|\.({'|'.join(map(re.escape, FILES))})\.new-[0-9a-f]{{8}}")
+    if foreign := sorted(path.name for path in folder.iterdir() if not ours.fullmatch(path.name)):
         raise CheckpointError(
             f"{folder}: holds {brief(foreign[0])}, which is no file of a checkpoint; choose another folder"
         )

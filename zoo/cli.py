@@ -738,7 +738,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from zoo import hub
+    from zoo import checkpoint, hub
     from zoo.catalog import Zoo
     from zoo.distributed import join, on_leader
     from zoo.metrics.evaluate import evaluate_checkpoint
@@ -751,6 +751,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     info = Zoo.info(options.name)
     if options.write and not os.access(info.folder, os.W_OK):
         raise ConfigError(f"--write: {info.folder} is not yours to write; copy the folder, and evaluate the copy")
+    weights_sha256 = checkpoint.read_metrics(Path(info.folder)).weights_sha256
     found = evaluate_checkpoint(
         options.name,
         k=options.k,
@@ -760,10 +761,10 @@ def _evaluate(options: argparse.Namespace) -> None:
         on_slice=options.slice,
         device=device,
     )
-    on_leader(lambda: _report(options, info, found))
+    on_leader(lambda: _report(options, info, weights_sha256, found))
 
 
-def _report(options: argparse.Namespace, info: Info, found: list[Measurement]) -> None:
+def _report(options: argparse.Namespace, info: Info, weights_sha256: str, found: list[Measurement]) -> None:
     """Prints the numbers and compares them with those on record, or puts them there."""
     from zoo.metrics.measurement import Measurement, compare, recorded_value
 
@@ -777,7 +778,7 @@ def _report(options: argparse.Namespace, info: Info, found: list[Measurement]) -
     else:
         print("\n".join(map(str, found)) or "this model has no such numbers on these data")
     if options.write:
-        _record(options, Path(info.folder), info.numbers, found)
+        _record(options, Path(info.folder), weights_sha256, found)
         return
     if different := [difference for difference in differences if difference.recorded is not None]:
         raise ZooError(
@@ -790,8 +791,8 @@ def _report(options: argparse.Namespace, info: Info, found: list[Measurement]) -
         print((said if compared else "nothing was compared: no number is recorded with these settings") + new)
 
 
-def _record(options: argparse.Namespace, folder: Path, old: list[dict[str, Any]], found: list[Measurement]) -> None:
-    """Puts new numbers in place of those of the same name, and draws the picture of the card."""
+def _record(options: argparse.Namespace, folder: Path, weights_sha256: str, found: list[Measurement]) -> None:
+    """Puts new numbers of those weights in place of those of the same name, and draws the picture of the card."""
     import io
 
     from zoo import checkpoint
@@ -805,7 +806,13 @@ def _record(options: argparse.Namespace, folder: Path, old: list[dict[str, Any]]
         if (value := getattr(options, flag.replace("-", "_"))) is not None:
             command += f" --{flag} {value}"
     command += f" --only {' '.join(options.only)}" if options.only else ""
-    rows = {Measurement.from_dict(number).key: number for number in old}  # a number that is replaced keeps its place
+    record = checkpoint.read_metrics(folder)  # as it is now: others may have measured too
+    if record.weights_sha256 != weights_sha256:
+        raise ZooError(
+            f"{options.name}: its weights were replaced meanwhile, so that nothing was written; measure anew"
+        )
+    # a number that is replaced keeps its place
+    rows = {Measurement.from_dict(number).key: number for number in record.measurements}
     rows |= {measurement.key: {**measurement.to_dict(), "command": command} for measurement in found}
     files = {}
     model = Zoo.load(options.name, device=options.device)
@@ -867,8 +874,9 @@ def _score(options: argparse.Namespace) -> None:
     )
     with _writing(options.out, "a table") as path:
         path.write_text(scores.to_csv())
-    with _writing(sheet, "a sheet") as path:
-        scores.sheet(options.num).save(path)
+    if scores.images.ndim == 4 and scores.images.shape[1] in (1, 3):  # else there is nothing to see
+        with _writing(sheet, "a sheet") as path:
+            scores.sheet(options.num).save(path)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,10 @@ MAX_BYTES = 2**17
 """Size above which a JSON or YAML file is refused unread, in bytes."""
 
 MAX_ITEMS = 10_000
-MAX_INTEGER = 2**63 - 1
 """Length above which a list or dict in a configuration is refused."""
+
+MAX_INTEGER = 2**63 - 1
+"""Magnitude above which an integer is refused."""
 
 _NONE = type(None)
 

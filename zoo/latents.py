@@ -8,6 +8,7 @@ of them, and other models do not accept them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -320,7 +321,8 @@ def _encode(model: GenerativeModel, x: Tensor, name: str, labels: Labels = None)
     _check_capabilities(model, name, Encoder)
     assert isinstance(model, Encoder)
     _check_images(model, x, name)
-    return model.encode(x.to(model.device), **_given(model, labels, len(x))).mean.clone()
+    x = x.to(model.device, cast(torch.dtype, model.dtype))
+    return model.encode(x, **_given(model, labels, len(x))).mean.clone()
 
 
 def _given(model: GenerativeModel, labels: Labels, num: int, repeats: int = 1) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import os
 import tarfile
 import tempfile
 import urllib.request
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def _download(root: Path, address: str, files: list[Published]) -> None:
             for file in files:
                 content.seek(0)
                 _install(root / file.path, file, content)
-    except (OSError, EOFError, http.client.HTTPException, tarfile.TarError, KeyError, ValueError) as error:
+    except (OSError, EOFError, zlib.error, http.client.HTTPException, tarfile.TarError, KeyError, ValueError) as error:
         reason = str(getattr(error, "reason", None) or error).splitlines()[0] if str(error) else type(error).__name__
         raise DownloadError(
             f"{files[0].path}: cannot be fetched from {address} ({reason}); put the file at {first} or set ZOO_DATA"

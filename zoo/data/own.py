@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from abc import abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
@@ -16,6 +17,17 @@ from torch import Tensor
 
 from zoo.data.base import DataModule, Split, Which, divide, division
 from zoo.errors import ConfigError, DataError
+
+PUBLISHED = (
+    "mnist",
+    "dynamic-mnist",
+    "binarized-mnist",
+    "fashion-mnist",
+    "dynamic-fashion-mnist",
+    "cifar10",
+    "digits",
+    "rivers",
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -120,7 +132,7 @@ class ImageFolder(_Own):
             raise DataError(
                 f"{self.path}: expected a folder of images, found {'a file' if self.path.exists() else 'nothing'}"
             )
-        self.name = self.path.resolve().name
+        self.name = _own(self.path.resolve().name)
         self.size = size
         self.channels = channels
         self.binarize = binarize
@@ -263,7 +275,7 @@ class Arrays(_Own):
         """
         super().__init__(batch_size=batch_size, seed=seed)
         self.path = Path(path).expanduser()
-        self.name = self.path.stem
+        self.name = _own(self.path.stem)
         self._set(*_open(self.path))
 
     @classmethod
@@ -354,7 +366,7 @@ def _open(path: Path) -> tuple[Tensor, Tensor | None]:
         with content:
             arrays = {name: torch.from_numpy(content[name]) for name in ("x", "labels") if name in content}
             names = ", ".join(content.files) or "none"
-    except (OSError, EOFError, ValueError, TypeError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, TypeError, BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "pickle" in reason:  # whatever it is that it does not know, NumPy calls a pickle
             reason = "it is another file, or holds objects in place of numbers"
@@ -364,6 +376,11 @@ def _open(path: Path) -> tuple[Tensor, Tensor | None]:
     if "x" not in arrays:
         raise DataError(f"{path}: expected an array called x, found {names}; save it with numpy.savez(path, x=...)")
     return arrays["x"], arrays.get("labels")
+
+
+def _own(name: str) -> str:
+    """The name of own data, which is not that of a published data set: numbers of one are not those of the other."""
+    return f"own-{name}" if name in PUBLISHED else name
 
 
 def _dtype(x: Tensor) -> str:

@@ -115,7 +115,7 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
         outside = self.logits[0] * (x.sum(-1) - moved.sum(-1)) - F.softplus(self.logits[0]) * (
             known.sum(-1) - inside.sum(-1)
         )
-        outside = outside + self.log_shifts[:, None] - math.log(len(self._examples()))
+        outside = outside + self.log_shifts.log_softmax(0)[:, None] - math.log(len(self._examples()))
         for entries in self._examples().split(CHUNK):
             logits = self.logits[entries.long()]
             joint = moved @ logits.T - inside @ F.softplus(logits).T + outside[..., None]

@@ -56,10 +56,11 @@ class BernoulliMixture(ClosedForm, TractableDensity, Completable):
 
     def _log_joint(self, x: Tensor, known: Tensor | None = None) -> Tensor:
         """log p(x, k), of the known pixels alone if they are named: [B, D] -> [B, K]."""
+        log_weights = self.log_weights.log_softmax(0)  # in half precision, those of a file do not sum to one
         if known is None:
-            return F.linear(x, self.logits, self.log_weights - F.softplus(self.logits).sum(-1))
+            return F.linear(x, self.logits, log_weights - F.softplus(self.logits).sum(-1))
         known = known.to(x)
-        return F.linear(x * known, self.logits, self.log_weights) - F.linear(known, F.softplus(self.logits))
+        return F.linear(x * known, self.logits, log_weights) - F.linear(known, F.softplus(self.logits))
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self._log_joint(x.flatten(1)).logsumexp(-1)

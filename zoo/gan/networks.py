@@ -9,6 +9,9 @@ import math
 
 from torch import Tensor, nn
 
+from zoo.errors import ConfigError
+from zoo.nn.patches import PATCH, patches_of
+
 
 class Residual(nn.Module):
     """x + conv(leaky_relu(norm(x)))."""
@@ -33,8 +36,9 @@ class Generator(nn.Sequential):
     """
 
     def __init__(self, event_shape: list[int], inputs: int, channels: int, *, hidden: int | None = None) -> None:
-        outputs, height, width = event_shape
-        base = (channels, height // 4, width // 4)
+        if channels % 8:
+            raise ConfigError(f"channels: expected a multiple of 8, found {channels}")
+        base = (channels, *patches_of(event_shape))
         super().__init__(
             *((nn.Linear(inputs, hidden), nn.LeakyReLU(0.2)) if hidden else ()),
             nn.Linear(hidden or inputs, math.prod(base)),
@@ -43,8 +47,8 @@ class Generator(nn.Sequential):
             Residual(channels, normalized=True),
             nn.GroupNorm(8, channels),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(channels, 16 * outputs, 3, padding=1),
-            nn.PixelShuffle(4),
+            nn.Conv2d(channels, PATCH**2 * event_shape[0], 3, padding=1),
+            nn.PixelShuffle(PATCH),
             nn.Sigmoid(),
         )
 
@@ -54,8 +58,8 @@ class Features(nn.Sequential):
 
     def __init__(self, event_shape: list[int], channels: int) -> None:
         super().__init__(
-            nn.PixelUnshuffle(4),
-            nn.Conv2d(16 * event_shape[0], channels, 3, padding=1),
+            nn.PixelUnshuffle(PATCH),
+            nn.Conv2d(PATCH**2 * event_shape[0], channels, 3, padding=1),
             nn.LeakyReLU(0.2),
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.LeakyReLU(0.2),
@@ -73,7 +77,7 @@ class Critic(nn.Sequential):
     def __init__(
         self, event_shape: list[int], channels: int, *, outputs: int = 1, hidden: int | None = None, bias: bool = True
     ) -> None:
-        size = channels * (event_shape[1] // 4) * (event_shape[2] // 4)
+        size = math.prod((channels, *patches_of(event_shape)))
         super().__init__(
             Features(event_shape, channels),
             nn.Flatten(),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zoo.capabilities import Batch, Encoder, ZooModule
 from zoo.data.base import DataModule, Which
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 from zoo.metrics.classification import share_of_right
 from zoo.metrics.examples import Index, check_shapes, measuring
 from zoo.metrics.measurement import Measurement
@@ -31,9 +31,12 @@ def code_accuracy(
 
     Raises:
         DataError: the shapes of model and data differ, or the data have no labels.
+        ConfigError: the split is train.
     """
     assert isinstance(model, Encoder)
     check_shapes(model, data)
+    if split == "train":
+        raise ConfigError("code_accuracy: expected split valid or test: training images are their own neighbours")
     known = data.split("train").labels
     if known is None or data.split(split).labels is None:
         raise DataError(f"{data.name}: expected labels in train and {split}, found none; codes are judged by them")

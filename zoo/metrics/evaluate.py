@@ -224,6 +224,13 @@ def _has_quality(model: ZooModule, data: DataModule, split: Which) -> bool:
     return is_drawn and is_grey and min(len(data.split(split)), len(data.split("train"))) > NEIGHBOURS
 
 
+def _copy(model: Classifier) -> Classifier:
+    """Another one with the same weights, which nobody trains."""
+    copy = type(model)(**model.hparams)
+    copy.load_state_dict(model.state_dict())
+    return copy.to(model.device)
+
+
 def _quality_of(
     model: ZooModule,
     data: DataModule,
@@ -235,7 +242,7 @@ def _quality_of(
     """num -> sample quality of what draws, or the floors of it where a classifier measures itself."""
     options: dict[str, Any] = {"reference": split, "seed": settings.seed, "progress": progress}
     if isinstance(model, Classifier):
-        itself = extractor or ClassifierFeatures(model, type(model).__name__)
+        itself = extractor or ClassifierFeatures(_copy(model), type(model).__name__)
         return lambda num: quality_floor(data, itself, num=num, **options)
     assert isinstance(model, GenerativeModel) and extractor is not None
 

@@ -415,7 +415,8 @@ def scores(samples: Features, truth: Reference, seed: int) -> Scores:
 
 def _settings(samples: Features, truth: Reference) -> dict[str, dict[str, Any]]:
     """Of each number, what stands in its details."""
-    size = min(SUBSET_SIZE, len(samples.values) // 2, len(truth.features.values) // 2)  # one alone would have no error
+    # one alone would have no error; of none, `precision_recall` says what is wanted
+    size = max(1, min(SUBSET_SIZE, len(samples.values) // 2, len(truth.features.values) // 2))
     neighbours = {"neighbours": NEIGHBOURS}
     settings = {"kid": {"subset_size": size}, "inception_score": {"splits": SPLITS}}
     return {"fid": {}, **settings, "precision": neighbours, "recall": neighbours}

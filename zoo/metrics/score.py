@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from zoo.data.base import DataModule, Split, Which
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, DataError
 from zoo.metrics.likelihood import log_likelihood
 from zoo.metrics.measurement import nats_to
 
@@ -58,7 +58,13 @@ class Scores:
         """The images in reading order, the least likely first, each above its nats.
 
         Of more than `num` images, the first half and the last half, with a gap between them.
+
+        Raises:
+            DataError: what was ranked are no images, grey or in colour.
         """
+        if self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
+            shape = list(self.images.shape[1:])
+            raise DataError(f"score: a sheet shows images of one channel or three, found examples of shape {shape}")
         from PIL import Image, ImageDraw, ImageFont
 
         from zoo.pictures import pixels

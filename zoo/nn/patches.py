@@ -8,7 +8,21 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from zoo.errors import ConfigError
+
 PATCH = 4
+
+
+def patches_of(event_shape: list[int]) -> tuple[int, int]:
+    """How many rows and columns of patches an image (C, H, W) has.
+
+    Raises:
+        ConfigError: H or W is no multiple of 4.
+    """
+    _, height, width = event_shape
+    if height % PATCH or width % PATCH:
+        raise ConfigError(f"event_shape: expected a height and a width of multiples of {PATCH}, found {height}x{width}")
+    return height // PATCH, width // PATCH
 
 
 class Residual(nn.Module):
@@ -29,14 +43,14 @@ def patch_encoder(event_shape: list[int], channels: int, hidden: int, outputs: i
         channels: width of the convolutions.
         hidden: units of the layer after them.
     """
-    inputs, height, width = event_shape
+    rows, columns = patches_of(event_shape)
     return nn.Sequential(
         nn.PixelUnshuffle(PATCH),
-        nn.Conv2d(PATCH**2 * inputs, channels, 3, padding=1),
+        nn.Conv2d(PATCH**2 * event_shape[0], channels, 3, padding=1),
         Residual(channels),
         nn.SiLU(),
         nn.Flatten(),
-        nn.Linear(channels * (height // PATCH) * (width // PATCH), hidden),
+        nn.Linear(channels * rows * columns, hidden),
         nn.SiLU(),
         nn.Linear(hidden, outputs),
     )
@@ -44,8 +58,7 @@ def patch_encoder(event_shape: list[int], channels: int, hidden: int, outputs: i
 
 def patch_decoder(inputs: int, hidden: int, channels: int, event_shape: list[int]) -> nn.Sequential:
     """[B, inputs] -> images [B, C, H, W], H and W multiples of 4; see `patch_encoder`."""
-    outputs, height, width = event_shape
-    rows, columns = height // PATCH, width // PATCH
+    rows, columns = patches_of(event_shape)
     return nn.Sequential(
         nn.Linear(inputs, hidden),
         nn.SiLU(),
@@ -53,6 +66,6 @@ def patch_decoder(inputs: int, hidden: int, channels: int, event_shape: list[int
         nn.Unflatten(1, (channels, rows, columns)),
         Residual(channels),
         nn.SiLU(),
-        nn.Conv2d(channels, PATCH**2 * outputs, 3, padding=1),
+        nn.Conv2d(channels, PATCH**2 * event_shape[0], 3, padding=1),
         nn.PixelShuffle(PATCH),
     )

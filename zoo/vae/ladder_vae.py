@@ -28,7 +28,7 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal, kl
 
 from zoo.capabilities import Decoder, ImportanceWeighted
 from zoo.config import Between, ImageShape, Size
-from zoo.nn.patches import PATCH, Residual
+from zoo.nn.patches import PATCH, Residual, patches_of
 from zoo.random import Source, Streams, rand, randn
 
 
@@ -70,7 +70,7 @@ class LadderVAE(ImportanceWeighted, Decoder):
         self.save_hyperparameters()
         self.event_shape = tuple(event_shape)
         self.warmup_steps = warmup_steps
-        inputs, (rows, columns) = event_shape[0], (event_shape[1] // PATCH, event_shape[2] // PATCH)
+        inputs, (rows, columns) = event_shape[0], patches_of(event_shape)
         size = channels * rows * columns
         self.shapes = [(top_dim,), *((maps, rows, columns) for maps in map_channels)]  # of the layers
         self.latent_shape = (sum(map(math.prod, self.shapes)),)
