@@ -404,7 +404,7 @@ for make, key, value, words in (
     (lambda: Gaussian([1, 2, 2], logit=1e-6), "logit", 0.5, "between 1e-12 and 0.499 or null, found 0.5"),
     (lambda: Gaussian([1, 2, 2]), "jitter", -1.0, "found -1.0"),
     (lambda: GAN([1, 8, 8], latent_dim=2, channels=8), "penalty", -1, "found -1"),
-    (lambda: GAN([1, 8, 8], latent_dim=2, channels=8), "channels", 7, "no GAN has arguments"),
+    (lambda: GAN([1, 8, 8], latent_dim=2, channels=8), "channels", 7, "channels: expected a multiple of 8, found 7"),
     (lambda: LeNet([1, 16, 16], channels=2), "num_classes", 0, "found 0"),
     (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "num_masks", -1, "found -1"),
     (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "mask_seed", 10**9, "found 1000000000"),
