@@ -316,7 +316,11 @@ def test_complete_keeps_what_is_known(home: Path, tmp_path: Path, run: Run) -> N
 
 
 @pytest.mark.parametrize("name", Zoo.list())
-def test_pictures_of_shipped_checkpoints(name: str, tmp_path: Path, run: Run, fail: Run) -> None:
+def test_pictures_of_shipped_checkpoints(
+    name: str, tmp_path: Path, run: Run, fail: Run, request: pytest.FixtureRequest
+) -> None:
+    if name.startswith("memoriser"):
+        request.getfixturevalue("real_data")  # its memory
     has = Zoo.info(name).capabilities
     path = tmp_path / "picture.png"
     if "GenerativeModel" not in has:

@@ -34,6 +34,7 @@ SHORTER = {
 }
 NEEDS_DATA = (
     "zoo reproduce mnist",
+    "zoo reproduce cifar10",
     "zoo evaluate gaussian",
     "zoo fit",
     "zoo complete",

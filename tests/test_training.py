@@ -284,7 +284,7 @@ def test_closed_form_models_are_not_fitted_to_part_of_an_epoch(tmp_path: Path) -
     for model, often in zip(models, (1.0, 1), strict=True):
         run(
             model,
-            tmp_path / str(type(often)),
+            tmp_path / type(often).__name__,
             Arrays.from_array(x, batch_size=10),
             max_epochs=1,
             val_check_interval=often,

@@ -596,9 +596,10 @@ class Completable(ABC):
         x = x.to(model.device, cast(torch.dtype, model.dtype)).where(known, 0)
         if not x.isfinite().all():
             raise DataError("complete: expected numbers in the known pixels, found NaN or infinity")
-        levels = cast(TractableDensity, self).levels
-        number = x * (levels - 1) if levels else x
-        if levels and not ((number >= 0) & (number < levels) & ((number - number.round()).abs() < 1e-3)).all():
+        if (levels := cast(TractableDensity, self).levels) is None:
+            return x, known
+        number = x * (levels - 1)
+        if not ((number >= 0) & (number < levels) & ((number - number.round()).abs() < 1e-3)).all():
             kind, advice = f"pixels of {levels} grey levels from 0 to 1", "scale the images first, for example x / 255"
             if levels == 2:
                 kind, advice = "binary pixels", "binarise the images first, for example (x > 0.5).float()"

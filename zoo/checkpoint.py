@@ -324,9 +324,9 @@ def _check_overwrite(folder: Path, overwrite: bool) -> None:
         raise CheckpointError(
             f"{folder}: expected a checkpoint folder to overwrite, found a file; choose another folder"
         )
-    # a killed `update` leaves a file that was to become one of a checkpoint
-    ours = re.compile(rf"({'|'.join(map(re.escape, FILES))})|\.({'|'.join(map(re.escape, FILES))})\.new-[0-9a-f]{{8}}")
-    if foreign := sorted(path.name for path in folder.iterdir() if not ours.fullmatch(path.name)):
+    # a killed `update` leaves `.NAME.new-TOKEN`, which was to become NAME
+    names = {path.name: re.sub(r"^\.(.+)\.new-[0-9a-f]{8}$", r"\1", path.name) for path in folder.iterdir()}
+    if foreign := sorted(name for name, becomes in names.items() if becomes not in FILES):
         raise CheckpointError(
             f"{folder}: holds {brief(foreign[0])}, which is no file of a checkpoint; choose another folder"
         )

@@ -874,7 +874,7 @@ def _score(options: argparse.Namespace) -> None:
     )
     with _writing(options.out, "a table") as path:
         path.write_text(scores.to_csv())
-    if scores.images.ndim == 4 and scores.images.shape[1] in (1, 3):  # else there is nothing to see
+    if scores.is_visible:
         with _writing(sheet, "a sheet") as path:
             scores.sheet(options.num).save(path)
 

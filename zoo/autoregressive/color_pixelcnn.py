@@ -235,7 +235,8 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
                     fixed = known[:, :, row, column]
                     pixel = here[:, :colors]
                     self._pixel(horizontal.step(column)[:, 1:], nearest, pixel, fixed, uniforms[:, row, column])
-                    here.copy_(self._seen(pixel))
+                    if self.vectors is not None:
+                        here.copy_(self._seen(pixel))
         return padded[:, :colors, size:, size:].clone()  # a tensor like others, which autograd may use
 
     def _pixel(self, active: Tensor, nearest: Tensor, pixel: Tensor, known: Tensor, uniforms: Tensor) -> None:

@@ -132,7 +132,7 @@ class ImageFolder(_Own):
             raise DataError(
                 f"{self.path}: expected a folder of images, found {'a file' if self.path.exists() else 'nothing'}"
             )
-        self.name = _own(self.path.resolve().name)
+        self.name = _name(self.path.resolve().name)
         self.size = size
         self.channels = channels
         self.binarize = binarize
@@ -275,7 +275,7 @@ class Arrays(_Own):
         """
         super().__init__(batch_size=batch_size, seed=seed)
         self.path = Path(path).expanduser()
-        self.name = _own(self.path.stem)
+        self.name = _name(self.path.stem)
         self._set(*_open(self.path))
 
     @classmethod
@@ -378,7 +378,7 @@ def _open(path: Path) -> tuple[Tensor, Tensor | None]:
     return arrays["x"], arrays.get("labels")
 
 
-def _own(name: str) -> str:
+def _name(name: str) -> str:
     """The name of own data, which is not that of a published data set: numbers of one are not those of the other."""
     return f"own-{name}" if name in PUBLISHED else name
 

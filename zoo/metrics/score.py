@@ -54,6 +54,11 @@ class Scores:
             writer.writerow([file, label, f"{self.nats[i]:.6f}", bits, f"{self.name}, {self.kind}"])
         return text.getvalue()
 
+    @property
+    def is_visible(self) -> bool:
+        """Whether the examples are images, grey or in colour, of which there can be a sheet."""
+        return self.images.ndim == 4 and self.images.shape[1] in (1, 3)
+
     def sheet(self, num: int = SHOWN, columns: int = 8) -> Image:
         """The images in reading order, the least likely first, each above its nats.
 
@@ -62,7 +67,7 @@ class Scores:
         Raises:
             DataError: what was ranked are no images, grey or in colour.
         """
-        if self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
+        if not self.is_visible:
             shape = list(self.images.shape[1:])
             raise DataError(f"score: a sheet shows images of one channel or three, found examples of shape {shape}")
         from PIL import Image, ImageDraw, ImageFont
