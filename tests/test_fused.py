@@ -90,9 +90,11 @@ def test_streams_with_a_key_in_a_tensor_draw_the_same() -> None:
     assert rand((3, 4), together._Once(keyed.next())).equal(rand((3, 4), streams))
 
 
-def test_a_run_beside_others_takes_the_steps_of_fit(tmp_path: Path) -> None:
-    alone = fit(RECIPE, tmp_path / "alone")
-    run = together.Run(RECIPE, torch.device("cpu"))
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_run_beside_others_takes_the_steps_of_fit(optimizer: str, tmp_path: Path) -> None:
+    recipe = override(RECIPE, {"optimization.optimizer": optimizer})
+    alone = fit(recipe, tmp_path / "alone")
+    run = together.Run(recipe, torch.device("cpu"))
     for step in range(10):
         run.advance(step / 10)
     assert "tiny 10/10" in run.note()
@@ -169,7 +171,7 @@ def test_the_others_are_written_and_what_diverged_is_the_error(tmp_path: Path, m
         ({"trainer": {"max_epochs": 1}}, "trainer.max_epochs is not used here"),
         ({"trainer.max_steps": -1}, "max_steps, at least 1, found -1"),
         ({"trainer.precision": "16-mixed"}, "expected 32-true or bf16-mixed, found '16-mixed'"),
-        ({"optimization.optimizer": "sgd"}, "expected adam or adamw, found sgd"),
+        ({"optimization.optimizer": "sgd"}, "expected adam, adamw or muon, found sgd"),
         ({"data.batch_size": 100_000}, "expected a batch_size up to"),
         ({"data.binarize": False}, "likelihood of binary pixels, found 8-bit pixels"),
         ({"model": {"class": "zoo.vae.vae.VAE", "event_shape": [1, 8, 8]}}, "expected a TractableDensity"),

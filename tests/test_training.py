@@ -16,6 +16,7 @@ import tiny_runs
 import torch
 from lightning import Callback, LightningModule
 from torch import Tensor
+from torch.nn import Parameter
 
 from zoo import Zoo
 from zoo.capabilities import Adversarial, Batch, GenerativeModel, TractableDensity
@@ -27,6 +28,7 @@ from zoo.errors import CheckpointError, ConfigError, ZooError
 from zoo.random import Streams, randn
 from zoo.training import Optimization, Trainer, callbacks
 from zoo.training import trainer as trainer_module
+from zoo.training.muon import matrices, orthogonalize
 from zoo.training.recipe import begin, build_data, build_model, fit, load_recipe, override
 
 ROOT = Path(__file__).parents[1]
@@ -150,10 +152,52 @@ def test_gradients_are_clipped(model: type, tmp_path: Path) -> None:
 
 
 def test_weight_decay_spares_biases() -> None:
-    groups = Optimization(optimizer="adamw", weight_decay=0.1).build(torch.nn.Linear(2, 3).parameters()).param_groups
+    groups = Optimization(optimizer="adamw", weight_decay=0.1).build(torch.nn.Linear(2, 3)).param_groups
     assert [(group["weight_decay"], [p.ndim for p in group["params"]]) for group in groups] == [(0.1, [2]), (0.0, [1])]
-    (group,) = Optimization().build(torch.nn.Linear(2, 3).parameters()).param_groups
+    (group,) = Optimization().build(torch.nn.Linear(2, 3)).param_groups
     assert (group["weight_decay"], [p.ndim for p in group["params"]]) == (0.0, [2, 1])
+
+
+@pytest.mark.parametrize("shape", [(20, 50), (50, 20), (3, 30, 30)])
+def test_orthogonalized_matrices_keep_their_directions_at_one_size(shape: tuple[int, ...]) -> None:
+    m = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, _, vt = torch.linalg.svd(m, full_matrices=False)
+    between = u.mT @ orthogonalize(m) @ vt.mT
+    sizes = between.diagonal(dim1=-2, dim2=-1)
+    assert (sizes > 0.3).all() and (sizes < 1.3).all() and sizes.std() < 0.2
+    torch.testing.assert_close(between, torch.diag_embed(sizes), rtol=0, atol=1e-4)
+
+
+def test_muon_steps_weights_of_layers_as_torch_does_and_all_else_as_adamw() -> None:
+    random = torch.Generator().manual_seed(0)
+    layers = [torch.nn.Linear(20, 30), torch.nn.Linear(20, 30), torch.nn.Conv2d(2, 8, 3), torch.nn.Linear(9, 1)]
+    module = torch.nn.Sequential(*layers, torch.nn.Conv2d(1, 8, 1), torch.nn.Embedding(5, 4), torch.nn.LayerNorm(6))
+    orthogonal = [layer.weight for layer in layers[:3]]
+    assert matrices(module) == set(orthogonal)
+    settings = {"lr": 0.02, "weight_decay": 0.1}
+    muon = Optimization(optimizer="muon", **settings).build(module)
+    begun = [p.detach().clone() for p in module.parameters()]
+    others = [Parameter(p.clone().flatten(1) if p.ndim == 4 and len(p[0]) == 2 else p.clone()) for p in begun]
+    is_orthogonal = [p in set(orthogonal) for p in module.parameters()]
+    rest = [p for p, left_out in zip(others, is_orthogonal, strict=True) if not left_out]
+    theirs = [
+        torch.optim.Muon(
+            [p for p, chosen in zip(others, is_orthogonal, strict=True) if chosen],
+            adjust_lr_fn="match_rms_adamw",
+            **settings,
+        ),
+        torch.optim.AdamW([p for p in rest if p.ndim > 1], **settings),
+        torch.optim.AdamW([p for p in rest if p.ndim == 1], lr=0.02, weight_decay=0.0),
+    ]
+    for _ in range(8):
+        for mine, other in zip(module.parameters(), others, strict=True):
+            mine.grad = torch.randn(mine.shape, generator=random)
+            other.grad = mine.grad.view_as(other).clone()
+        for optimizer in (muon, *theirs):
+            optimizer.step()
+    for mine, other, start, chosen in zip(module.parameters(), others, begun, is_orthogonal, strict=True):
+        error = (mine.view_as(other) - other).norm() / (mine - start).norm()
+        assert error < (0.02 if chosen else 1e-6)  # torch's products are in bfloat16
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ class ZooModule(LightningModule, ABC):
         return {}
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimization.build(self.parameters())
+        optimizer = self.optimization.build(self)
         return self.optimization.scheduled(optimizer, self.trainer.estimated_stepping_batches)
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
@@ -392,8 +392,8 @@ class Adversarial(GenerativeModel):
 
     def configure_optimizers(self) -> Any:
         settings, self._num_steps = self.optimization, self.trainer.estimated_stepping_batches
-        generator = settings.build(self.generator.parameters())
-        critic = settings.build(self.critic.parameters(), settings.critic_lr)
+        generator = settings.build(self.generator)
+        critic = settings.build(self.critic, settings.critic_lr)
         return settings.scheduled(generator, self._num_steps), settings.scheduled(critic, self._num_steps)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch.nn import Parameter
+from torch.nn import Module
 
 from zoo.errors import ConfigError
+from zoo.training.muon import Muon, matrices
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Optimization:
     """Settings of the optimiser; the section `optimization` of a recipe.
 
     Attributes:
-        optimizer: `adam`, `adamw` (decoupled weight decay) or `sgd` (momentum `beta1`).
+        optimizer: `adam`, `adamw` (decoupled weight decay), `muon` (see `zoo.training.muon`) or `sgd` (momentum
+            `beta1`).
         lr: peak learning rate.
         critic_lr: learning rate of the critic of an adversarial model; None for `lr`.
         beta1: decay of the first moment.
@@ -29,7 +30,7 @@ class Optimization:
         gradient_clip: largest norm of the gradient, or None.
     """
 
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "muon", "sgd"] = "adam"
     lr: float = 1e-3
     critic_lr: float | None = None
     beta1: float = 0.9
@@ -51,9 +52,9 @@ class Optimization:
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"optimization: {name} must lie in [0, 1), found {getattr(self, name)}")
 
-    def build(self, parameters: Iterable[Parameter], lr: float | None = None) -> torch.optim.Optimizer:
-        """The optimiser of `parameters`; weight decay spares biases and gains."""
-        trained = [p for p in parameters if p.requires_grad]
+    def build(self, module: Module, lr: float | None = None) -> torch.optim.Optimizer:
+        """The optimiser of the parameters of `module`; weight decay spares biases and gains."""
+        trained = [p for p in module.parameters() if p.requires_grad]
         decayed = [p for p in trained if p.ndim >= 2] if self.weight_decay else []
         spared = [p for p in trained if p.ndim < 2] if self.weight_decay else trained
         groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": spared, "weight_decay": 0.0}]
@@ -61,6 +62,8 @@ class Optimization:
         rate = self.lr if lr is None else lr
         if self.optimizer == "sgd":
             return torch.optim.SGD(groups, lr=rate, momentum=self.beta1)
+        if self.optimizer == "muon":
+            return Muon(groups, matrices(module), lr=rate, betas=(self.beta1, self.beta2))
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer]
         return kind(groups, lr=rate, betas=(self.beta1, self.beta2), fused=True)
 

@@ -91,8 +91,8 @@ class Run:
         self.model, model.seed = model.to(device, memory_format=torch.channels_last).train(), self.seed
         self.optimization = Optimization(**bind(Optimization, recipe.get("optimization") or {}, "optimization"))
         if self.optimization.optimizer == "sgd":
-            raise ConfigError(f"{self.name}: optimization.optimizer: expected adam or adamw, found sgd")
-        self.optimizer = self.optimization.build(model.parameters())
+            raise ConfigError(f"{self.name}: optimization.optimizer: expected adam, adamw or muon, found sgd")
+        self.optimizer = self.optimization.build(model)
         self.parameters = list(model.parameters())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         # what changes from step to step lies on the device, where a graph reads it
