@@ -469,6 +469,13 @@ def test_quality_names_everything_that_it_depends_on(extractor: Extractor, grey:
     assert [m.value for m in floor] == [m.details["floor"] for m in found]
 
 
+def test_the_floor_of_a_reference_of_training_images_is_of_others(extractor: Extractor, grey: Given) -> None:
+    floor = by_key(quality_floor(grey, extractor, num=100, reference="train", progress=False))
+    assert floor["fid_floor", ""].value > 1e-3 and floor["precision_floor", ""].value < 1
+    mirrored = by_key(quality_floor(grey, extractor, num=100, progress=False))
+    assert floor["fid_floor", ""].value == pytest.approx(mirrored["fid_floor", ""].value, rel=1e-4)
+
+
 def test_quality_orders_samples_by_their_distance_from_the_data(extractor: Extractor, grey: Given) -> None:
     good, bad = (
         by_key(evaluate_quality(draws(exponent, 300), grey, extractor, num=300, progress=False))

@@ -116,9 +116,9 @@ CHAINS: list[list[tuple[Callable[[int], None], int]]] = [
     [(in_training, 3), (in_writing, 2), (in_training, 12), (before_renaming, 2)],
     [(after_renaming, 3), (in_writing, 3), (after_renaming, 4)],  # at the end of an epoch, and after the last step
 ]
-RUNS: dict[str, tuple[str, dict[str, int]]] = {
+RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "likelihood": ("likelihood", {"max_epochs": 3}),
-    "likelihood by steps": ("likelihood", {"max_epochs": -1, "max_steps": 40}),
+    "likelihood by steps": ("likelihood", {"max_epochs": -1, "max_steps": 40, "optimization": {"optimizer": "muon"}}),
     "adversarial": ("adversarial", {"max_epochs": 3}),
     "several steps": ("several steps", {"max_epochs": 3}),
     "spectral": ("spectral", {"max_epochs": 3}),

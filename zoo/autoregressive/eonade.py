@@ -142,7 +142,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
 
         Of images as `zoo.nn.shift` shifts them, given their shifts, if there is `max_shift`.
         """
-        x, shifts = shift(x, self.max_shift, streams) if self.max_shift else (x, None)
+        x, shifts = shift(x, self.max_shift, streams)
         estimates = self._estimates(x, streams, shifts)
         return estimates.mean(0) if self.cost == "mean" else estimates[-1]
 

@@ -188,7 +188,7 @@ class MADE(TractableDensity, Completable, Autoregressive):
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
         """log p(x given its shift) under the masks whose turn it is: one network a step."""
-        x, shifts = shift(x, self.max_shift, streams) if self.max_shift else (x, None)
+        x, shifts = shift(x, self.max_shift, streams)
         x = x.flatten(1)
         return log_likelihood(self._logits(x, self.global_step % self.num_masks, shifts, streams), x).sum(-1)
 

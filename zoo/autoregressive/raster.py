@@ -77,7 +77,7 @@ class Augmented(RasterOrder):
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
         """log p(x given its shift), with dropout."""
-        x, shifts = shift(x, self.max_shift, streams) if self.max_shift else (x, None)
+        x, shifts = shift(x, self.max_shift, streams)
         return log_likelihood(self._logits(x, shifts, streams), x).sum(-1)
 
 

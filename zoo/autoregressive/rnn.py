@@ -105,7 +105,7 @@ class RNN(Augmented):
         """log p(x given its shift), with dropout; or what a forcing other than `teacher` puts in its place."""
         if self.forcing == "teacher":
             return super().training_log_prob(x, streams)
-        x, shifts = shift(x, self.max_shift, streams) if self.max_shift else (x, None)
+        x, shifts = shift(x, self.max_shift, streams)
         if self.forcing == "scheduled":
             return log_likelihood(self._logits(self._mixed(x, shifts, streams), shifts, streams), x).sum(-1)
         taught, logits = self.behaviour(x, shifts, streams)

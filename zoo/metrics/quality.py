@@ -362,21 +362,32 @@ def quality_floor(
     seed: int = 0,
     progress: bool = True,
 ) -> list[Measurement]:
-    """The same five numbers of training images in place of samples, under the names `fid_floor`, ..."""
+    """The same five numbers of training images in place of samples, under the names `fid_floor`, ...
+
+    Where training images are the reference, test images stand for samples.
+    """
     truth = reference_of(data, reference, extractor, num, seed, progress)
-    train = reference_of(data, "train", extractor, num, seed, progress).features
-    common, settings = extractor.details() | {"num_reference": len(truth.features.values)}, _settings(train, truth)
+    other = _other_images(data, truth, extractor, num, seed, progress).features
+    common, settings = extractor.details() | {"num_reference": len(truth.features.values)}, _settings(other, truth)
     measurements = []
     for name, (value, error) in baseline("floor", truth, data, extractor, num, seed, progress).items():
-        details, n = common | settings[name], len(train.values)
+        details, n = common | settings[name], len(other.values)
         measurements.append(
             Measurement(f"{name}_floor", value, error, "", "estimate", n, seed, reference, data.name, details)
         )
     return measurements
 
 
+def _other_images(
+    data: DataModule, truth: Reference, extractor: Extractor, num: int, seed: int, progress: bool
+) -> Reference:
+    """Images of another split than the reference's."""
+    return reference_of(data, "test" if truth.key["split"] == "train" else "train", extractor, num, seed, progress)
+
+
 BASELINES = ("floor", "memoriser")
-"""Training images in place of samples: each at most once, or drawn with replacement."""
+"""Training images in place of samples: each at most once (test images, where the reference is of training images), or
+drawn with replacement."""
 
 
 def baseline(
@@ -385,15 +396,15 @@ def baseline(
     """The five numbers of one of `BASELINES` and their errors, from the cache where they are there."""
     total = len(data.split("train"))
     if name == "floor":
-        train = reference_of(data, "train", extractor, num, seed, progress)
+        images = _other_images(data, truth, extractor, num, seed, progress)
     else:
         index = torch.randint(total, (num,), generator=torch.Generator().manual_seed(seed))
-        train = _reference(data, "train", extractor, index, f"memoriser{seed}", progress)
-    settings = _settings(train.features, truth)
-    key = {"baseline": train.key, "reference": truth.key, "seed": seed, "subsets": SUBSETS, **settings}
+        images = _reference(data, "train", extractor, index, f"memoriser{seed}", progress)
+    settings = _settings(images.features, truth)
+    key = {"baseline": images.key, "reference": truth.key, "seed": seed, "subsets": SUBSETS, **settings}
 
     def compute() -> dict[str, Tensor]:
-        found = scores(train.features, truth, seed)
+        found = scores(images.features, truth, seed)
         return {title: torch.tensor(pair, dtype=torch.float64) for title, pair in found.items()}
 
     kept = remembered(f"{name}-{data.name}-{num}-seed{seed}-{extractor.name}", key, compute)

@@ -40,15 +40,17 @@ def bias_of(shifts: Tensor, biases: Tensor) -> Tensor:
     return F.embedding(shifts, biases, padding_idx=len(biases) // 2)
 
 
-def shift(x: Tensor, max_shift: int, streams: Streams) -> tuple[Tensor, Tensor]:
+def shift(x: Tensor, max_shift: int, streams: Streams) -> tuple[Tensor, Tensor | None]:
     """Shifts every second image, on average, by up to `max_shift` pixels along each axis; what comes in is zero.
 
     Args:
         x: images [B, C, H, W].
 
     Returns:
-        The images, and their shifts as numbers in {0, ..., num_shifts(max_shift) - 1}, [B].
+        The images, and their shifts as numbers in {0, ..., num_shifts(max_shift) - 1}, [B]; None if max_shift is 0.
     """
+    if not max_shift:
+        return x, None
     which, chance = rand((len(x), 2), streams, x.device).unbind(1)
     shifts = (which * num_shifts(max_shift)).long().where(chance < 0.5, num_shifts(max_shift) // 2)
     width = 2 * max_shift + 1

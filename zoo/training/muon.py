@@ -21,7 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.optim.adamw import adamw
 
 MOMENTUM = 0.95
-COEFFICIENTS = 3.4445, -4.775, 2.0315  # of s, s^3, s^5: five steps bring s from [0.01, 1] to [0.7, 1.2]
+COEFFICIENTS = 3.4445, -4.775, 2.0315  # of s, s^3, s^5: five steps bring s from [0.003, 1] to [0.68, 1.21]
 NUM_STEPS = 5
 
 
