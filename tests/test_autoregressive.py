@@ -413,7 +413,7 @@ def test_recipes_that_await_a_gpu(path: Path, tmp_path: Path) -> None:
     halves = sum(value.numel() for value in model.state_dict().values())
     assert recipe["dtype"] == "float16" and 2 * halves < 8e6
     Trainer(tmp_path, **{**recipe["trainer"], "accelerator": "cpu", "precision": "32-true", "progress": False})
-    optimizer = Optimization(**recipe["optimization"]).build(model.parameters())
+    optimizer = Optimization(**recipe["optimization"]).build(model)
     x = torch.rand(1, *data.event_shape, generator=torch.Generator().manual_seed(0)).round()
     model.training_step(Batch(x, None, torch.arange(1)), 0)["loss"].backward()
     optimizer.step()
