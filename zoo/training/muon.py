@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/): steps of one size in all of a matrix.
+"""Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/): equal steps along all directions of a matrix.
 
     M <- b M + (1 - b) G        G: gradient of a matrix, b: momentum
     W <- W - lr 0.2 sqrt(max(rows, columns)) U V^T,    of the singular value decomposition U S V^T = (1 - b) G + b M
