@@ -32,7 +32,7 @@ from zoo.cli import main
 from zoo.errors import ConfigError
 from zoo.nn.gated import GatedLayer
 from zoo.nn.masked_conv import MaskedConv2d
-from zoo.nn.shift import shift
+from zoo.nn.shift import num_shifts, renumber, shift
 from zoo.pictures import field_of_sight, pixels
 from zoo.pixelwise import drawing, receptive_field
 from zoo.random import Streams, rand, seed_from
@@ -221,6 +221,89 @@ def test_what_forcing_draws_is_told_its_shift(forcing: str, monkeypatch: pytest.
         critic = F.logsigmoid(real) + F.logsigmoid(-fake)
         expected = log_likelihood(logits, moved).sum(1) + model.weight * F.logsigmoid(fake) + critic
     torch.testing.assert_close(found, expected)
+
+
+# -------------------------------------------------------------------------------------------------------- distillation
+
+
+def teachers() -> tuple[GatedPixelCNN, RNN]:
+    """Two, of different architectures, who know shifts of up to one and of up to three pixels."""
+    torch.manual_seed(1)
+    gated = GatedPixelCNN(SHAPE, channels=4, num_layers=2, hidden=4, max_shift=1, dropout=0.5)
+    other = RNN(SHAPE, hidden=6, num_layers=1, forcing="scheduled", max_shift=3)
+    for parameter in (*gated.parameters(), *other.parameters()):
+        nn.init.normal_(parameter, std=0.5)
+    return gated, other
+
+
+def test_shifts_keep_their_meaning_in_another_numbering() -> None:
+    numbers = torch.arange(num_shifts(1))
+    rows, columns = numbers // 3 - 1, numbers % 3 - 1
+    found = renumber(numbers, 1, 3)
+    assert torch.equal(found // 7 - 3, rows) and torch.equal(found % 7 - 3, columns)
+    assert torch.equal(renumber(numbers, 1, 1), numbers)
+
+
+def test_a_pupil_learns_what_its_teachers_expect_of_each_pixel() -> None:
+    """The mean of its log-probability over pixels as drawn with the teachers' mean logits, given the image's pixels."""
+    gated, other = teachers()
+    torch.manual_seed(2)
+    pupil, x = PixelCNN(SHAPE, channels=4, num_layers=1, hidden=4, max_shift=2), images(40)
+    nn.init.normal_(pupil.position.shifts)
+    pupil.learn_from([gated.train(), other])
+    found = pupil.training_log_prob(x, Streams(0, range(40)))
+
+    moved, shifts = shift(x, 1, Streams(0, range(40)))  # what all of them know
+    rows, columns = shifts // 3 - 1, shifts % 3 - 1
+    two, three = ((rows + most) * (2 * most + 1) + columns + most for most in (2, 3))
+    p = ((gated._logits(moved, shifts) + other._logits(moved, three)) / 2).sigmoid()
+    own = torch.distributions.Bernoulli(logits=pupil._logits(moved, two))
+    on, off = (own.log_prob(torch.full_like(p, value)) for value in (1.0, 0.0))
+    torch.testing.assert_close(found, (p * on + (1 - p) * off).sum(1))
+
+    found.sum().backward()
+    assert all(parameter.grad is None for each in (gated, other) for parameter in each.parameters())
+    assert all(parameter.grad is not None for parameter in pupil.parameters())
+    assert not any("teacher" in name for name in (*pupil.state_dict(), *dict(pupil.named_modules())))
+
+
+def test_a_pupil_becomes_its_teacher_whatever_the_images_are() -> None:
+    torch.manual_seed(0)
+    teacher, pupil = (GatedPixelCNN([1, 2, 3], channels=6, num_layers=2, hidden=6) for _ in range(2))
+    for parameter in teacher.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    states = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 6).view(-1, 1, 2, 3)
+
+    def divergence() -> float:
+        p, q = teacher.log_prob(states).double(), pupil.log_prob(states).double()
+        return (p.exp() * (p - q)).sum().item()
+
+    before, optimizer = divergence(), torch.optim.Adam(pupil.parameters(), lr=0.02)
+    pupil.learn_from([teacher])
+    for step in range(300):
+        optimizer.zero_grad()
+        (-pupil.training_log_prob(states, Streams(0, range(64), step)).mean()).backward()  # all are as likely
+        optimizer.step()
+    assert divergence() < 0.01 * before
+
+
+def test_who_teaches_whom() -> None:
+    gated, other = teachers()
+    small = PixelCNN([1, 4, 4], channels=4, num_layers=1, hidden=4)
+    for pupil, masters, message in (
+        (gated, [other, small], r"teachers: expected .* of event_shape \[1, 7, 9\], found a PixelCNN of \(1, 4, 4\)$"),
+        (
+            gated,
+            [MADE(SHAPE, hidden=4)],
+            r"teachers: expected .* of event_shape .*, found a MADE of \(1, 7, 9\)$",
+        ),
+        (MADE(SHAPE, hidden=4), [gated], r"teachers: MADE learns from the data alone; leave them out$"),
+        (other, [gated], r"teachers: expected an RNN of forcing teacher, found scheduled; leave them out$"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            pupil.learn_from(masters)
+        assert not getattr(pupil, "teachers", ())
+    rnn("teacher").learn_from([gated, other])
 
 
 @pytest.mark.parametrize("forcing", ["teacher", "scheduled", "professor"])

@@ -626,6 +626,33 @@ def test_a_model_begins_with_weights_of_some_of_its_parts(tmp_path: Path) -> Non
         begin({"start": f"local-dir:{tmp_path / 'professor'}", "model": teacher})
 
 
+def test_a_recipe_with_teachers(tmp_path: Path) -> None:
+    """It trains on what they expect, and a run goes on with those that it began with."""
+    sizes = {"class": "zoo.autoregressive.rnn.RNN", "event_shape": [1, 8, 8], "hidden": 5, "num_layers": 1}
+    for seed, name in enumerate(("first", "second")):
+        Zoo.save(build_model(sizes, seed), tmp_path / name)
+    first, second = (f"local-dir:{tmp_path / name}" for name in ("first", "second"))
+    recipe = {
+        "name": "pupil",
+        "data": {"class": "Digits", "binarize": True, "batch_size": 500},
+        "model": {"class": "zoo.autoregressive.pixelcnn.PixelCNN", "event_shape": [1, 8, 8], "channels": 4},
+        "trainer": {"max_steps": 2, "progress": False},
+    }
+    trained = [
+        fit(recipe | ({"teachers": names} if names else {}), tmp_path / f"run-{len(names)}")
+        for names in ([], [first], [first, second])
+    ]
+    assert [len(model.teachers) for model in trained] == [0, 1, 2]
+    weights = [torch.cat([p.flatten() for p in model.parameters()]) for model in trained]
+    assert not any(torch.equal(weights[i], weights[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    with pytest.raises(ConfigError, match="the run to resume began with another teachers: "):
+        fit(recipe | {"teachers": [second]}, tmp_path / "run-1", resume=True)
+    with pytest.raises(ConfigError, match=r"teachers: VAE learns from the data alone; leave them out$"):
+        begin({"model": {"class": "zoo.vae.vae.VAE"}, "teachers": [first]})
+    with pytest.raises(ConfigError, match=r"recipe: teachers must be list\[str\]"):
+        override(recipe, {"teachers": first})
+
+
 def test_overrides() -> None:
     recipe = {"data": {"class": "Digits"}, "trainer": None, "seed": 0}
     changed = override(recipe, {"trainer.max_epochs": 2, "data.batch_size": 5, "seed": 1})

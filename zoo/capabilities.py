@@ -77,6 +77,16 @@ class ZooModule(LightningModule, ABC):
         """What `log_prob` and its like take of a batch besides x, as keywords: nothing, unless `Conditional`."""
         return {}
 
+    def learn_from(self, teachers: Sequence[ZooModule]) -> None:
+        """From now on, training follows what the teachers expect of the data, not the data alone (distillation).
+
+        Hinton et al. 2015, https://arxiv.org/abs/1503.02531. Teachers are no part of the model nor of its checkpoints.
+
+        Raises:
+            ConfigError: the model does not learn from teachers, or not from these.
+        """
+        raise ConfigError(f"teachers: {type(self).__name__} learns from the data alone; leave them out")
+
     def configure_optimizers(self) -> Any:
         optimizer = self.optimization.build(self)
         return self.optimization.scheduled(optimizer, self.trainer.estimated_stepping_batches)

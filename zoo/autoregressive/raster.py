@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.capabilities import Autoregressive, Completable, TractableDensity
+from zoo.capabilities import Autoregressive, Completable, TractableDensity, ZooModule
+from zoo.config import brief
 from zoo.errors import ConfigError
-from zoo.nn.shift import shift
+from zoo.nn.shift import renumber, shift
 from zoo.random import Streams, rand
 
 
@@ -62,11 +64,25 @@ class RasterOrder(TractableDensity, Completable, Autoregressive):
 class Augmented(RasterOrder):
     """One that trains with dropout and on shifted images, whose shift it is told: see `zoo.nn.shift`.
 
+    Of teachers it learns the probability of each pixel of a training image given the earlier ones; of several, that of
+    the mean of their logits.
+
     Attributes:
         max_shift: pixels by which training shifts every second image, at most, up or down and left or right.
     """
 
     max_shift: int
+    teachers: tuple[Augmented, ...] = ()
+
+    def learn_from(self, teachers: Sequence[ZooModule]) -> None:
+        for each in teachers:
+            if not isinstance(each, Augmented) or each.event_shape != self.event_shape:
+                shape = brief(getattr(each, "event_shape", None))
+                raise ConfigError(
+                    "teachers: expected a NADE, RNN, PixelCNN, GatedPixelCNN or PixelRNN of event_shape "
+                    f"{list(self.event_shape)}, found a {type(each).__name__} of {shape}"
+                )
+        self.teachers = tuple(each.eval() for each in cast(Sequence[Augmented], teachers))
 
     @abstractmethod
     def _logits(self, x: Tensor, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:
@@ -76,13 +92,25 @@ class Augmented(RasterOrder):
         return self._logits(x)
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
-        """log p(x given its shift), with dropout."""
-        x, shifts = shift(x, self.max_shift, streams)
-        return log_likelihood(self._logits(x, shifts, streams), x).sum(-1)
+        """log p(x given its shift), with dropout; with teachers, its mean over each pixel as they expect it."""
+        least = min(each.max_shift for each in (self, *self.teachers))  # shifts that all of them know
+        x, shifts = shift(x, least, streams)
+        logits = self._logits(x, self._numbered(shifts, least), streams)
+        return log_likelihood(logits, self._expected(x, shifts, least) if self.teachers else x).sum(-1)
+
+    @torch.no_grad()
+    def _expected(self, x: Tensor, shifts: Tensor | None, max_shift: int) -> Tensor:
+        """What the teachers expect of each pixel given the earlier ones, [B, D]."""
+        logits = [each.to(x.device)._logits(x, each._numbered(shifts, max_shift)).to(x) for each in self.teachers]
+        return torch.stack(logits).mean(0).sigmoid()
+
+    def _numbered(self, shifts: Tensor | None, max_shift: int) -> Tensor | None:
+        """Shifts of at most `max_shift` pixels as this model numbers them."""
+        return shifts if shifts is None or max_shift == self.max_shift else renumber(shifts, max_shift, self.max_shift)
 
 
 def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
-    """log p of each pixel in nats: [B, D] and images [B, ...] of D pixels -> [B, D]."""
+    """log p of each pixel in nats: [B, D] and images [B, ...] of D pixels -> [B, D]; of a probability, its mean."""
     return -F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="none")
 
 

@@ -23,6 +23,7 @@ at once, each step; Adam with averaged weights.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal, cast
 
@@ -32,7 +33,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from zoo.autoregressive.raster import Augmented, forced, log_likelihood
+from zoo.capabilities import ZooModule
 from zoo.config import Between, Fraction, ImageShape, Shift, Size
+from zoo.errors import ConfigError
 from zoo.nn.dropout import dropout
 from zoo.nn.fused import is_fused
 from zoo.nn.shift import bias_of, shift, shift_biases
@@ -100,6 +103,11 @@ class RNN(Augmented):
 
     def _logits(self, x: Tensor, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:
         return self.behaviour(x, shifts, streams)[1]
+
+    def learn_from(self, teachers: Sequence[ZooModule]) -> None:
+        if self.forcing != "teacher":
+            raise ConfigError(f"teachers: expected an RNN of forcing teacher, found {self.forcing}; leave them out")
+        super().learn_from(teachers)
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
         """log p(x given its shift), with dropout; or what a forcing other than `teacher` puts in its place."""

@@ -60,3 +60,9 @@ def shift(x: Tensor, max_shift: int, streams: Streams) -> tuple[Tensor, Tensor |
     image = torch.arange(len(x), device=x.device)[:, None, None]
     # [B, H, W, C], as indices with a slice between them come first
     return padded[image, :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1), shifts
+
+
+def renumber(shifts: Tensor, max_shift: int, other: int) -> Tensor:
+    """Shifts of at most `max_shift` pixels, by number, [B] -> their numbers among those of at most `other`, no less."""
+    width, more = 2 * max_shift + 1, other - max_shift
+    return (shifts // width + more) * (2 * other + 1) + shifts % width + more

@@ -11,6 +11,7 @@
 
 A recipe that fine-tunes has `start: NAME`, what `Zoo.load` takes, in place of the section `model`; with both, the model
 begins with the weights of that checkpoint, which may be of another class with the same parameters, or some of them.
+With `teachers: [NAME, ...]`, likewise, it learns what these expect of the data: see `ZooModule.learn_from`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ SECTIONS: dict[str, Any] = {
     "data": dict,
     "model": dict,
     "start": str,
+    "teachers": list[str],
     "optimization": dict | None,
     "trainer": dict | None,
     "evaluation": dict | None,
@@ -114,8 +116,16 @@ def begin(recipe: Mapping[str, Any], seed: int = 0) -> ZooModule:
     """The untrained model of a recipe: new, or with the weights of the checkpoint where it starts.
 
     Raises:
-        ConfigError: `start` has parameters that the one which the section `model` describes has not.
+        ConfigError: `start` has parameters that the one which the section `model` describes has not, or the model does
+            not learn from these teachers.
     """
+    model = _begin(recipe, seed)
+    if names := recipe.get("teachers"):
+        model.learn_from([Zoo.load(name) for name in names])
+    return model
+
+
+def _begin(recipe: Mapping[str, Any], seed: int) -> ZooModule:
     if "model" not in recipe:
         return Zoo.load(recipe["start"])
     model = build_model(recipe["model"], seed)
@@ -197,7 +207,7 @@ def _check_free(recipe: Mapping[str, Any], folder: Path, resume: bool) -> None:
         raise ConfigError(f"{folder}: a run is there already; resume it, or choose another folder")
     path = folder / RECIPE
     began = load_yaml(path) if path.exists() else recipe
-    for section in ("seed", "data", "model", "start"):
+    for section in ("seed", "data", "model", "start", "teachers"):
         if began.get(section) != recipe.get(section):
             raise ConfigError(
                 f"{path}: the run to resume began with another {section}: expected {brief(began.get(section))}, found "
