@@ -97,52 +97,62 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, a: Tensor, weight: Tensor, output: Tensor, keep: Tensor | None) -> Tensor:
-        blocks = x.unflatten(1, (-1, BLOCK))
-        begins = F.pad(x[:, :-1], (1, 0)).view_as(blocks).long()
-        begins[..., 0] = 1  # where a new state begins: [B, K, BLOCK]
-        counts = begins.sum(2)
-        starts = counts.cumsum(0) - counts  # rows of earlier images in the block
-        row = begins.cumsum(2) - 1 + starts[..., None]  # the state of each pixel
-        _, image, place = begins.transpose(0, 1).nonzero(as_tuple=True)
-        images, places = image.split(sizes := counts.sum(0).tolist()), place.split(sizes)
-        within = torch.arange(BLOCK, device=x.device)
-        a, logits, states = a.clone(), torch.empty_like(blocks), []
-        for k, (w, v) in enumerate(zip(weight.split(BLOCK), output.split(BLOCK), strict=True)):
-            before = blocks[:, k].index_select(0, images[k]) * (within < places[k][:, None])
-            h = a.index_select(0, images[k]).addmm_(before, w).sigmoid_()  # [rows, H]
-            kept = h if keep is None else h * keep[images[k]]
-            logits[:, k] = (kept @ v.T).gather(0, row[:, k])
-            a.addmm_(blocks[:, k], w)
-            states.append((h, before))
+        blocks = _blocks(x)
+        begins = _blocks(F.pad(x[:, :-1], (1, 0))).long()
+        begins[..., 0] = 1  # where a new state begins: [K, B, BLOCK]
+        row = begins.flatten().cumsum(0).view_as(begins) - 1  # the state of each pixel
+        first = begins.flatten().nonzero()[:, 0]
+        sizes, owner = begins.sum((1, 2)).tolist(), first // BLOCK
+        within = torch.arange(BLOCK, device=x.device) < (first % BLOCK)[:, None]
+        before = blocks.flatten(0, 1).index_select(0, owner) * within  # what a state knows of its block: [rows, BLOCK]
+        products = torch.empty_like(before)
+        images, befores = (owner % len(x)).split(sizes), before.split(sizes)
+        states = a.new_empty(len(first), a.shape[1]).split(sizes)  # one piece of memory is faster than many
+        a = a.clone()
+        weights, outputs = weight.split(BLOCK), output.split(BLOCK)
+        for h, *rest in zip(states, images, befores, blocks, products.split(sizes), weights, outputs, strict=True):
+            image, earlier, block, product, w, v = rest
+            torch.index_select(a, 0, image, out=h).addmm_(earlier, w).sigmoid_()
+            torch.mm(h if keep is None else h * keep.index_select(0, image), v.T, out=product)
+            a.addmm_(block, w)
         ctx.save_for_backward(weight, output)
-        ctx.rest = blocks, keep, row, starts, images, states
-        return logits.flatten(1)
+        ctx.rest = blocks, keep, row, images, befores, states
+        return products.gather(0, row.flatten(0, 1)).view_as(blocks).transpose(0, 1).flatten(1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, output = ctx.saved_tensors
-        blocks, keep, row, starts, images, states = ctx.rest
-        gradient = gradient.reshape_as(blocks)
+        blocks, keep, row, images, befores, states = ctx.rest
+        gradient, sizes = _blocks(gradient), [len(h) for h in states]
+        chosen = (
+            gradient.new_zeros(sum(sizes), BLOCK).scatter_(0, row.flatten(0, 1), gradient.flatten(0, 1)).split(sizes)
+        )
         to_weight, to_output = torch.empty_like(weight), torch.empty_like(output)
-        to_a = weight.new_zeros(len(blocks), weight.shape[1])
+        weights, outputs, to_weights, to_outputs = (y.split(BLOCK) for y in (weight, output, to_weight, to_output))
+        to_a = weight.new_zeros(blocks.shape[1], weight.shape[1])
         to_x = torch.empty_like(blocks) if ctx.needs_input_grad[0] else None
-        for k in reversed(range(blocks.shape[1])):
-            part, (h, before) = slice(k * BLOCK, (k + 1) * BLOCK), states[k]
-            chosen = gradient.new_zeros(len(h), BLOCK).scatter_(0, row[:, k], gradient[:, k])
+        numbers, starts = torch.arange(max(sizes), device=row.device), row[:, :, 0] - row[:, :1, 0]
+        memory = weight.new_empty(max(sizes), weight.shape[1])  # of a block, and near for all that follows
+        for k in reversed(range(len(states))):
+            h, w, v = states[k], weights[k], outputs[k]
             if to_x is not None:  # the states of later pixels, in the block and after it, depend on a pixel
-                to_h = gradient[:, k, :, None] * output[part]  # [B, BLOCK, H]
+                to_h = gradient[k, ..., None] * v  # [B, BLOCK, H]
                 to_h = to_h if keep is None else to_h * keep[:, None]
-                to_states = torch.ops.aten.sigmoid_backward(to_h, h[row[:, k]])
-                to_x[:, k] = to_a @ weight[part].T + (to_states @ weight[part].T).tril(-1).sum(1)
-            to_h = chosen @ output[part]
+                to_later = torch.ops.aten.sigmoid_backward(to_h, h[row[k] - row[k, 0, 0]])
+                to_x[k] = to_a @ w.T + (to_later @ w.T).tril(-1).sum(1)
+            to_state, kept = torch.mm(chosen[k], v, out=memory[: len(h)]), h
             if keep is not None:
-                to_h *= (factor := keep[images[k]])
-                torch.mm(chosen.T, h * factor, out=to_output[part])
-            else:
-                torch.mm(chosen.T, h, out=to_output[part])
-            to_state = torch.ops.aten.sigmoid_backward(to_h, h)
-            torch.mm(blocks[:, k].T, to_a, out=to_weight[part])
-            to_weight[part].addmm_(before.T, to_state)
-            to_a += F.embedding_bag(torch.arange(len(h), device=h.device), to_state, starts[:, k], mode="sum")
-        return None if to_x is None else to_x.flatten(1), to_a, to_weight, to_output, None
+                factor = keep.index_select(0, images[k])
+                to_state.mul_(factor)
+                kept = h * factor
+            torch.mm(chosen[k].T, kept, out=to_outputs[k])
+            torch.ops.aten.sigmoid_backward.grad_input(to_state, h, grad_input=to_state)
+            torch.mm(blocks[k].T, to_a, out=to_weights[k]).addmm_(befores[k].T, to_state)
+            to_a += F.embedding_bag(numbers[: len(h)], to_state, starts[k], mode="sum")
+        return None if to_x is None else to_x.transpose(0, 1).flatten(1), to_a, to_weight, to_output, None
+
+
+def _blocks(x: Tensor) -> Tensor:
+    """[B, D] -> [K, B, BLOCK]."""
+    return x.unflatten(1, (-1, BLOCK)).transpose(0, 1).contiguous()
