@@ -25,7 +25,7 @@ from zoo.autoregressive.made import MADE
 from zoo.autoregressive.nade import NADE
 from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelrnn import PixelRNN
-from zoo.autoregressive.raster import RasterOrder, forced, log_likelihood
+from zoo.autoregressive.raster import Augmented, RasterOrder, forced, log_likelihood
 from zoo.autoregressive.rnn import RNN
 from zoo.capabilities import Batch, TractableDensity
 from zoo.cli import main
@@ -226,14 +226,14 @@ def test_what_forcing_draws_is_told_its_shift(forcing: str, monkeypatch: pytest.
 # -------------------------------------------------------------------------------------------------------- distillation
 
 
-def teachers() -> tuple[GatedPixelCNN, RNN]:
-    """Two, of different architectures, who know shifts of up to one and of up to three pixels."""
+def teachers() -> tuple[RNN, GatedPixelCNN]:
+    """Two, of different architectures, who know shifts of up to three pixels and of up to one."""
     torch.manual_seed(1)
-    gated = GatedPixelCNN(SHAPE, channels=4, num_layers=2, hidden=4, max_shift=1, dropout=0.5)
     other = RNN(SHAPE, hidden=6, num_layers=1, forcing="scheduled", max_shift=3)
+    gated = GatedPixelCNN(SHAPE, channels=4, num_layers=2, hidden=4, max_shift=1, dropout=0.5)
     for parameter in (*gated.parameters(), *other.parameters()):
         nn.init.normal_(parameter, std=0.5)
-    return gated, other
+    return other, gated
 
 
 def test_shifts_keep_their_meaning_in_another_numbering() -> None:
@@ -244,27 +244,61 @@ def test_shifts_keep_their_meaning_in_another_numbering() -> None:
     assert torch.equal(renumber(numbers, 1, 1), numbers)
 
 
-def test_a_pupil_learns_what_its_teachers_expect_of_each_pixel() -> None:
+@pytest.mark.parametrize("max_shift", [0, 2])
+def test_a_pupil_learns_what_its_teachers_expect_of_each_pixel(max_shift: int) -> None:
     """The mean of its log-probability over pixels as drawn with the teachers' mean logits, given the image's pixels."""
-    gated, other = teachers()
+    other, gated = teachers()
     torch.manual_seed(2)
-    pupil, x = PixelCNN(SHAPE, channels=4, num_layers=1, hidden=4, max_shift=2), images(40)
-    nn.init.normal_(pupil.position.shifts)
-    pupil.learn_from([gated.train(), other])
+    pupil, x = PixelCNN(SHAPE, channels=4, num_layers=1, hidden=4, max_shift=max_shift), images(40)
+    if max_shift:
+        nn.init.normal_(pupil.position.shifts)
+    pupil.learn_from([other, gated])
     found = pupil.training_log_prob(x, Streams(0, range(40)))
 
-    moved, shifts = shift(x, 1, Streams(0, range(40)))  # what all of them know
-    rows, columns = shifts // 3 - 1, shifts % 3 - 1
-    two, three = ((rows + most) * (2 * most + 1) + columns + most for most in (2, 3))
-    p = ((gated._logits(moved, shifts) + other._logits(moved, three)) / 2).sigmoid()
-    own = torch.distributions.Bernoulli(logits=pupil._logits(moved, two))
-    on, off = (own.log_prob(torch.full_like(p, value)) for value in (1.0, 0.0))
+    least = min(max_shift, 1)  # what all of them know
+    shifts = torch.zeros(40, dtype=torch.long)
+    if least:
+        x, shifts = cast(tuple[Tensor, Tensor], shift(x, 1, Streams(0, range(40))))
+    rows, columns = shifts // (2 * least + 1) - least, shifts % (2 * least + 1) - least
+
+    def logits(model: Augmented) -> Tensor:
+        most = model.max_shift
+        return model._logits(x, (rows + most) * (2 * most + 1) + columns + most if most else None)
+
+    p = ((logits(gated) + logits(other)) / 2).sigmoid()
+    on, off = (torch.distributions.Bernoulli(logits=logits(pupil)).log_prob(torch.tensor(y)) for y in (1.0, 0.0))
     torch.testing.assert_close(found, (p * on + (1 - p) * off).sum(1))
 
     found.sum().backward()
     assert all(parameter.grad is None for each in (gated, other) for parameter in each.parameters())
     assert all(parameter.grad is not None for parameter in pupil.parameters())
     assert not any("teacher" in name for name in (*pupil.state_dict(), *dict(pupil.named_modules())))
+
+
+def test_every_parameter_has_a_gradient_though_a_teacher_knows_no_shifts() -> None:
+    """Processes that train together wait for the gradient of each."""
+    pupil = PixelCNN(SHAPE, channels=4, num_layers=1, hidden=4, max_shift=2)
+    pupil.learn_from([rnn("teacher")])
+    pupil.training_log_prob(images(5), Streams(0, range(5))).sum().backward()
+    assert all(parameter.grad is not None for parameter in pupil.parameters())
+    assert not pupil.position.shifts.grad.any()
+
+
+def test_teachers_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even a move to where they are lays the weights of a GRU anew, which a CUDA graph would read from old memory."""
+    pupil, teacher = rnn("teacher"), rnn("scheduled")
+    pupil.learn_from([teacher])
+    monkeypatch.setattr(RNN, "_apply", lambda *_, **__: pytest.fail("moved"))
+    pupil.training_log_prob(images(5), Streams(0, range(5)))
+
+
+def test_teachers_in_low_precision() -> None:
+    pupil, x = PixelCNN(SHAPE, channels=4, num_layers=1, hidden=4), images(5)
+    pupil.learn_from(teachers())
+    with torch.autocast("cpu", torch.bfloat16):
+        low = pupil.training_log_prob(x, Streams(0, range(5)))
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, pupil.training_log_prob(x, Streams(0, range(5))), rtol=0.02, atol=0.0)
 
 
 def test_a_pupil_becomes_its_teacher_whatever_the_images_are() -> None:
@@ -288,14 +322,14 @@ def test_a_pupil_becomes_its_teacher_whatever_the_images_are() -> None:
 
 
 def test_who_teaches_whom() -> None:
-    gated, other = teachers()
+    other, gated = teachers()
     small = PixelCNN([1, 4, 4], channels=4, num_layers=1, hidden=4)
     for pupil, masters, message in (
-        (gated, [other, small], r"teachers: expected .* of event_shape \[1, 7, 9\], found a PixelCNN of \(1, 4, 4\)$"),
+        (gated, [other, small], r"teachers: expected .* of event_shape \[1, 7, 9\], found a PixelCNN of \[1, 4, 4\]$"),
         (
             gated,
             [MADE(SHAPE, hidden=4)],
-            r"teachers: expected .* of event_shape .*, found a MADE of \(1, 7, 9\)$",
+            r"teachers: expected .* of event_shape .*, found a MADE of \[1, 7, 9\]$",
         ),
         (MADE(SHAPE, hidden=4), [gated], r"teachers: MADE learns from the data alone; leave them out$"),
         (other, [gated], r"teachers: expected an RNN of forcing teacher, found scheduled; leave them out$"),
@@ -303,7 +337,8 @@ def test_who_teaches_whom() -> None:
         with pytest.raises(ConfigError, match=message):
             pupil.learn_from(masters)
         assert not getattr(pupil, "teachers", ())
-    rnn("teacher").learn_from([gated, other])
+    (pupil := rnn("teacher")).learn_from([gated, other])
+    assert pupil.teachers == (gated, other)
 
 
 @pytest.mark.parametrize("forcing", ["teacher", "scheduled", "professor"])

@@ -558,7 +558,9 @@ def test_a_run_in_the_way(tmp_path: Path) -> None:
         fit(settings, tmp_path / "run")
     again = fit(settings, tmp_path / "run", resume=True)
     assert torch.equal(first.loc, again.loc)
-    with pytest.raises(ConfigError, match=r"the run to resume began with another seed: expected 3, found 4; "):
+    with pytest.raises(
+        ConfigError, match=r"the run to resume began with another section 'seed': expected 3, found 4; "
+    ):
         fit({**settings, "seed": 4}, tmp_path / "run", resume=True)
 
 
@@ -645,7 +647,8 @@ def test_a_recipe_with_teachers(tmp_path: Path) -> None:
     assert [len(model.teachers) for model in trained] == [0, 1, 2]
     weights = [torch.cat([p.flatten() for p in model.parameters()]) for model in trained]
     assert not any(torch.equal(weights[i], weights[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
-    with pytest.raises(ConfigError, match="the run to resume began with another teachers: "):
+    assert len(begin({"start": first, "teachers": [second]}).teachers) == 1
+    with pytest.raises(ConfigError, match="the run to resume began with another section 'teachers': "):
         fit(recipe | {"teachers": [second]}, tmp_path / "run-1", resume=True)
     with pytest.raises(ConfigError, match=r"teachers: VAE learns from the data alone; leave them out$"):
         begin({"model": {"class": "zoo.vae.vae.VAE"}, "teachers": [first]})

@@ -139,7 +139,7 @@ class _Scan(torch.autograd.Function):
             if to_x is not None:  # the states of later pixels, in the block and after it, depend on a pixel
                 to_h = gradient[k, ..., None] * v  # [B, BLOCK, H]
                 to_h = to_h if keep is None else to_h * keep[:, None]
-                to_later = torch.ops.aten.sigmoid_backward(to_h, h[row[k] - row[k, 0, 0]])
+                to_later = torch.ops.aten.sigmoid_backward(to_h, h[row[k] - row[k, :1, :1]])
                 to_x[k] = to_a @ w.T + (to_later @ w.T).tril(-1).sum(1)
             to_state, kept = torch.mm(chosen[k], v, out=memory[: len(h)]), h
             if keep is not None:

@@ -68,7 +68,9 @@ class Augmented(RasterOrder):
     the mean of their logits.
 
     Attributes:
-        max_shift: pixels by which training shifts every second image, at most, up or down and left or right.
+        max_shift: pixels by which training shifts every second image, at most, up or down and left or right; no further
+            than its teachers know.
+        teachers: what `learn_from` was given.
     """
 
     max_shift: int
@@ -77,12 +79,12 @@ class Augmented(RasterOrder):
     def learn_from(self, teachers: Sequence[ZooModule]) -> None:
         for each in teachers:
             if not isinstance(each, Augmented) or each.event_shape != self.event_shape:
-                shape = brief(getattr(each, "event_shape", None))
+                shape = list(cast(Sequence[int], getattr(each, "event_shape", ())))
                 raise ConfigError(
                     "teachers: expected a NADE, RNN, PixelCNN, GatedPixelCNN or PixelRNN of event_shape "
-                    f"{list(self.event_shape)}, found a {type(each).__name__} of {shape}"
+                    f"{list(self.event_shape)}, found a {type(each).__name__} of {brief(shape)}"
                 )
-        self.teachers = tuple(each.eval() for each in cast(Sequence[Augmented], teachers))
+        self.teachers = tuple(cast(Sequence[Augmented], teachers))
 
     @abstractmethod
     def _logits(self, x: Tensor, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:
@@ -95,18 +97,26 @@ class Augmented(RasterOrder):
         """log p(x given its shift), with dropout; with teachers, its mean over each pixel as they expect it."""
         least = min(each.max_shift for each in (self, *self.teachers))  # shifts that all of them know
         x, shifts = shift(x, least, streams)
-        logits = self._logits(x, self._numbered(shifts, least), streams)
+        logits = self._logits(x, self._numbered(shifts, least, x), streams)
         return log_likelihood(logits, self._expected(x, shifts, least) if self.teachers else x).sum(-1)
 
     @torch.no_grad()
     def _expected(self, x: Tensor, shifts: Tensor | None, max_shift: int) -> Tensor:
         """What the teachers expect of each pixel given the earlier ones, [B, D]."""
-        logits = [each.to(x.device)._logits(x, each._numbered(shifts, max_shift)).to(x) for each in self.teachers]
+        logits = []
+        for each in self.teachers:
+            if each.device != x.device:  # at the first step alone: a CUDA graph has no place for what moves
+                each.to(x.device)
+            logits.append(each._logits(x, each._numbered(shifts, max_shift, x)).to(x))
         return torch.stack(logits).mean(0).sigmoid()
 
-    def _numbered(self, shifts: Tensor | None, max_shift: int) -> Tensor | None:
+    def _numbered(self, shifts: Tensor | None, max_shift: int, x: Tensor) -> Tensor | None:
         """Shifts of at most `max_shift` pixels as this model numbers them."""
-        return shifts if shifts is None or max_shift == self.max_shift else renumber(shifts, max_shift, self.max_shift)
+        if max_shift == self.max_shift:
+            return shifts
+        if shifts is None:
+            shifts = x.new_zeros(len(x), dtype=torch.long)
+        return renumber(shifts, max_shift, self.max_shift)
 
 
 def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:

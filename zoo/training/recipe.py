@@ -200,7 +200,7 @@ def fit(
 
 
 def _check_free(recipe: Mapping[str, Any], folder: Path, resume: bool) -> None:
-    """A run goes on with the data and the model that it began with; more epochs or devices are its own affair."""
+    """A run goes on with the data, model and teachers that it began with; more epochs or devices are its own affair."""
     if not folder.exists():
         return
     if not resume:
@@ -210,8 +210,8 @@ def _check_free(recipe: Mapping[str, Any], folder: Path, resume: bool) -> None:
     for section in ("seed", "data", "model", "start", "teachers"):
         if began.get(section) != recipe.get(section):
             raise ConfigError(
-                f"{path}: the run to resume began with another {section}: expected {brief(began.get(section))}, found "
-                f"{brief(recipe.get(section))}; choose another folder"
+                f"{path}: the run to resume began with another section {section!r}: expected "
+                f"{brief(began.get(section))}, found {brief(recipe.get(section))}; choose another folder"
             )
 
 
