@@ -9,8 +9,8 @@ averaged weights, within the time that is given. Learning rates follow the clock
 its schedule with the time. The recipe that a checkpoint keeps has the number of steps that were taken. Logs have losses
 of training only.
 
-For models of type `TractableDensity` that do not ask for the number of a step, as scheduled sampling does, nor lay their
-work out by the images, as NADE does (nor have such teachers), on data that no noise binarises.
+For models of type `TractableDensity` that do not ask for the number of a step, as scheduled sampling does, nor order
+their work by the images, as NADE does (nor have such teachers), on data that no noise binarises.
 """
 
 from __future__ import annotations
