@@ -9,7 +9,7 @@ Training may shift the images, with the shift as an input (Jun et al. 2020): see
 Density: exact, one pass.
 Sampling: exact; the vertical stack is computed once a row, the horizontal one once a pixel.
 Differs from the paper: a residual connection in the vertical stack too, no skip connections; a learned bias at each
-position; dropout; Adam with averaged weights.
+position; dropout; Adam or Muon with averaged weights. The checkpoint of binary digits was taught: see `Augmented`.
 """
 
 from __future__ import annotations
