@@ -19,13 +19,14 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import DDPStrategy
 
-from zoo.config import near
+from zoo.config import brief, near
 from zoo.distributed import launcher, on_leader
 from zoo.errors import ConfigError
 from zoo.training.callbacks import AtomicCheckpointIO, LogMeans, RunCheckpoint, SampleGrid, WeightAverage
 from zoo.training.tracking import begin, wandb_logger
 
 CHECKPOINT = "last.ckpt"
+_PRECISIONS = ("32-true", "32", 32, "bf16-mixed", "bf16")
 _OURS = {
     "gradient_clip_val": "set optimization.gradient_clip, which holds for models with two optimisers too",
     "gradient_clip_algorithm": "optimization.gradient_clip bounds the norm",
@@ -69,8 +70,11 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
         raise ConfigError(f"trainer: ema_decay must lie in [0, 1), found {ema_decay}")
     if checkpoint_every < 1:
         raise ConfigError(f"trainer: checkpoint_every must be at least 1, found {checkpoint_every}")
-    if str(options.get("precision", "")).startswith("16"):
-        raise ConfigError("trainer: precision 16 is not used here, since it scales losses; take bf16-mixed")
+    if (precision := options.get("precision")) not in (None, *_PRECISIONS):
+        raise ConfigError(
+            f"trainer: precision: expected 32-true or bf16-mixed, found {brief(precision)}; the others scale losses, or "
+            "convert the weights but not the data"
+        )
     _quieten()
     folder, num_nodes = Path(folder), options.get("num_nodes", 1)
     ours: list[Callback] = [LogMeans()]
