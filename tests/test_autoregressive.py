@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
+from test_models import assert_drawn_by_passes
+from test_training import beginning
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,12 +31,12 @@ from zoo.autoregressive.raster import Augmented, RasterOrder, forced, log_likeli
 from zoo.autoregressive.rnn import RNN
 from zoo.capabilities import Batch, TractableDensity
 from zoo.cli import main
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, DataError
 from zoo.nn.gated import GatedLayer
 from zoo.nn.masked_conv import MaskedConv2d
 from zoo.nn.shift import num_shifts, renumber, shift
 from zoo.pictures import field_of_sight, pixels
-from zoo.pixelwise import drawing, receptive_field
+from zoo.pixelwise import drawing, probabilities, receptive_field
 from zoo.random import Streams, rand, seed_from
 from zoo.training import Trainer
 from zoo.training.optimization import Optimization
@@ -105,6 +107,32 @@ def test_what_a_pixel_sees(model: Callable[[], RasterOrder], sees: Callable[[int
         for row in range(height):
             for column in range(width):
                 assert seen[row][column] == sees(r, c, row, column), (r, c, row, column)
+
+
+WIDE = {"channels": 4, "num_layers": 2, "kernel": 5, "first_kernel": 7}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: PixelCNN(SHAPE, **WIDE),
+        lambda: GatedPixelCNN(SHAPE, **WIDE),
+        lambda: PixelRNN(SHAPE, "row-lstm", channels=4, num_layers=2),
+        lambda: PixelRNN(SHAPE, "diagonal-bilstm", channels=4, num_layers=2),
+        lambda: RNN(SHAPE, hidden=6, num_layers=2, window=12),
+    ],
+    ids=["pixelcnn", "gated-pixelcnn", "row-lstm", "diagonal-bilstm", "rnn"],
+)
+def test_images_of_more_rows_than_a_layer_sees_are_drawn_as_by_one_pass_per_pixel(
+    model: Callable[[], RasterOrder],
+) -> None:
+    torch.manual_seed(0)
+    network = model()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+        assert_drawn_by_passes(network, images(40), 0)
+        assert_drawn_by_passes(network, images(40), 22)
 
 
 # ----------------------------------------------------------------------------------------------------------- PixelRNN
@@ -440,6 +468,24 @@ def test_receptive_fields_are_differences(model: MADE | EoNADE) -> None:
             assert torch.equal(moved, before.flatten(1)[:, place])
 
 
+def test_pictures_of_what_is_no_picture() -> None:
+    flat, model = MADE([2, 3], hidden=4), MADE(SHAPE, hidden=4)
+    with pytest.raises(
+        ConfigError, match=r"expected a model of images .*, found an event_shape of \[2, 3\] and num 16$"
+    ):
+        receptive_field(flat, 0, 0)
+    for num in (0, -1):
+        with pytest.raises(ConfigError, match=rf"and num at least 1, found an event_shape of .* and num {num}$"):
+            receptive_field(model, 0, 0, num=num)
+    with pytest.raises(
+        DataError, match=r"^probabilities: expected images of shape \[B, 1, 7, 9\], found \[2, 1, 7, 8\]$"
+    ):
+        probabilities(model, torch.zeros(2, 1, 7, 8))
+    whole = images(2).to(torch.uint8)
+    torch.testing.assert_close(probabilities(model, whole), probabilities(model, whole.float()))
+    assert drawing(images(0), 3).shape == (3, 0, *SHAPE)
+
+
 def test_a_drawing_goes_from_nothing_to_the_image() -> None:
     x = images(3)
     frames = drawing(x, 22).flatten(2)  # 63 pixels, three a frame
@@ -526,7 +572,7 @@ def test_recipes_that_await_a_gpu(path: Path, tmp_path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe["name"] == path.stem
     data = build_data(recipe["data"])
-    model = build_model(recipe["model"], recipe["seed"])
+    model = beginning(recipe, tmp_path)
     assert isinstance(model, TractableDensity) and model.event_shape == data.event_shape
     halves = sum(value.numel() for value in model.state_dict().values())
     assert recipe["dtype"] == "float16" and 2 * halves < 8e6

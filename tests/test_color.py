@@ -48,8 +48,9 @@ def test_expected_levels_are_the_enumerated_ones(instance: Instance) -> None:
         torch.testing.assert_close(model.expected(states).double(), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_completions_follow_the_conditional_of_what_comes_first() -> None:
-    model, states = STATES.build(), STATES.states()
+@pytest.mark.parametrize("instance", [STATES, VECTORS, LINEAR])
+def test_completions_follow_the_conditional_of_what_comes_first(instance: Instance) -> None:
+    model, states = instance.build(), instance.states()
     mask = torch.tensor([[[True, False]], [[False, False]]])  # the first channel of the first pixel
     x = states[60].expand(20_000, -1, -1, -1)
     with torch.no_grad():
@@ -102,6 +103,14 @@ def test_known_pixels_are_levels(wrong: float) -> None:
         model.complete(x, mask)
     x[1, 0, 0, 0] = 0.75
     assert model.complete(x.double(), mask)[1, 0, 0, 0] == 0.75
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (3, 3, 1), (1, 3, 4), (3, 4, 4)])
+def test_images_of_another_shape(shape: tuple[int, ...]) -> None:
+    model = COLORS.build()
+    for refuse in (model.log_prob, model.expected, model.logits):
+        with pytest.raises(DataError, match=r"^ColorPixelCNN: expected images of shape \[B, 3, 3, 4\], found \[2, "):
+            refuse(torch.zeros(2, *shape))
 
 
 def test_evaluation_keeps_the_logits_of_few_images_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,34 @@ def test_training_estimates_the_mean_over_all_orderings(num_steps: int) -> None:
     assert abs(found.mean() - expected) < 4.5 * found.std() / 200
 
 
+class _Chosen(Streams):
+    """Uniforms that are given, in turn."""
+
+    def __init__(self, *uniforms: Tensor) -> None:
+        super().__init__(0, range(len(uniforms[0])))
+        self.uniforms = list(uniforms)
+
+    def _uniform(self, size: tuple[int, ...], device: torch.device | str) -> Tensor:
+        return self.uniforms.pop(0).view(size)
+
+
+@any_steps
+def test_the_mean_of_all_estimates_and_its_gradients_are_those_of_a_loop_over_the_pixels(num_steps: int) -> None:
+    instance = altered(event_shape=[1, 2, 2], num_steps=num_steps, cost="last")
+    model, x = instance.build(), instance.data(1)
+    orders = torch.tensor(list(permutations(range(4))))
+    ranks, known = orders.argsort(1).repeat(4, 1), torch.arange(4).repeat_interleave(len(orders))
+    streams = _Chosen(ranks / 4, (known + 0.5) / 4)
+    estimates = model.training_log_prob(x.expand(len(ranks), -1, -1, -1), streams)
+    assert not streams.uniforms and estimates.std() > 0.01
+    each = torch.stack([model.log_prob_given(x, order)[0] for order in orders])
+    torch.testing.assert_close(estimates.mean(), each.mean(), atol=1e-5, rtol=1e-5)
+    found, expected = (torch.autograd.grad(y.mean(), list(model.parameters())) for y in (estimates, each))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert theirs.abs().max() > 1e-3
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
 @any_steps
 def test_completion_from_any_mask_follows_an_ordering_that_begins_with_it(num_steps: int) -> None:
     model, states = altered(num_steps=num_steps).build(), INSTANCE.states()

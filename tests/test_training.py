@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from zoo import Zoo
-from zoo.capabilities import Adversarial, Batch, GenerativeModel, TractableDensity
+from zoo.capabilities import Adversarial, Batch, GenerativeModel, TractableDensity, ZooModule
 from zoo.config import load_yaml
 from zoo.data import Arrays, Digits
 from zoo.density.gaussian import Gaussian
@@ -667,6 +667,16 @@ def test_overrides() -> None:
             override(recipe, {key: 2})
 
 
+def beginning(recipe: dict[str, Any], folder: Path) -> ZooModule:
+    """What its run begins with; of what another recipe has to make first, in `folder`, the weights are untrained."""
+    if (start := recipe.get("start", "")).startswith("local-dir:"):
+        name = start.removeprefix("local-dir:")
+        first = load_recipe(ROOT / "recipes" / f"{name}.yaml")
+        assert first["name"] == name
+        recipe = {**recipe, "start": f"local-dir:{Zoo.save(build_model(first['model']), folder / name)}"}
+    return begin(recipe, recipe.get("seed", 0))
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.parent.name)
 def test_every_recipe_survives_a_batch(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Of noise in the shape of its data, which need not be there."""
@@ -677,7 +687,7 @@ def test_every_recipe_survives_a_batch(path: Path, tmp_path: Path, request: pyte
         x = x > 127
     labels = torch.arange(20) % published.num_classes if published.num_classes else None
     data = Arrays.from_array(x, labels, batch_size=16)
-    model = build_model(recipe["model"], recipe.get("seed", 0))
+    model = beginning(recipe, tmp_path)
     model.optimization = Optimization(**recipe.get("optimization") or {})
     if isinstance(model, Memoriser):
         request.getfixturevalue("real_data")  # its memory

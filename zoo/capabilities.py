@@ -151,6 +151,13 @@ def _batches(
     return ((Streams(seed, rows), rows) for rows in steps(index.split(batch_size), "batch") if len(rows))
 
 
+def check_images(model: GenerativeModel, x: Tensor, where: str) -> None:
+    """Raises DataError, of which `where` is the beginning, unless x is [B, *event_shape]."""
+    if tuple(x.shape[1:]) != model.event_shape:
+        expected = ", ".join(map(str, ("B", *model.event_shape)))
+        raise DataError(f"{where}: expected images of shape [{expected}], found {list(x.shape)}")
+
+
 class TractableDensity(GenerativeModel):
     """An exact density, trained by maximum likelihood.
 
@@ -594,9 +601,7 @@ class Completable(ABC):
                 model's grey levels.
         """
         model = cast(GenerativeModel, self)
-        if tuple(x.shape[1:]) != model.event_shape:
-            expected = ", ".join(map(str, ("B", *model.event_shape)))
-            raise DataError(f"complete: expected images of shape [{expected}], found {list(x.shape)}")
+        check_images(model, x, "complete")
         if tuple(mask.shape) not in (model.event_shape, tuple(x.shape)) or mask.dtype != torch.bool:
             raise ConfigError(
                 f"complete: expected a bool mask of shape {list(model.event_shape)} or {list(x.shape)}, "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
-from zoo.capabilities import Completable, Conditional, Decoder, Encoder, GenerativeModel, Labels
+from zoo.capabilities import Completable, Conditional, Decoder, Encoder, GenerativeModel, Labels, check_images
 from zoo.errors import ConfigError, DataError
 from zoo.random import Streams, randn
 from zoo.registry import registry
@@ -320,7 +320,7 @@ def _encode(model: GenerativeModel, x: Tensor, name: str, labels: Labels = None)
     """Codes of images, a tensor of its own: [B, *latent_shape]."""
     _check_capabilities(model, name, Encoder)
     assert isinstance(model, Encoder)
-    _check_images(model, x, name)
+    check_images(model, x, name)
     x = x.to(model.device, cast(torch.dtype, model.dtype))
     return model.encode(x, **_given(model, labels, len(x))).mean.clone()
 
@@ -365,12 +365,6 @@ def _check_attribute(model: GenerativeModel, *needed: type) -> None:
 
 def _is_one_or_more(x: Tensor, shape: tuple[int, ...]) -> bool:
     return tuple(x.shape) == shape or tuple(x.shape[1:]) == shape
-
-
-def _check_images(model: GenerativeModel, x: Tensor, name: str) -> None:
-    if tuple(x.shape[1:]) != model.event_shape:
-        expected = ", ".join(map(str, ("B", *model.event_shape)))
-        raise DataError(f"{name}: expected images of shape [{expected}], found {list(x.shape)}")
 
 
 def _check_dimensions(dimensions: Sequence[int], size: int, name: str) -> None:

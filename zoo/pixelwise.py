@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+import math
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from zoo.capabilities import Autoregressive, GenerativeModel
+from zoo.capabilities import Autoregressive, GenerativeModel, check_images
 from zoo.errors import ConfigError
 from zoo.progress import steps
 from zoo.random import Streams, rand, seed_from
@@ -22,8 +23,9 @@ def receptive_field(
     """How much what is expected of a pixel changes with every other: the mean of |dE[x_d given those before] / dx|.
 
     The mean is over images of noise, every level as likely as any other. Where it is exactly zero, the pixel is blind;
-    in double precision, so that what is small is not zero. What enters as a choice among levels has no gradient: the
-    earlier channels of the pixel itself, in `zoo.autoregressive.color_pixelcnn`.
+    in double precision, so that what is small is not zero. What enters as a choice among levels has no gradient. In
+    `zoo.autoregressive.color_pixelcnn` these are the earlier channels of the pixel itself; and with `embedding` the
+    learned vector of every level, beside its value: the field is then that of the values alone.
 
     Args:
         row, column: of the pixel.
@@ -35,9 +37,14 @@ def receptive_field(
         [C, *event_shape].
 
     Raises:
-        ConfigError: the model is not `Autoregressive`, or has no such pixel.
+        ConfigError: the model is not `Autoregressive`, or has no such pixel; or `num` is below 1.
     """
     levels = autoregressive(model).levels
+    if len(model.event_shape) != 3 or num < 1:
+        raise ConfigError(
+            f"receptive-field: expected a model of images (C, H, W) and num at least 1, found an event_shape of "
+            f"{list(model.event_shape)} and num {num}"
+        )
     channels, height, width = model.event_shape
     if not (0 <= row < height and 0 <= column < width):
         raise ConfigError(
@@ -87,8 +94,11 @@ def probabilities(model: GenerativeModel, x: Tensor, order: Tensor | None = None
 
     Raises:
         ConfigError: the model is not `Autoregressive`.
+        DataError: x has another shape than examples of the model.
     """
-    return autoregressive(model).expected(x.to(model.device), order)
+    density = autoregressive(model)
+    check_images(model, x, "probabilities")
+    return density.expected(x.to(model.device, cast(torch.dtype, model.dtype)), order)
 
 
 def drawing(x: Tensor, num_frames: int, order: Tensor | None = None) -> Tensor:
@@ -101,7 +111,7 @@ def drawing(x: Tensor, num_frames: int, order: Tensor | None = None) -> Tensor:
     """
     if num_frames < 2:
         raise ConfigError(f"animate: expected at least 2 frames, the first and the last, found {num_frames}")
-    size = x[0].numel()
+    size = math.prod(x.shape[1:])
     rank = torch.arange(size, device=x.device).expand(len(x), -1) if order is None else order.argsort(1)
     known = torch.linspace(0, size, num_frames, device=x.device).round()[:, None, None] > rank
     return x.where(known.view(num_frames, *x.shape), 0.5)

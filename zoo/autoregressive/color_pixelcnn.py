@@ -1,8 +1,8 @@
 """PixelCNN for grey levels and colours: the channels of a pixel in turn, each a choice among all levels (van den Oord
-et al. 2016, https://arxiv.org/abs/1601.06759, sections 3.1 to 3.4), on gated stacks (https://arxiv.org/abs/1606.05328).
+et al. 2016, https://arxiv.org/abs/1601.06759, sections 2 and 3.4), on gated stacks (https://arxiv.org/abs/1606.05328).
 
     log p(x) = sum over pixels of log p(R given before) + log p(G given before, R) + log p(B given before, R, G)
-    p(x_c = l given ...) = softmax_l(V_c relu(W_c h + sum_{c' < c} E_cc'[x_c']))
+    p(x_c = l given ...) = softmax_l(V_c relu(W_c relu(h) + sum_{c' < c} E_cc'[x_c']))
 
 or, with the same network, a mixture of logistic distributions over the levels (Salimans et al. 2017,
 https://arxiv.org/abs/1701.05517, eqs. 1 and 2), which knows from the start that near levels are alike; its centres can
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.capabilities import Autoregressive, Completable, TractableDensity
+from zoo.capabilities import Autoregressive, Completable, TractableDensity, check_images
 from zoo.config import Between, Fraction, ImageShape, Size
 from zoo.errors import ConfigError
 from zoo.nn.discretized import mixture_cdf, mixture_log_prob
@@ -155,6 +155,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
 
     def _outputs(self, x: Tensor, streams: Streams | None) -> Tensor:
         """[B, C, H, W] -> [B, C, outputs, H, W]."""
+        check_images(self, x, "ColorPixelCNN")  # of smaller ones the rest would be left out, unnoticed
         with torch.autocast(x.device.type, enabled=False):  # in low precision, near levels are one
             begin_v, begin_h = self._begin(x)
         v, h = (y[:, : self.channels].contiguous(memory_format=torch.channels_last) for y in (begin_v, begin_h))

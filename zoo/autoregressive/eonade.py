@@ -1,5 +1,5 @@
 """EoNADE: one network for every ordering of the pixels, and an ensemble over orderings (Uria et al. 2014, A Deep and
-Tractable Density Estimator, https://arxiv.org/abs/1310.1757; Uria et al. 2016, sections 4 and 5).
+Tractable Density Estimator, https://arxiv.org/abs/1310.1757; Uria et al. 2016, section 4).
 
     p(x_d = 1 given the pixels that m marks) = p<k>_d
     p<t> = sigmoid(b + V h(x m + p<t-1> (1 - m), m)),    p<0> = sigmoid(b);    EoNADE: p<1> = sigmoid(b + V h(x m, m))

@@ -72,8 +72,8 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
         raise ConfigError(f"trainer: checkpoint_every must be at least 1, found {checkpoint_every}")
     if (precision := options.get("precision")) not in (None, *_PRECISIONS):
         raise ConfigError(
-            f"trainer: precision: expected 32-true or bf16-mixed, found {brief(precision)}; the others scale losses, or "
-            "convert the weights but not the data"
+            f"trainer: precision: expected 32-true or bf16-mixed, found {brief(precision)}; the others scale losses, "
+            "or convert the weights but not the data"
         )
     _quieten()
     folder, num_nodes = Path(folder), options.get("num_nodes", 1)
