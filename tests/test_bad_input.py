@@ -208,6 +208,20 @@ def overwriting_what_is_no_checkpoint(world: World) -> Action:
     return world.save(folder=world.folder, overwrite=True)
 
 
+@bad(CheckpointError, "config.json: unknown key 'architectures'", "vae-digits is not overwritten")
+def overwriting_a_model_of_another_library(world: World) -> Action:
+    for path in world.folder.iterdir():
+        if path.name not in ("model.safetensors", "README.md"):
+            path.unlink()
+    (world.folder / "config.json").write_text('{"architectures": ["Other"]}')
+    return world.save(folder=world.folder, overwrite=True)
+
+
+@bad(ConfigError, "'~nobody-here/x': expected a path, found ~ without a home folder")
+def a_home_folder_that_is_none(world: World) -> Action:
+    return lambda: Zoo.load("local-dir:~nobody-here/x")
+
+
 @bad(CheckpointError, "registry.json", "found a file")
 def overwriting_a_file(world: World) -> Action:
     return world.save(folder=world.root / "registry.json", overwrite=True)

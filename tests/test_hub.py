@@ -287,7 +287,21 @@ def test_an_unsound_folder_is_not_sent(damage: str, hub: Hub, user: str, folder:
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("repo", ["made", "user/../made", "user/made/x", "user/ma--de", "user/made@v1", "", "ü/made"])
+@pytest.mark.parametrize(
+    "repo",
+    [
+        "made",
+        "user/../made",
+        "user/made/x",
+        "user/ma--de",
+        "user/made@v1",
+        "",
+        "ü/made",
+        "u/made.",
+        "u-/made",
+        "u/made.git",
+    ],
+)
 def test_names_that_no_repository_has(repo: str, hub: Hub, user: str, folder: Path) -> None:
     with pytest.raises(ConfigError, match="expected a repository 'user/name'"):
         Zoo.push(folder, repo)
@@ -348,6 +362,23 @@ def test_push_all_leaves_out_nothing(hub: Hub, user: str, catalog: Path) -> None
     assert hub.requests == []
 
 
+def test_a_folder_that_is_called_like_a_pretrained_checkpoint(
+    hub: Hub, user: str, catalog: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder, folder.parent / "made-a")
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(
+        ConfigError, match="'made-a' is a pretrained checkpoint, and here a folder too; write 'local-dir:m"
+    ):
+        Zoo.push("made-a", "user/made-a")
+    assert hub.requests == []
+    for source in (Path("made-a"), "local-dir:made-a"):
+        pushed = Zoo.push(source, "user/made-a").source or ""
+        assert is_same(Zoo.load(pushed), folder)
+    monkeypatch.chdir(catalog)  # where it is the pretrained one
+    Zoo.push("made-a", "user/other")
+
+
 def test_a_registered_name_is_pushed_only_as_registered(hub: Hub, user: str, catalog: Path) -> None:
     Zoo.save(MADE(event_shape=[1, 3, 3], hidden=8), catalog / "made-a", overwrite=True)
     with pytest.raises(CheckpointError, match="expected sha256"):
@@ -363,6 +394,14 @@ def test_the_commands(hub: Hub, user: str, folder: Path, capsys: pytest.CaptureF
     pulled = Path(capsys.readouterr().out.strip())
     assert pulled.is_relative_to(hub_cache)
     assert (pulled / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    digits = {"data": {"class": "Digits", "binarize": True}}
+    Zoo.save(MADE(event_shape=[1, 8, 8], hidden=4), folder.parent / "digits", recipe=digits)
+    assert main(["push", str(folder.parent / "digits"), "user/digits"]) == 0
+    pushed = capsys.readouterr().out.splitlines()[1].split(" ")[0]
+    assert main(["evaluate", pushed, "--only", "likelihood"]) == 0
+    assert "nll" in capsys.readouterr().out
+    assert main(["evaluate", pushed, "--write"]) == 1
+    assert "which is only a copy" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from zoo.latents import (
     apply_attribute,
     attribute,
     complete,
+    decode,
     draw_codes,
     edit,
     encode,
@@ -268,6 +269,8 @@ def test_images_and_codes_of_another_shape() -> None:
     for call in (reconstruct, lambda model, x: edit(model, x, {})):
         with pytest.raises(DataError, match=r"images of shape \[B, 1, 2, 3\], found \[4, 1, 3, 3\]"):
             call(Mirror(), torch.zeros(4, 1, 3, 3))
+    with pytest.raises(DataError, match=r"^decode: expected codes of shape \[B, 2, 3\], found \[4, 2, 2\]$"):
+        decode(Mirror(), torch.zeros(4, 2, 2))
     with pytest.raises(DataError, match=r"one code of shape \[2, 3\], found \[4, 2, 3\]"):
         traverse(Mirror(), torch.zeros(4, 2, 3), [0], [0.0])
 

@@ -285,12 +285,16 @@ def test_measuring_is_done_in_full_precision() -> None:
         def elbo(self, x: Tensor, *, generator: Source = None) -> Tensor:
             assert not self.training and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
             assert not torch.backends.cudnn.allow_tf32 and torch.backends.cudnn.enabled
+            assert torch.get_float32_matmul_precision() == "highest"
             return super().elbo(x, generator=generator)
 
     model = Watched().train()
     data = gaussian_data(model, 5)
+    torch.set_float32_matmul_precision("high")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = nll(model, data, k=1, progress=False)
+    assert torch.get_float32_matmul_precision() == "high"
+    torch.set_float32_matmul_precision("highest")
     assert found == nll(model, data, k=1, progress=False)
 
 
@@ -358,6 +362,14 @@ def test_fid_equals_torch_fidelity_where_features_are_many_and_some_are_dead() -
     statistics = [fid_features_to_statistics(x.double()) for x in wide]
     expected = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
     assert fid(*wide)[0] == pytest.approx(expected, rel=1e-3)
+
+
+def test_inception_score_of_few_images_has_splits_of_equal_size() -> None:
+    certain = 50.0 * torch.eye(2).repeat(13, 1)[:25]
+    scores = [inception_score(certain, seed=seed) for seed in range(20)]
+    assert scores == [inception_score(certain[:20], seed=seed) for seed in range(20)]
+    pairs = torch.tensor(scores)  # of each split the score is 2 or 1: both labels, or one
+    assert torch.allclose(pairs[:, 0] * 10, (pairs[:, 0] * 10).round(), atol=1e-4)
 
 
 def test_inception_score_of_known_labels() -> None:
@@ -888,6 +900,14 @@ def test_measurements_survive_json_and_refuse_nonsense() -> None:
         Measurement.from_dict({"valu": 1.0}, "metrics.json")
     with pytest.raises(ConfigError, match="kind"):
         Measurement.from_dict(m.to_dict() | {"kind": "guess"})
+    for details in (
+        {"slice": 3},
+        {"slice": {"n": [1], "value": 2.0}},
+        {"sampling_seeds": {"mean": 1.0}},
+        {"classes": 5},
+    ):
+        with pytest.raises(ConfigError, match=f"^metrics.json: details: {next(iter(details))}"):
+            Measurement.from_dict(m.to_dict() | {"details": details}, "metrics.json")
     with pytest.raises(ZooError, match="finite value, found nan"):
         measurement(value=math.nan)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from zoo import checkpoint, hub
 from zoo import registry as records
-from zoo.config import brief, near
+from zoo.config import brief, expand, near
 from zoo.errors import CheckpointError, ConfigError
 from zoo.registry import Entry, describe, registry
 
@@ -90,7 +90,7 @@ def locate(source: str) -> _Place:
     if not isinstance(source, str):
         raise ConfigError(f"expected the name of a checkpoint, found {brief(source)}; see Zoo.list()")
     if source.startswith(LOCAL):
-        return _Place(Path(source.removeprefix(LOCAL)).expanduser())
+        return _Place(expand(source.removeprefix(LOCAL)))
     if source.startswith(hub.PREFIX):
         folder = hub.fetch(*hub.parse_source(source))
         return _Place(folder, hub.cache_of(folder))
@@ -234,7 +234,8 @@ class Zoo:
         """Publishes a checkpoint on the Hugging Face Hub; see `zoo.hub.push` for commits, tags and tokens.
 
         Args:
-            source: a checkpoint folder, with or without `local-dir:`, or the name of a pretrained checkpoint.
+            source: a checkpoint folder, with or without `local-dir:`, or the name of a pretrained checkpoint. Its
+                recipe is published too, and with it the path of your own data.
             repo: "user/name"; created if there is none.
             private: visible to its owner alone.
             pull_request: propose the commit to an existing repository.
@@ -245,10 +246,15 @@ class Zoo:
             UploadError: the Hub refused or did not answer.
         """
         name = str(source)
-        if name in registry():
+        if isinstance(source, str) and name in registry():
+            shipped = records.SHIPPED / name
+            if Path(name).is_dir() and not Path(name).samefile(shipped):
+                raise ConfigError(
+                    f"{name!r} is a pretrained checkpoint, and here a folder too; write '{LOCAL}{name}' for the folder"
+                )
             Zoo.load(name)  # it is also what the registry says
-            return hub.push(records.SHIPPED / name, repo, private=private, pull_request=pull_request)
-        folder = Path(name.removeprefix(LOCAL)).expanduser()
+            return hub.push(shipped, repo, private=private, pull_request=pull_request)
+        folder = expand(name.removeprefix(LOCAL))
         if not folder.is_dir():
             raise ConfigError(
                 f"expected a checkpoint folder or a name to push, found {brief(name)}; {near(name, registry())}"

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from zoo.config import MAX_BYTES, bind, brief, check, parse_json, parse_yaml, read_bytes
-from zoo.errors import CheckpointError, ConfigError
+from zoo.errors import CheckpointError, ConfigError, ZooError
 from zoo.weights import MAX_WEIGHTS, compare, exported, read_header
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def load(
     from zoo.building import build, sketch
 
     folder = Path(folder)
-    target = _device(device)
+    target = device_of(device)
     config, metrics = read_config(folder, inside), read_metrics(folder, inside)
     where, path = str(folder / CONFIG), member(folder, WEIGHTS, inside)
     if not path.is_file():
@@ -174,7 +174,8 @@ def load(
     return model.eval().to(target)
 
 
-def _device(device: str) -> Any:
+def device_of(device: str) -> Any:
+    """The `torch.device` of that name; ConfigError where this machine has none."""
     import torch
 
     try:
@@ -330,6 +331,11 @@ def _check_overwrite(folder: Path, overwrite: bool) -> None:
         raise CheckpointError(
             f"{folder}: holds {brief(foreign[0])}, which is no file of a checkpoint; choose another folder"
         )
+    if names:
+        try:
+            read_config(folder)
+        except ZooError as exc:  # other libraries have files of these names
+            raise CheckpointError(f"{exc}; {folder} is not overwritten, since it is no checkpoint of the zoo") from None
 
 
 def _contents(

@@ -297,11 +297,12 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _headline(numbers: list[dict[str, Any]]) -> str:
-    """The last likelihood and the first quality among the numbers, shortly."""
+    """The likelihood, or else its bound or an accuracy, and the FID among the numbers, shortly."""
     from zoo.metrics.measurement import Measurement
 
     shown = [m for m in map(Measurement.from_dict, numbers) if m.split == "test"]
-    best = [m for m in shown if m.unit in ("nats", "bits/dim", "%")][-1:] + [m for m in shown if m.name == "fid"][:1]
+    named = [[m for m in shown if m.name == name][-1:] for name in ("nll", "neg_elbo", "accuracy", "class_accuracy")]
+    best = next(filter(None, named), []) + [m for m in shown if m.name == "fid"][:1]
     return ", ".join(f"{m.name} {m.value:.4g}{' ' + m.unit if m.unit else ''} ({m.kind})" for m in best)
 
 
@@ -338,6 +339,7 @@ def _push(options: argparse.Namespace) -> None:
 
 def _load(options: argparse.Namespace, or_recipe: bool = False) -> GenerativeModel:
     """The model of a checkpoint; or that of a recipe, before training, where such a model has something to show."""
+    from zoo import checkpoint
     from zoo.capabilities import GenerativeModel
     from zoo.catalog import Zoo
 
@@ -356,7 +358,7 @@ def _load(options: argparse.Namespace, or_recipe: bool = False) -> GenerativeMod
         recipe = load_recipe(options.name)
         if "model" not in recipe:
             raise ConfigError(f"{options.name}: expected a recipe with a section 'model', found one without")
-        model = build_model(recipe["model"], options.seed).to(options.device).eval()
+        model = build_model(recipe["model"], options.seed).to(checkpoint.device_of(options.device)).eval()
     else:
         model = Zoo.load(options.name, device=options.device)
     if not isinstance(model, GenerativeModel) or len(model.event_shape) != 3:
@@ -739,19 +741,19 @@ def _interruptible() -> Iterator[None]:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from zoo import checkpoint, hub
-    from zoo.catalog import Zoo
+    from zoo.catalog import Zoo, locate
     from zoo.distributed import join, on_leader
     from zoo.metrics.evaluate import evaluate_checkpoint
 
     if options.write and options.slice:
         raise ConfigError("--write: a slice is a check, not a number to record; leave out --slice")
-    if options.write and options.name.startswith(hub.PREFIX):
+    if options.write and (options.name.startswith(hub.PREFIX) or locate(options.name).inside):
         raise ConfigError(f"--write: expected a checkpoint of your own, found {options.name}, which is only a copy")
     device = join(options.device)  # before anything can fail in one process alone
     info = Zoo.info(options.name)
     if options.write and not os.access(info.folder, os.W_OK):
         raise ConfigError(f"--write: {info.folder} is not yours to write; copy the folder, and evaluate the copy")
-    weights_sha256 = checkpoint.read_metrics(Path(info.folder)).weights_sha256
+    weights_sha256 = checkpoint.read_metrics(Path(info.folder)).weights_sha256 if options.write else ""
     found = evaluate_checkpoint(
         options.name,
         k=options.k,
@@ -806,6 +808,12 @@ def _record(options: argparse.Namespace, folder: Path, weights_sha256: str, foun
         if (value := getattr(options, flag.replace("-", "_"))) is not None:
             command += f" --{flag} {value}"
     command += f" --only {' '.join(options.only)}" if options.only else ""
+    files = {}
+    model = Zoo.load(options.name, device=options.device)
+    if isinstance(model, GenerativeModel) and len(model.event_shape) == 3:
+        picture = io.BytesIO()
+        grid(_portrait(model)).save(picture, "PNG")
+        files[checkpoint.SAMPLES] = picture.getvalue()
     record = checkpoint.read_metrics(folder)  # as it is now: others may have measured too
     if record.weights_sha256 != weights_sha256:
         raise ZooError(
@@ -814,12 +822,6 @@ def _record(options: argparse.Namespace, folder: Path, weights_sha256: str, foun
     # a number that is replaced keeps its place
     rows = {Measurement.from_dict(number).key: number for number in record.measurements}
     rows |= {measurement.key: {**measurement.to_dict(), "command": command} for measurement in found}
-    files = {}
-    model = Zoo.load(options.name, device=options.device)
-    if isinstance(model, GenerativeModel) and len(model.event_shape) == 3:
-        picture = io.BytesIO()
-        grid(_portrait(model)).save(picture, "PNG")
-        files[checkpoint.SAMPLES] = picture.getvalue()
     checkpoint.update(folder, rows.values(), files)
 
 

@@ -38,8 +38,9 @@ LEFTOVER = 3600.0
 """Seconds after which a partial file that nobody has written to is taken for that of a killed download."""
 
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?![.-])){0,95}"  # no "..", which climbs, and no "--", which the cache uses
-_SOURCE = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[0-9a-f]{{40}}|{_PART}))?", re.ASCII)
-_REPOSITORY = re.compile(rf"{_PART}/{_PART}", re.ASCII)
+_NAME = rf"{_PART}(?<![.-])/{_PART}(?<![.-])(?<!\.git)"
+_SOURCE = re.compile(rf"(?P<repo>{_NAME})(?:@(?P<revision>[0-9a-f]{{40}}|{_PART}))?", re.ASCII)
+_REPOSITORY = re.compile(_NAME, re.ASCII)
 _REMEDY = "connect and try again, or copy the folder here and load 'local-dir:PATH'"
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _ETAG = re.compile(r"[A-Za-z0-9][\w.+=-]{0,199}", re.ASCII)  # the client calls the file by it, wherever it leads

@@ -99,8 +99,17 @@ def encode(model: GenerativeModel, x: Tensor, *, labels: Labels = None) -> Tenso
 
 @torch.no_grad()
 def decode(model: GenerativeModel, z: Tensor, *, labels: Labels = None) -> Tensor:
-    """What a Decoder makes of codes, E[x given z]: [B, *latent_shape] -> [B, *event_shape]."""
-    return _decoder(model, "decode").decode(z.to(model.device), **_given(model, labels, len(z)))
+    """What a Decoder makes of codes, E[x given z]: [B, *latent_shape] -> [B, *event_shape].
+
+    Raises:
+        ConfigError: the model is no Decoder, or the labels are not those of its classes.
+        DataError: codes of another shape.
+    """
+    decoder = _decoder(model, "decode")
+    if tuple(z.shape[1:]) != tuple(decoder.latent_shape):
+        expected = ", ".join(map(str, ("B", *decoder.latent_shape)))
+        raise DataError(f"decode: expected codes of shape [{expected}], found {list(z.shape)}")
+    return decoder.decode(z.to(model.device), **_given(model, labels, len(z)))
 
 
 @torch.no_grad()

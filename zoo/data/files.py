@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from zoo.config import expand
 from zoo.errors import DataError, DownloadError
 
 _TIMEOUT = 30.0  # seconds without an answer
@@ -41,8 +42,8 @@ class Published:
 def data_root(root: str | None = None) -> Path:
     """The folder of all data: the argument, else $ZOO_DATA, else a cache folder of the user's."""
     if chosen := root or os.environ.get("ZOO_DATA"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "zoo" / "data"
+        return expand(chosen)
+    return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "zoo" / "data"
 
 
 def read(root: Path, file: Published) -> bytes:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.config import expand
 from zoo.data.base import DataModule, Split, Which, divide, division
 from zoo.errors import ConfigError, DataError
 
@@ -127,7 +128,7 @@ class ImageFolder(_Own):
             raise ConfigError(
                 f"ImageFolder: channels: expected 1 (grey), 3 (RGB) or None (as they are), found {channels}"
             )
-        self.path = Path(path).expanduser()
+        self.path = expand(path)
         if not self.path.is_dir():
             raise DataError(
                 f"{self.path}: expected a folder of images, found {'a file' if self.path.exists() else 'nothing'}"
@@ -274,7 +275,7 @@ class Arrays(_Own):
             DataError: the file cannot be read, or its arrays do not have such a shape, type or range.
         """
         super().__init__(batch_size=batch_size, seed=seed)
-        self.path = Path(path).expanduser()
+        self.path = expand(path)
         self.name = _name(self.path.stem)
         self._set(*_open(self.path))
 

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from zoo.config import expand
 from zoo.distributed import gather, size
 
 FORMAT = 1
@@ -31,8 +32,8 @@ Tensors = dict[str, Tensor]
 def cache_root() -> Path:
     """$ZOO_CACHE, else a cache folder of the user's, beside that of the data."""
     if chosen := os.environ.get("ZOO_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "zoo"
+        return expand(chosen)
+    return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "zoo"
 
 
 def remembered(name: str, key: Mapping[str, Any], compute: Callable[[], Tensors]) -> Tensors:

@@ -22,15 +22,17 @@ Index: TypeAlias = Tensor | Literal["slice"] | None
 @contextmanager
 def measuring(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode, no gradients, and float32: neither autocast nor TF32, which convolutions use by default."""
-    was_training = model.training
+    was_training, precision = model.training, torch.get_float32_matmul_precision()
     device = next(iter(model.parameters()), torch.empty(0)).device.type
     full = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
     model.eval()
+    torch.set_float32_matmul_precision("highest")
     try:
         with torch.no_grad(), torch.autocast(device, enabled=False), full:
             yield
     finally:
         model.train(was_training)
+        torch.set_float32_matmul_precision(precision)
 
 
 def check_shapes(model: Any, data: DataModule) -> None:

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 Kind = Literal["exact", "bound", "estimate"]
 
+_DETAILS: dict[str, dict[str, Any]] = {
+    "slice": {"n": int, "value": float},
+    "sampling_seeds": {"n": int, "mean": float, "std": float},
+}
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -70,17 +75,17 @@ class Measurement:
         Raises:
             ConfigError: a field is unknown, missing or of the wrong type; the message begins with `where`.
         """
-        return cls(**bind(cls, {key: value for key, value in record.items() if key != "command"}, where))
+        fields = bind(cls, {key: value for key, value in record.items() if key != "command"}, where)
+        details = fields.get("details", {})
+        check(details, {"classes": dict[str, float]}, f"{where}: details", optional=["classes"], is_open=True)
+        for name in _DETAILS.keys() & details.keys():
+            check(details[name], _DETAILS[name], f"{where}: details: {name}")
+        return cls(**fields)
 
     @property
     def by_class(self) -> str:
-        """The value of each label in one line, such as `0: 99.5, 1: 98.2`; empty where it has none.
-
-        Raises:
-            ConfigError: `details["classes"]` holds something else than numbers.
-        """
-        found = check(self.details, {"classes": dict[str, float]}, "details", optional=["classes"], is_open=True)
-        return ", ".join(f"{label}: {value:.1f}" for label, value in found.get("classes", {}).items())
+        """The value of each label in one line, such as `0: 99.5, 1: 98.2`; empty where it has none."""
+        return ", ".join(f"{label}: {value:.1f}" for label, value in self.details.get("classes", {}).items())
 
     def __str__(self) -> str:
         error = "" if self.error is None else f" +- {self.error:.2g}"

@@ -187,7 +187,11 @@ def kid(
 
 
 def inception_score(logits: Tensor, *, splits: int = SPLITS, seed: int = 0) -> tuple[float, float]:
-    """Mean of the inception score of logits [N, classes] over random disjoint splits, and its standard error."""
+    """Mean of the inception score of logits [N, classes] over random disjoint splits, and its standard error.
+
+    Splits have equally many images: the last N mod `splits` are left out.
+    """
+    logits = logits[: len(logits) // splits * splits]
     with _seeded(seed):
         metric = InceptionScore(_Extracted(logits.shape[1]), splits=splits, **_LOCAL)
         metric.update(logits.double())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from zoo.config import expand
 from zoo.data.base import DataModule, Split, Which
 from zoo.errors import ConfigError, DataError
 from zoo.metrics.likelihood import log_likelihood
@@ -144,7 +145,7 @@ def score(
     model = Zoo.load(source, device=device)
     if isinstance(model, Classifier) or not isinstance(model, GenerativeModel):
         raise ConfigError(f"{source}: {type(model).__name__} has no density; {_ADVICE}")
-    own = build_data(own_section(model, Path(data).expanduser().resolve(), resize, binarize, skip_corrupt))
+    own = build_data(own_section(model, expand(data).resolve(), resize, binarize, skip_corrupt))
     assert isinstance(own, _Own)
     whole = own.everything()
     module = _Everything(own, whole)

@@ -13,7 +13,7 @@ def is_fused(x: Tensor, width: int, most: int) -> bool:
 
     Args:
         width: of the states.
-        most: the largest width of a kernel; above 64, its weights fit into the shared memory of A100 and H100 alone.
+        most: the largest width of a kernel; above 64, its weights fit into the shared memory of A100, H100 and H200.
     """
     if not (x.is_cuda and torch.is_autocast_enabled("cuda") and x.dtype != torch.float64):
         return False

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.capabilities import ZooModule
-from zoo.config import bind
+from zoo.config import bind, expand
 from zoo.data.base import DataModule, levels_title
 from zoo.data.own import SUFFIXES
 from zoo.distributed import join, on_leader
@@ -55,7 +55,7 @@ def finetune(
     from zoo import checkpoint
     from zoo.catalog import Zoo
 
-    folder, path = Path(folder), Path(data).expanduser().resolve()
+    folder, path = Path(folder), expand(data).resolve()
     join()
     on_leader(lambda: check_absent(folder))
     if epochs < 1:
