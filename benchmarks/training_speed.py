@@ -4,8 +4,8 @@
     python benchmarks/training_speed.py --gan        the DCGAN of the zoo, an update of each of its players a step
 
 Both train the same networks with the same optimiser on the same bytes in memory. The Trainer draws its batches and
-noise from (seed, epoch) and (seed, step, example), logs to CSV, shows its progress bar, averages the weights and
-saves the run; the loop does none of this. Validation, which the loop does not have, is off. The two take turns in one
+noise from (seed, epoch) and (seed, step, example), logs to CSV, shows its progress bar and averages the weights; the
+loop does none of this. Validation, which the loop does not have, is off. The two take turns in one
 process, and the medians are compared. Prints one JSON line and one sentence.
 """
 

@@ -269,6 +269,12 @@ def file_system_that_takes_no_more(world: World) -> Action:
     return save
 
 
+@bad(CheckpointError, "decoder.0.bias has values that are no numbers")
+def weights_that_are_no_numbers(world: World) -> Action:
+    torch.nn.init.constant_(world.model.get_parameter("decoder.0.bias"), float("nan"))
+    return world.save()
+
+
 @bad(CheckpointError, "decoder.0.bias has values that float16 cannot hold")
 def weights_beyond_half_precision(world: World) -> Action:
     torch.nn.init.constant_(world.model.get_parameter("decoder.0.bias"), 1e6)
@@ -558,6 +564,25 @@ for options in ([], ["--resize"]):
 def arrays_that_are_truncated(world: World) -> list[str]:
     words = finetune(world)
     (world.root / "data.npz").write_bytes((world.root / "data.npz").read_bytes()[:900])
+    return words
+
+
+@says("data.npz", "cannot be read", "encrypted")
+def arrays_behind_a_password(world: World) -> list[str]:
+    words, path = finetune(world), world.root / "data.npz"
+    content = bytearray(path.read_bytes())
+    content[6] |= 1  # of the first file in the archive, and of its entry in the directory
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    return words
+
+
+@says("data.npy", "cannot be read")
+def an_array_whose_header_never_ends(world: World) -> list[str]:
+    words, path = finetune(world), world.root / "data.npy"
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (30, 1, 8, 8"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    words[words.index("--data") + 1] = "data.npy"
     return words
 
 

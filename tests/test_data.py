@@ -184,7 +184,7 @@ def test_a_loader_resumes_from_wherever_it_stood() -> None:
         for batch in loader:
             states.append(loader.state_dict())  # what a checkpoint holds that is written after this batch
             batches.append(batch.index.tolist())
-    assert states[4] == {"epoch": 1, "position": 0}  # rolled over before the last batch came
+    assert states[4] == {"epoch": 1, "position": 0, "num": 23}  # rolled over before the last batch came
     for step, state in enumerate(states):
         resumed = Grey(batch_size=5).train_dataloader()
         resumed.load_state_dict(state)
@@ -196,6 +196,8 @@ def test_a_state_of_another_batch_size_is_refused() -> None:
     with pytest.raises(ConfigError) as error:
         Grey(batch_size=10).train_dataloader().load_state_dict({"epoch": 0, "position": 2})
     complaint(error, "batch 2", "batch size")
+    with pytest.raises(ConfigError, match=r"began with 7 examples for training, found \d+; resume with the data that"):
+        Grey(batch_size=10).train_dataloader().load_state_dict({"epoch": 0, "position": 0, "num": 7})
 
 
 class Recorder(lightning.LightningModule):

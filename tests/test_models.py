@@ -1039,6 +1039,20 @@ def test_em_never_loses_likelihood_and_finds_the_components() -> None:
     torch.testing.assert_close(model.logits[order].sigmoid(), means, atol=0.03, rtol=0)
 
 
+def test_em_of_pixels_that_are_always_on() -> None:
+    """Sums in single precision may then exceed the number of examples."""
+    x = torch.ones(30_000, 1, 2, 3)
+    x[:, 0, 0, 0] = (torch.rand(30_000, generator=seeded()) < 0.3).float()
+    model = BernoulliMixture(event_shape=[1, 2, 3], num_components=7, prior=1e-3)
+    for _ in range(5):
+        model.statistics = model.gather(x, generator=Streams(0, range(len(x))))
+        model.finish()
+        assert model.logits.isfinite().all() and (model.logits[:, 1:] > 10).all()
+    model.statistics["sums"] += 1e-3
+    model.finish()
+    assert model.logits.isfinite().all() and model.log_prob(x[:10]).isfinite().all()
+
+
 def test_an_epoch_is_a_step_of_em(tmp_path: Path) -> None:
     x = (torch.rand(60, 1, 2, 2, generator=seeded()) < 0.4).float().mul(255).to(torch.uint8)
     data = Arrays.from_array(x, batch_size=12)  # 48 images to train on

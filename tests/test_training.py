@@ -427,6 +427,10 @@ def test_a_loss_that_is_not_finite_stops_training_at_the_next_log(tmp_path: Path
         ({"ema_decai": 0.9}, r"no option 'ema_decai'; did you mean 'ema_decay'"),
         ({"ema_decay": 1.5}, r"ema_decay must lie in \[0, 1\), found 1.5"),
         ({"checkpoint_every": 0}, r"checkpoint_every must be at least 1, found 0"),
+        ({"reload_dataloaders_every_n_epochs": 1}, r"reload_dataloaders_every_n_epochs is not used here"),
+        ({"max_epochs": "abc"}, r"max_epochs must be int or null, found 'abc'"),
+        ({"accumulate_grad_batches": "a"}, r"accumulate_grad_batches must be int, found 'a'"),
+        ({"max_time": 43200}, r"max_time: expected text, DD:HH:MM:SS in quotes, found a number"),
         ({"gradient_clip_val": 1.0}, r"gradient_clip_val is not used here: set optimization.gradient_clip"),
         ({"precision": "16-mixed"}, r"precision: expected 32-true or bf16-mixed, found '16-mixed'"),
         ({"precision": 64}, r"precision: expected 32-true or bf16-mixed, found 64"),
@@ -520,9 +524,15 @@ def test_a_full_disk_in_the_middle_of_a_run(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "trainer", [{"max_epochs": 3}, {"max_epochs": 2, "max_steps": 7}, {"max_epochs": -1, "max_steps": 7}]
+    "trainer",
+    [
+        {"max_epochs": 3},
+        {"max_epochs": 2, "max_steps": 7},
+        {"max_epochs": -1, "max_steps": 7},
+        {"max_epochs": 3, "max_steps": 5, "accumulate_grad_batches": 2},
+    ],
 )
-@pytest.mark.parametrize("batch_size", [400, 1000])
+@pytest.mark.parametrize("batch_size", [300, 400, 1000])
 def test_a_run_interrupted_at_every_save(
     trainer: dict[str, int], batch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -544,9 +554,9 @@ def test_a_run_interrupted_at_every_save(
             break
         except tiny_runs.InterruptedRunError:
             stops += 1
-            assert stops < 10, "the run goes on for ever"
+            assert stops < 20, "the run goes on for ever"
     assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), whole.parameters(), strict=True))
-    assert stops > 0 or (batch_size == 1000 and len(trainer) == 2)  # of one batch an epoch and two ends, none is saved
+    assert stops > 0 or (batch_size == 1000 and len(trainer) > 1)  # of one batch an epoch and two ends, none is saved
 
 
 # ------------------------------------------------------------------------------------------------------------- recipes
@@ -563,6 +573,8 @@ def test_a_run_in_the_way(tmp_path: Path) -> None:
         ConfigError, match=r"the run to resume began with another section 'seed': expected 3, found 4; "
     ):
         fit({**settings, "seed": 4}, tmp_path / "run", resume=True)
+    with pytest.raises(ConfigError, match=r"the run to resume began with another section 'optimization': "):
+        fit({**settings, "optimization": {"optimizer": "muon"}}, tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize(
@@ -584,6 +596,9 @@ def test_a_run_in_the_way(tmp_path: Path) -> None:
         ({"optimization": {"schedule": "exponential"}}, r"optimization: schedule must be one of"),
         ({"trainer": {"max_epoch": 1, "max_steps": 1}}, r"trainer: no option 'max_epoch'"),
         ({"trainer": {"max_epoch": 1}}, r"trainer: expected max_epochs or max_steps, found neither"),
+        ({"trainer": {"max_time": "00:00:00:01"}}, r"trainer: expected max_epochs or max_steps, found neither"),
+        ({"trainer": {"max_epochs": None}}, r"trainer: expected max_epochs or max_steps, found neither"),
+        ({"data": {"class": ["Digits"]}}, r"data: no class "),
         ({"trainer": {"max_steps": 1, "checkpoint_every": 0.5}}, r"trainer: checkpoint_every must be int, found 0.5"),
         ({"trainer": {"folder": "x"}}, r"trainer: folder is "),
     ],
@@ -595,7 +610,16 @@ def test_recipes_that_do_not_fit(changes: dict[str, Any], message: str, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+def test_machines_of_one_device_each_average_as_several_devices_do(tmp_path: Path) -> None:
+    for devices, num_nodes in ((1, 2), (2, 2), (2, 1)):
+        trainer = Trainer(tmp_path, accelerator="cpu", devices=devices, num_nodes=num_nodes, progress=False)
+        assert isinstance(trainer.strategy, trainer_module._DDP)
+
+
 def test_options_that_lightning_refuses_when_it_starts(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^trainer: .*val_check_interval") as error:
+        fit(tiny_runs.recipe("likelihood", val_check_interval=100), tmp_path / "often")
+    one_line(error.value)
     with pytest.raises(ConfigError, match=r"^trainer: .*gradient accumulation") as error:
         fit(tiny_runs.recipe("adversarial", accumulate_grad_batches=2), tmp_path / "run")
     one_line(error.value)

@@ -328,8 +328,7 @@ class ClosedForm(GenerativeModel):
         return torch.optim.SGD([torch.zeros(())], lr=0.0)  # moves nothing; its steps count the iterations
 
     def on_train_start(self) -> None:
-        if self.global_step == 0:
-            self.statistics = {}
+        self.statistics = {} if self.global_step == 0 else self._statistics_here()
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         for name, value in self.gather(batch.x, generator=self.streams(batch)).items():
@@ -353,7 +352,12 @@ class ClosedForm(GenerativeModel):
     def _finish(self) -> None:
         is_part = self.iterative and not self.trainer.is_last_batch  # of an epoch
         if getattr(self, "statistics", None) and not is_part:
+            self.statistics = self._statistics_here()
             self.finish()
+
+    def _statistics_here(self) -> dict[str, Tensor]:
+        """On the device of the model: those of a checkpoint come on the CPU."""
+        return {name: value.to(self.device) for name, value in self.statistics.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["statistics"] = self.statistics

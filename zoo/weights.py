@@ -100,6 +100,8 @@ def exported(name: str, tensor: Tensor, dtype: str) -> Tensor:
     import torch
 
     tensor = tensor.detach().cpu()
+    if tensor.is_floating_point() and tensor.isnan().any():
+        raise CheckpointError(f"save: {name} has values that are no numbers; train anew, with a smaller learning rate")
     if tensor.is_floating_point() and tensor.dtype != torch.float64:
         copy = tensor.to(getattr(torch, dtype), copy=True).contiguous()
         if not torch.equal(copy.isfinite(), tensor.isfinite()):

@@ -225,10 +225,15 @@ class Loader:
             yield self.data.rows(self.which, rows[: len(rows) - len(rows) % world][rank::world])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "position": self.position}
+        return {"epoch": self.epoch, "position": self.position, "num": len(self.data.split(self.which))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ConfigError where the position cannot be one of this loader's."""
+        """Raises ConfigError where the position cannot be one of this loader's, or the split has changed."""
+        if (num := len(self.data.split(self.which))) != state.get("num", num):
+            raise ConfigError(
+                f"{self.data.name}: the run to resume began with {state['num']} examples for training, found {num}; "
+                "resume with the data that it began with"
+            )
         if not 0 <= state["position"] < len(self):
             raise ConfigError(
                 f"{self.data.name}: the run to resume stands at batch {state['position']}, expected fewer than the "

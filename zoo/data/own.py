@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Literal
 from zipfile import BadZipFile
 
@@ -37,7 +38,10 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 
 
 class _Own(DataModule):
-    """Data without published splits: the seed takes a tenth for validation and a tenth for the test."""
+    """Data without published splits: the seed takes a tenth for validation and a tenth for the test.
+
+    It draws among all of them: with one more example the splits are others, and share examples with the old ones.
+    """
 
     path: Path
 
@@ -367,7 +371,7 @@ def _open(path: Path) -> tuple[Tensor, Tensor | None]:
         with content:
             arrays = {name: torch.from_numpy(content[name]) for name in ("x", "labels") if name in content}
             names = ", ".join(content.files) or "none"
-    except (OSError, EOFError, ValueError, TypeError, BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, TypeError, RuntimeError, BadZipFile, TokenError, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "pickle" in reason:  # whatever it is that it does not know, NumPy calls a pickle
             reason = "it is another file, or holds objects in place of numbers"

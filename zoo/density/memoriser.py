@@ -39,7 +39,7 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
     Args:
         event_shape: (1, H, W), values in {0, 1}; images of the memory, of which none may be smaller, are cropped to it
             about their centre.
-        memory: the data set whose training split is remembered.
+        memory: the data set whose training split is remembered; of Digits, whose seed divides them, that of seed 0.
         sigma: of the blur, in pixels.
         num_levels: Q.
         max_shift: pixels by which a kernel shifts, at most, up or down and left or right; less than H and W.

@@ -90,7 +90,8 @@ class BernoulliMixture(ClosedForm, TractableDensity, Completable):
     def finish(self) -> None:
         counts, sums = self.statistics["counts"], self.statistics["sums"]
         average = (sums.sum(0) + 0.5) / (counts.sum() + 1)  # no pixel is certain
-        means = (sums + self.prior * average) / (counts + self.prior)[:, None]
+        on = sums + self.prior * average
+        off = (counts[:, None] - sums).clamp(min=0) + self.prior * (1 - average)  # rounded sums may exceed counts
         self.log_weights.copy_(((counts + 1e-3) / (counts + 1e-3).sum()).log())
-        self.logits.copy_(means.logit())
+        self.logits.copy_(on.log() - off.log())
         self.fitted.fill_(True)

@@ -226,6 +226,7 @@ class RunCheckpoint(Checkpoint):
         self.path = path
         self.every = every
         self._step = 0  # of the last save
+        self._now = 0  # after the batch before
         self._loader: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
@@ -236,7 +237,8 @@ class RunCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: LightningTrainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not trainer.is_last_batch:
+        has_stepped, self._now = trainer.global_step != self._now, trainer.global_step
+        if has_stepped and not trainer.is_last_batch:  # gradients that accumulate are not saved
             self._save_when_due(trainer)
 
     def on_train_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
@@ -260,7 +262,7 @@ class RunCheckpoint(Checkpoint):
     def on_load_checkpoint(
         self, trainer: LightningTrainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._step = checkpoint["global_step"]
+        self._step = self._now = checkpoint["global_step"]
         self._loader = checkpoint.get("loader")
         if "raw_state_dict" in checkpoint:  # else Lightning goes on with the averages
             pl_module.load_state_dict(checkpoint["raw_state_dict"])

@@ -90,13 +90,13 @@ def build_data(section: Mapping[str, Any], seed: int = 0) -> DataModule:
     import zoo.data
 
     arguments = dict(section)
-    name = arguments.pop("class", None)
+    name = str(arguments.pop("class", None))
     kinds = {
         k: v for k in zoo.data.__all__ if isinstance(v := getattr(zoo.data, k), type) and issubclass(v, DataModule)
     }
     del kinds["DataModule"]
     if name not in kinds:
-        raise ConfigError(f"data: no class {name!r}; {near(str(name), kinds)}")
+        raise ConfigError(f"data: no class {name!r}; {near(name, kinds)}")
     return kinds[name](**bind(kinds[name], {"seed": seed, **arguments}, f"data: {name}"))
 
 
@@ -178,7 +178,7 @@ def fit(
     options = recipe.get("trainer") or {}
     if "folder" in options:
         raise ConfigError("trainer: folder is no option of a recipe; it is chosen when the recipe is run")
-    if not {"max_epochs", "max_steps", "max_time"} & options.keys():
+    if options.get("max_epochs") is None and options.get("max_steps") is None:  # max_time alone tells no schedule
         raise ConfigError("trainer: expected max_epochs or max_steps, found neither; say where training ends")
     trainer = Trainer(**bind(Trainer, {"folder": str(folder), **options}, "trainer"))
     with failing(trainer):
@@ -194,20 +194,22 @@ def fit(
         try:
             with sensing_loss():
                 trainer.fit(model, data, ckpt_path=last if resume and last.exists() else None, weights_only=True)
-        except MisconfigurationException as error:
+        except (MisconfigurationException, ValueError) as error:
+            if not isinstance(error, MisconfigurationException) and "val_check_interval" not in str(error):
+                raise
             raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     return model.eval()
 
 
 def _check_free(recipe: Mapping[str, Any], folder: Path, resume: bool) -> None:
-    """A run goes on with the data, model and teachers that it began with; more epochs or devices are its own affair."""
+    """A run goes on with the data, model and optimiser that it began with; epochs and devices are its own affair."""
     if not folder.exists():
         return
     if not resume:
         raise ConfigError(f"{folder}: a run is there already; resume it, or choose another folder")
     path = folder / RECIPE
     began = load_yaml(path) if path.exists() else recipe
-    for section in ("seed", "data", "model", "start", "teachers"):
+    for section in ("seed", "data", "model", "start", "teachers", "optimization"):
         if began.get(section) != recipe.get(section):
             raise ConfigError(
                 f"{path}: the run to resume began with another section {section!r}: expected "

@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import DDPStrategy
 
-from zoo.config import brief, near
+from zoo.config import brief, check, near
 from zoo.distributed import launcher, on_leader
 from zoo.errors import ConfigError
 from zoo.training.callbacks import AtomicCheckpointIO, LogMeans, RunCheckpoint, SampleGrid, WeightAverage
@@ -27,8 +27,18 @@ from zoo.training.tracking import begin, wandb_logger
 
 CHECKPOINT = "last.ckpt"
 _PRECISIONS = ("32-true", "32", 32, "bf16-mixed", "bf16")
+_COUNT = int | None
+_KINDS: dict[str, Any] = {
+    "max_epochs": _COUNT,
+    "max_steps": _COUNT,
+    "log_every_n_steps": _COUNT,
+    "check_val_every_n_epoch": _COUNT,
+    "accumulate_grad_batches": int,
+    "num_nodes": int,
+}
 _OURS = {
     "gradient_clip_val": "set optimization.gradient_clip, which holds for models with two optimisers too",
+    "reload_dataloaders_every_n_epochs": "the order of an epoch is new without it",
     "gradient_clip_algorithm": "optimization.gradient_clip bounds the norm",
 }
 
@@ -75,6 +85,9 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
             f"trainer: precision: expected 32-true or bf16-mixed, found {brief(precision)}; the others scale losses, "
             "or convert the weights but not the data"
         )
+    check({name: value for name, value in options.items() if name in _KINDS}, _KINDS, "trainer", optional=_KINDS)
+    if isinstance(options.get("max_time"), int | float):  # as YAML reads 12:00:00:00 too
+        raise ConfigError("trainer: max_time: expected text, DD:HH:MM:SS in quotes, found a number")
     _quieten()
     folder, num_nodes = Path(folder), options.get("num_nodes", 1)
     ours: list[Callback] = [LogMeans()]
@@ -106,7 +119,7 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
             "machine; ask for fewer"
         )
     strategy = settings.get("strategy", "auto")
-    if strategy == "ddp" or (strategy == "auto" and num_processes not in (1, "1")):
+    if strategy == "ddp" or (strategy == "auto" and (num_processes not in (1, "1") or num_nodes != 1)):
         settings["strategy"] = _DDP()
     try:
         if settings["logger"] is True:

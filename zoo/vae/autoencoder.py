@@ -56,8 +56,8 @@ class Autoencoder(Reconstructive):
         return pixels.clamp(0, 1).detach() + (pixels - pixels.detach())  # what is clamped still learns from its error
 
     def prior(self) -> Distribution:
-        """The Gaussian of the codes. Its parameters are the Cholesky factor of the inverse of its covariance, in which
-        the likelihood is concave."""
+        """The Gaussian of the codes. The inverse of its covariance is F^T F, with logarithms for the diagonal of the
+        triangular F: any parameters will do."""
         factor = self.code_factor.float().tril(-1) + self.code_factor.float().diagonal().exp().diag()
         scale = torch.linalg.solve_triangular(factor, torch.eye(len(factor), device=self.device), upper=False)
         return MultivariateNormal(self.code_loc.float(), scale_tril=scale, validate_args=False)
