@@ -557,7 +557,7 @@ def test_a_folder_of_images_with_labels(tmp_path: Path) -> None:
     data = ImageFolder(str(tmp_path))
     assert (data.event_shape, data.num_classes, data.levels) == ((3, 4, 6), 2, 256)
     assert (data.classes, data.name) == (["birds", "cats"], tmp_path.name)
-    assert [len(data.split(which)) for which in SPLITS] == [24, 3, 3]
+    assert [len(data.split(which)) for which in SPLITS] == [25, 3, 2]
     values = []
     for which in SPLITS:
         split = data.split(which)
@@ -669,7 +669,7 @@ def test_arrays_of_every_kind(tmp_path: Path) -> None:
     np.savez(tmp_path / "images.npz", x=images, labels=labels)
     data = Arrays(str(tmp_path / "images.npz"), seed=1)
     assert (data.name, data.event_shape, data.levels, data.num_classes) == ("images", (3, 4, 5), 256, 4)
-    assert [len(data.split(which)) for which in SPLITS] == [16, 2, 2]
+    assert [len(data.split(which)) for which in SPLITS] == [16, 3, 1]
     rows = {bytes(image): label for image, label in zip(images, labels, strict=True)}
     together = [(bytes(x.numpy()), int(y)) for s in map(data.split, SPLITS) for x, y in zip(s.x, s.labels, strict=True)]
     assert dict(together) == rows
@@ -738,6 +738,26 @@ def test_few_examples_have_no_splits() -> None:
     with pytest.raises(DataError) as error:
         Arrays.from_array(IMAGES[:0]).everything()
     complaint(error, "at least 1 example", "found none")
+
+
+def test_examples_stay_in_their_split_when_others_join(tmp_path: Path) -> None:
+    def splits(data: DataModule) -> list[set[int]]:
+        return [set(data.split(which).x.flatten(1).sum(1).tolist()) for which in SPLITS]
+
+    points = np.arange(1.0, 2001.0, dtype=np.float32)[:, None]
+    few, many = (splits(Arrays.from_array(points[:num])) for num in (1000, 2000))
+    assert all(a < b for a, b in zip(few, many, strict=True))
+    assert sum(map(len, many)) == 2000
+    assert all(abs(len(part) - 200) < 60 for part in many[1:]), "a tenth each, within 4.5 deviations"
+    assert splits(Arrays.from_array(points, seed=1)) != many
+
+    for num in range(1, 41):
+        Image.fromarray(np.full((1, 1), num, np.uint8)).save(tmp_path / f"{num:02}.png")
+    before = splits(ImageFolder(str(tmp_path)))
+    for num in range(41, 81):  # in between by name
+        Image.fromarray(np.full((1, 1), num, np.uint8)).save(tmp_path / f"{num - 40:02}-new.png")
+    after = splits(ImageFolder(str(tmp_path)))
+    assert all(a < b for a, b in zip(before, after, strict=True))
 
 
 def test_files_that_hold_no_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -291,10 +291,12 @@ def test_measuring_is_done_in_full_precision() -> None:
     model = Watched().train()
     data = gaussian_data(model, 5)
     torch.set_float32_matmul_precision("high")
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = nll(model, data, k=1, progress=False)
-    assert torch.get_float32_matmul_precision() == "high"
-    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = nll(model, data, k=1, progress=False)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
     assert found == nll(model, data, k=1, progress=False)
 
 

@@ -1054,7 +1054,7 @@ def test_em_of_pixels_that_are_always_on() -> None:
 
 
 def test_an_epoch_is_a_step_of_em(tmp_path: Path) -> None:
-    x = (torch.rand(60, 1, 2, 2, generator=seeded()) < 0.4).float().mul(255).to(torch.uint8)
+    x = (torch.rand(59, 1, 2, 2, generator=seeded()) < 0.4).float().mul(255).to(torch.uint8)
     data = Arrays.from_array(x, batch_size=12)  # 48 images to train on
     trained = BernoulliMixture(event_shape=[1, 2, 2], num_components=3)
     Trainer(tmp_path, max_epochs=4, progress=False, accelerator="cpu").fit(trained, data)

@@ -34,6 +34,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.x)
 
+    def take(self, index: Tensor) -> Split:
+        """Those at the positions `index`."""
+        return Split(self.x[index], None if self.labels is None else self.labels[index])
+
 
 def levels_title(levels: int | None) -> str:
     """As people say it: how many grey levels there are, see `DataModule`."""
@@ -161,20 +165,10 @@ def permutation(num: int, seed: int, epoch: int = 0) -> Tensor:
     return torch.randperm(num, generator=generator)
 
 
-def division(num: int, num_valid: int, num_test: int, seed: int) -> dict[Which, Tensor]:
-    """Positions of three disjoint splits of `num` examples: int64, rising."""
-    order = permutation(num, seed)
-    parts: dict[Which, Tensor] = {"train": order[num_valid + num_test :], "valid": order[:num_valid]}
-    parts["test"] = order[num_valid:][:num_test]
-    return {which: index.sort().values for which, index in parts.items()}
-
-
-def divide(whole: Split, num_valid: int, num_test: int, seed: int) -> dict[Which, Split]:
-    """Three disjoint splits drawn from `seed`, each in the order of `whole`; training takes what the others leave."""
-    splits: dict[Which, Split] = {}
-    for which, index in division(len(whole), num_valid, num_test, seed).items():
-        splits[which] = Split(whole.x[index], None if whole.labels is None else whole.labels[index])
-    return splits
+def division(order: Tensor, num_valid: int, num_test: int) -> dict[Which, Tensor]:
+    """Positions of three disjoint splits, rising: of `order` [N], first validation, then the test, then training."""
+    valid, test, train = order.split([num_valid, num_test, len(order) - num_valid - num_test])
+    return {"train": train.sort().values, "valid": valid.sort().values, "test": test.sort().values}
 
 
 class Loader:

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from zoo.data.base import DataModule, Split, Which, divide
+from zoo.data.base import DataModule, Split, Which, division, permutation
 from zoo.errors import DataError
 
 
@@ -41,7 +41,9 @@ class Digits(DataModule):
         digits = load_digits()
         x = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
         x = (x >= 128).to(torch.uint8) if self.binarize else x
-        return divide(Split(x, torch.from_numpy(digits.target.astype(np.int64))), 200, 300, self.seed)
+        whole = Split(x, torch.from_numpy(digits.target.astype(np.int64)))
+        index = division(permutation(len(whole), self.seed), 200, 300)
+        return {which: whole.take(positions) for which, positions in index.items()}
 
     def load(self, which: Which) -> Split:
         return self._parts[which]

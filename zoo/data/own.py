@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from tokenize import TokenError
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from zoo.config import expand
-from zoo.data.base import DataModule, Split, Which, divide, division
+from zoo.data.base import DataModule, Split, Which, division
 from zoo.errors import ConfigError, DataError
 
 PUBLISHED = (
@@ -38,26 +39,26 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 
 
 class _Own(DataModule):
-    """Data without published splits: the seed takes a tenth for validation and a tenth for the test.
+    """Data without published splits: about a tenth is for validation, and a tenth for the test.
 
-    It draws among all of them: with one more example the splits are others, and share examples with the old ones.
+    Seed and name (path or position) of an example decide, so that it stays where it is when others join.
     """
 
     path: Path
 
     @abstractmethod
-    def _read(self) -> Split:
-        """All examples."""
+    def _read(self) -> tuple[Sequence[str], Split]:
+        """Names of all examples, and these."""
 
     @cached_property
-    def _parts(self) -> dict[Which, Split]:
-        """The splits; some are empty where there are fewer than 3 examples."""
-        whole = self._read()
-        return divide(whole, _tenth(len(whole)), _tenth(len(whole)), self.seed)
+    def _parts(self) -> dict[Which, tuple[Tensor, Split]]:
+        """Positions and examples of the splits, of which some are empty where there are fewer than 3 examples."""
+        names, whole = self._read()
+        return {which: (index, whole.take(index)) for which, index in _divide(names, self.seed).items()}
 
     @property
     def _num(self) -> int:
-        return sum(map(len, self._parts.values()))
+        return sum(len(split) for _, split in self._parts.values())
 
     def everything(self) -> Split:
         """All examples, in the order of the files or the array: the splits put together again.
@@ -65,27 +66,34 @@ class _Own(DataModule):
         Raises:
             DataError: there are none.
         """
-        parts, num = self._parts, self._num
-        if num == 0:
+        if self._num == 0:
             raise DataError(f"{self.path}: expected at least 1 example, found none; add some")
-        index = division(num, _tenth(num), _tenth(num), self.seed)
-        order = torch.cat([index[which] for which in parts]).argsort()
-        x = torch.cat([part.x for part in parts.values()])[order]
-        labels = [part.labels for part in parts.values() if part.labels is not None]
-        return Split(x, torch.cat(labels)[order] if labels else None)
+        index, parts = zip(*self._parts.values(), strict=True)
+        labels = [part.labels for part in parts if part.labels is not None]
+        together = Split(torch.cat([part.x for part in parts]), torch.cat(labels) if labels else None)
+        return together.take(torch.cat(index).argsort())
 
     def load(self, which: Which) -> Split:
         if (num := self._num) < 3:
             raise DataError(f"{self.path}: expected at least 3 examples, one for each split, found {num}; add some")
-        return self._parts[which]
+        return self._parts[which][1]
 
     @property
     def event_shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return tuple(self.split("train").x.shape[1:])
 
 
-def _tenth(num: int) -> int:
-    return max(1, round(num / 10))
+def _divide(names: Sequence[str], seed: int) -> dict[Which, Tensor]:
+    """Positions of the splits: each name is hashed to a place in [0, 1), of which each tenth part goes to one split.
+
+    Where none of few examples falls to a split, it takes the one whose place is nearest.
+    """
+    digests = [hashlib.blake2b(f"{seed} {name}".encode(), digest_size=6).digest() for name in names]
+    place = torch.tensor([int.from_bytes(digest) / 2**48 for digest in digests], dtype=torch.float64)
+    most = max(0, len(names) - 1)  # one is left for training
+    both = min(max(int((place < 0.2).sum()), 2), most)
+    num_valid = min(max(int((place < 0.1).sum()), 1), max(0, both - 1))
+    return division(place.argsort(stable=True), num_valid, both - num_valid)
 
 
 class ImageFolder(_Own):
@@ -169,7 +177,7 @@ class ImageFolder(_Own):
     def num_classes(self) -> int | None:  # type: ignore[override]
         return None if self.classes is None else len(self.classes)
 
-    def _read(self) -> Split:
+    def _read(self) -> tuple[Sequence[str], Split]:
         classes = self.classes
         x: np.ndarray | None = None
         used: list[Path] = []
@@ -189,7 +197,7 @@ class ImageFolder(_Own):
             )
         self.used = used
         labels = None if classes is None else torch.tensor([classes.index(path.parts[0]) for path in used])
-        return Split(torch.from_numpy(x[: len(used)]), labels)
+        return [path.as_posix() for path in used], Split(torch.from_numpy(x[: len(used)]), labels)
 
     def _decoded(self) -> Iterator[tuple[Path, np.ndarray]]:
         """(path below the folder, uint8 [C, H, W]) of each image that can be decoded, in the order of the names."""
@@ -351,10 +359,10 @@ class Arrays(_Own):
             self.num_classes = int(labels.max()) + 1 if len(labels) else None
         self._whole: Split | None = Split(x, labels)
 
-    def _read(self) -> Split:
+    def _read(self) -> tuple[Sequence[str], Split]:
         assert self._whole is not None
         whole, self._whole = self._whole, None  # the splits are copies: no need to hold everything twice
-        return whole
+        return [str(position) for position in range(len(whole))], whole
 
 
 def _open(path: Path) -> tuple[Tensor, Tensor | None]:
