@@ -30,6 +30,7 @@ from zoo.training import Optimization, Trainer, callbacks
 from zoo.training import trainer as trainer_module
 from zoo.training.muon import matrices, orthogonalize
 from zoo.training.recipe import begin, build_data, build_model, fit, load_recipe, override
+from zoo.vae.vae import VAE
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(ROOT.glob("checkpoints/*/recipe.yaml"))
@@ -560,6 +561,20 @@ def test_a_run_interrupted_at_every_save(
 
 
 # ------------------------------------------------------------------------------------------------------------- recipes
+
+
+def test_training_is_without_denormal_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def has_denormals() -> bool:
+        return (torch.tensor(2.0**-126) / 2).item() > 0
+
+    found, step = [], VAE.training_step
+    monkeypatch.setattr(VAE, "training_step", lambda *given: found.append(has_denormals()) or step(*given))
+    fit(tiny_runs.recipe("likelihood", max_steps=2), tmp_path / "run")
+    assert found == [False, False]
+    assert has_denormals()
+    with pytest.raises(ConfigError):
+        fit({"seed": "x"}, tmp_path / "none")
+    assert has_denormals()
 
 
 def test_a_run_in_the_way(tmp_path: Path) -> None:
