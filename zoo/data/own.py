@@ -84,11 +84,12 @@ class _Own(DataModule):
 
 
 def _divide(names: Sequence[str], seed: int) -> dict[Which, Tensor]:
-    """Positions of the splits: each name is hashed to a place in [0, 1), of which each tenth part goes to one split.
+    """Positions of the splits: names are hashed to [0, 1), of which two tenths are those of validation and the test.
 
-    Where none of few examples falls to a split, it takes the one whose place is nearest.
+    Where few examples leave a split empty, it takes the nearest.
     """
-    digests = [hashlib.blake2b(f"{seed} {name}".encode(), digest_size=6).digest() for name in names]
+    texts = (f"{seed} {name}".encode(errors="surrogateescape") for name in names)  # files may have any name
+    digests = [hashlib.blake2b(text, digest_size=6).digest() for text in texts]
     place = torch.tensor([int.from_bytes(digest) / 2**48 for digest in digests], dtype=torch.float64)
     most = max(0, len(names) - 1)  # one is left for training
     both = min(max(int((place < 0.2).sum()), 2), most)
