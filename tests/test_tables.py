@@ -206,6 +206,25 @@ def test_tables_take_fewer_importance_samples_than_recipes(shipped: Path, monkey
         assert source.startswith(f"this zoo (k = {expected},")
 
 
+def test_bits_per_dimension_of_grey_digits(shipped: Path) -> None:
+    table = reproduce("mnist-bpd", progress=False)
+    published = {row["model"]: row["bits/dim"] for row in table.rows if "this zoo" not in row["source"]}
+    assert published == {
+        "uniform": 8.00,
+        "Real NVP": 1.06,
+        "Glow": 1.05,
+        "FFJORD": 0.99,
+        "Residual Flow": 0.97,
+        "gated PixelCNN": 0.81,
+        "linear transformer over pixels": 0.644,
+        "softmax transformer over pixels": 0.621,
+    }
+    (ours,) = (row for row in table.rows if "this zoo" in row["source"])
+    (number,) = (m for m in recorded("vae-mnist") if (m.name, m.unit) == ("nll", "bits/dim"))
+    assert (ours["model"], ours["kind"]) == ("vae-mnist", "bound") and "k = 60" in ours["source"]
+    assert ours["bits/dim"] == pytest.approx(number.value) and ours["error"] == pytest.approx(number.error)
+
+
 def test_bits_per_dimension_of_cifar10(real_data: str) -> None:
     table = reproduce("cifar10-bpd", on_slice=True, progress=False)
     published = {row["model"]: row["bits/dim"] for row in table.rows if "this zoo" not in row["source"]}

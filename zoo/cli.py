@@ -191,7 +191,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true")
 
     reproduce = command("reproduce", _reproduce, "recompute a table of the literature from the checkpoints")
-    reproduce.add_argument("table", help="mnist-nll, cifar10-bpd, mnist-fid, fashion-mnist-fid, outliers or taxonomy")
+    reproduce.add_argument(
+        "table", help="mnist-nll, mnist-bpd, cifar10-bpd, mnist-fid, fashion-mnist-fid, outliers or taxonomy"
+    )
     reproduce.add_argument("--k", type=int, help="importance samples per image, in place of those that take minutes")
     reproduce.add_argument(
         "--recorded", action="store_true", help="what the checkpoints record, without recomputing it"
