@@ -70,7 +70,7 @@ CIFAR10 = (
     ("Diagonal BiLSTM", 3.00, "exact", "van den Oord et al. 2016"),
 )
 
-MOST_SAMPLES = {"mnist-nll": 200, "mnist-bpd": 200}
+MOST_SAMPLES = {"mnist-nll": 200}
 """Importance samples per image of a table that is recomputed as a whole, where a recipe has more: it takes minutes."""
 
 # The best FIDs in a search over the hyperparameters of one architecture, with their spread over seeds, on Inception's
