@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from instances import Instance
 from test_models import enumerated, follows, seeded
 
 from zoo.autoregressive.color_pixelcnn import ColorPixelCNN
+from zoo.catalog import Zoo
 from zoo.errors import ConfigError, DataError
 from zoo.pixelwise import receptive_field
 from zoo.random import Streams, rand
@@ -138,6 +140,29 @@ def test_a_linear_prediction_begins_by_continuing_planes_with_the_step_of_the_la
     assert (likely - x)[inside].abs().max() < 0.08, "the three centres and a little noise of the network"
     with pytest.raises(ConfigError, match="give num_logistics"):
         ColorPixelCNN([3, 8, 8], linear=True)
+
+
+def test_a_linear_prediction_is_neither_rounded_nor_computed_in_low_precision(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model, x, original, modes = PLANES.build(), PLANES.data(2), ColorPixelCNN._begin, []
+
+    def begin(self: ColorPixelCNN, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        modes.append((torch.is_autocast_enabled("cpu"), torch.backends.cudnn.allow_tf32))
+        return original(self, x)
+
+    monkeypatch.setattr(ColorPixelCNN, "_begin", begin)
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with torch.autocast("cpu", torch.bfloat16):
+        model.log_prob(x)
+    assert modes == [(False, False)] and torch.backends.cudnn.allow_tf32
+    monkeypatch.undo()
+    assert before == (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark)
+    loaded = Zoo.load(f"local-dir:{Zoo.save(model, tmp_path / 'half', dtype='float16')}").state_dict()
+    whole = {key for key, value in model.state_dict().items() if not torch.equal(value, value.half().float())}
+    kept = {key for key, value in model.state_dict().items() if torch.equal(value, loaded[key])} & whole
+    assert kept == {"above.weight", "left.weight", "across.0", "across.1"} & whole and len(kept) >= 2
 
 
 @pytest.mark.parametrize("instance", [COLORS, PLANES, SEEN])

@@ -282,6 +282,26 @@ def test_a_batch_that_cannot_be_divided() -> None:
 # dynamic binarisation
 
 
+def test_photographs_are_mirrored_every_second_time_in_training_alone() -> None:
+    x, index = torch.arange(3 * 32 * 32 * 400, dtype=torch.int64).remainder(251).view(400, 3, 32, 32), torch.arange(400)
+    data = CIFAR10(seed=3, mirror=True)
+
+    def mirrored(step: int, index: torch.Tensor = index, seed: int = 3) -> list[bool]:
+        found = CIFAR10(seed=seed, mirror=True).convert(x[index], index, step)
+        plain = x[index] / 255
+        flipped = (found == plain.flip(-1)).flatten(1).all(1)
+        assert torch.equal(flipped, ~(found == plain).flatten(1).all(1))
+        return flipped.tolist()
+
+    first = mirrored(0)
+    assert 150 < sum(first) < 250 and first == mirrored(0)
+    assert first != mirrored(1) and first != mirrored(0, seed=4)
+    assert [first[i] for i in (9, 2, 7)] == mirrored(0, torch.tensor([9, 2, 7])), "the image decides, not the batch"
+    for passed in (-1, -2, -3):
+        assert torch.equal(data.convert(x, index, passed), x / 255)
+    assert torch.equal(CIFAR10(seed=3).convert(x, index, 0), x / 255)
+
+
 def test_dynamic_binarisation_depends_on_the_image_and_the_pass_alone() -> None:
     data = Grey(binarize="dynamic", seed=3)
     assert (data.name, data.levels) == ("dynamic-mnist", 2)

@@ -22,6 +22,13 @@ from zoo.random import Streams, key_of, rand
 from zoo.training import together
 from zoo.training.recipe import fit, load_recipe, override
 
+COLOR = {
+    "class": "zoo.autoregressive.color_pixelcnn.ColorPixelCNN",
+    "channels": 4,
+    "num_layers": 1,
+    "hidden": 4,
+    "num_logistics": 2,
+}
 RECIPE = {
     "name": "tiny",
     "seed": 3,
@@ -173,6 +180,10 @@ def test_the_others_are_written_and_what_diverged_is_the_error(tmp_path: Path, m
         ({"trainer.precision": "16-mixed"}, "expected 32-true or bf16-mixed, found '16-mixed'"),
         ({"optimization.optimizer": "sgd"}, "expected adam, adamw or muon, found sgd"),
         ({"data.batch_size": 100_000}, "expected a batch_size up to"),
+        (
+            {"data": {"class": "CIFAR10", "mirror": True}, "model": COLOR},
+            "on data without noise; train it by `zoo fit`",
+        ),
         ({"data.binarize": False}, "likelihood of binary pixels, found 8-bit pixels"),
         ({"model": {"class": "zoo.vae.vae.VAE", "event_shape": [1, 8, 8]}}, "expected a TractableDensity"),
         (

@@ -57,11 +57,13 @@ class ZooModule(LightningModule, ABC):
         optimization: how `Trainer.fit` optimises it; set from the recipe.
         seed: keys the noise of training together with the step and the example.
         pretrained: whether it comes from a checkpoint, and what belongs to the first steps of training is over.
+        unrounded: names of the weights that checkpoints of half precision keep whole.
     """
 
     optimization: Optimization = Optimization()
     seed: int = 0
     pretrained: bool = False
+    unrounded: tuple[str, ...] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_current_fx_name":  # set by Lightning 40 times a step, at the cost of the checks of torch's modules

@@ -352,9 +352,11 @@ def _contents(
         raise ConfigError(f"save: {name} is not the class of this model, which was defined elsewhere")
     arguments = bind(cls, dict(model.hparams), f"save: arguments of {cls.__name__}")
     config = _json({"format_version": FORMAT, "class": name, "arguments": arguments})
-    weights = to_bytes(
-        {key: exported(key, value, dtype) for key, value in model.state_dict().items()}, {"format": "pt"}
-    )
+    tensors = {
+        key: exported(key, value, "float32" if key in model.unrounded else dtype)
+        for key, value in model.state_dict().items()
+    }
+    weights = to_bytes(tensors, {"format": "pt"})
     contents = {CONFIG: config, WEIGHTS: weights, METRICS: _metrics(sha256(weights), sha256(config), measurements)}
     if recipe is not None:
         text = recipe if isinstance(recipe, str) else yaml.safe_dump(dict(recipe), sort_keys=False, width=120)

@@ -8,7 +8,8 @@ or, with the same network, a mixture of logistic distributions over the levels (
 https://arxiv.org/abs/1701.05517, eqs. 1 and 2), which knows from the start that near levels are alike; its centres can
 be counted from a linear prediction, so that the network tells only where an image differs from smoothness:
 
-    centre_ck = f_ck(before, x_<c) + sum over the nearest pixels before of A_c x + sum_{c' < c} B_cc' x_c'
+    centre_ck = f_ck(before, x_<c) + l_c + sum_{c' < c} g_cc'k(before, x_<c) (x_c' - l_c')
+    l_c = sum over the nearest pixels before of A_c x + sum_{c' < c} B_cc' x_c'
 
 before: all channels of the rows above and of the pixels to the left, of which h is made by the stacks of
 `zoo.autoregressive.gated_pixelcnn`. Of grey images there is one channel.
@@ -22,6 +23,8 @@ levels may also be seen as learned vectors; dropout; a learned bias at each posi
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, cast
 
 import torch
@@ -83,7 +86,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         colors, height, width = self.event_shape = tuple(event_shape)
         self.levels, self.channels, self.reach, self.hidden = levels, channels, first_kernel // 2, hidden
         self.dropout, self.num_logistics, self.linear = dropout, num_logistics, linear
-        outputs = levels if num_logistics is None else 3 * num_logistics  # of a channel
+        outputs = levels if num_logistics is None else (3 + linear * (colors - 1)) * num_logistics  # of a channel
         self.vectors = nn.Embedding(levels, embedding) if embedding else None
         seen = colors * (1 + (embedding or 0))
         first = channels + colors * linear  # channels of the stacks, then A
@@ -97,6 +100,8 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         self.output = nn.Conv2d(colors * hidden, colors * outputs, 1, groups=colors)  # V
         if linear:
             self.across = nn.ParameterList(F.one_hot(torch.tensor(c), c + 1).float() for c in range(colors - 1))  # B
+            # an error of half a level, everywhere, would tell
+            self.unrounded = ("above.weight", "left.weight", *(f"across.{c}" for c in range(colors - 1)))
             self._begin_smooth()
 
     @torch.no_grad()
@@ -115,8 +120,8 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         for bias in (self.above.bias, self.left.bias):
             cast(Tensor, bias)[self.channels :] = -0.25  # `mixture_log_prob` counts centres from 1/2
         self.output.weight *= 0.05  # so that what the network adds does not drown it
-        bias = cast(Tensor, self.output.bias).unflatten(0, (self.event_shape[0], 3, -1))
-        bias[:, 0] = 0
+        bias = cast(Tensor, self.output.bias).unflatten(0, (self.event_shape[0], 2 + self.event_shape[0], -1))
+        bias.zero_()
         bias[:, 1] = torch.linspace(-0.05, 0.05, bias.shape[-1])
         bias[:, 2] = 2 + max(-3.5, -math.log(self.levels - 1))  # scales of e^-3.5, or of a level where that is more
 
@@ -156,7 +161,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
     def _outputs(self, x: Tensor, streams: Streams | None) -> Tensor:
         """[B, C, H, W] -> [B, C, outputs, H, W]."""
         check_images(self, x, "ColorPixelCNN")  # of smaller ones the rest would be left out, unnoticed
-        with torch.autocast(x.device.type, enabled=False):  # in low precision, near levels are one
+        with _precise(x.device):
             begin_v, begin_h = self._begin(x)
         v, h = (y[:, : self.channels].contiguous(memory_format=torch.channels_last) for y in (begin_v, begin_h))
         for layer in self.layers:
@@ -164,13 +169,15 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         inner, numbers = self.inner(h.relu()), self._number(x)
         for c, embedding in enumerate(self.earlier):
             inner = inner + F.pad(embedding(numbers[:, c]).movedim(-1, 1), (0, 0, 0, 0, (c + 1) * self.hidden, 0))
-        with torch.autocast(x.device.type, enabled=False):
+        with _precise(x.device):
             outputs = self.output(inner.relu().to(x)).unflatten(1, (self.event_shape[0], -1))
         if not self.linear:
             return outputs
         nearest = begin_v[:, self.channels :] + begin_h[:, self.channels :]
         across = [torch.zeros_like(x[:, 0]), *(torch.einsum("c,bc...->b...", b, x[:, : len(b)]) for b in self.across)]
-        return _moved(outputs, (nearest + torch.stack(across, 1))[:, :, None], 2)
+        linear = nearest + torch.stack(across, 1)
+        moved = [self._moved(y, linear[:, c], (x - linear)[:, :c]) for c, y in enumerate(outputs.unbind(1))]
+        return torch.stack(moved, 1)
 
     def _log_prob(self, x: Tensor, streams: Streams | None = None) -> Tensor:
         outputs = self._outputs(x, streams)
@@ -240,6 +247,19 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
                         here.copy_(self._seen(pixel))
         return padded[:, :colors, size:, size:].clone()  # a tensor like others, which autograd may use
 
+    def _moved(self, outputs: Tensor, linear: Tensor, errors: Tensor) -> Tensor:
+        """Logistics of a channel, [B, 3 K, ...], whose centres are counted from a linear prediction.
+
+        Args:
+            outputs: what the network says of the channel, [B, (3 + C - 1) K, ...].
+            linear: prediction of that channel, [B, ...].
+            errors: how far earlier channels are from theirs, [B, c, ...].
+        """
+        weights, loc, log_scale, *factors = outputs.chunk(2 + self.event_shape[0], 1)
+        for error, factor in zip(errors.unbind(1), factors, strict=False):
+            loc = loc + factor * error[:, None]
+        return torch.cat([weights, loc + linear[:, None], log_scale], 1)
+
     def _pixel(self, active: Tensor, nearest: Tensor, pixel: Tensor, known: Tensor, uniforms: Tensor) -> None:
         """Draws the channels of a pixel that are not known, in turn: active [B, channels], the others [B, C]."""
         inner = F.linear(active, self.inner.weight[:, :, 0, 0], self.inner.bias).unflatten(1, (-1, self.hidden))
@@ -249,8 +269,8 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         for c, (weight, offset) in enumerate(weights):
             outputs = F.linear(inner[:, c].relu(), weight, offset)
             if self.linear:
-                across = pixel[:, :c] @ self.across[c - 1] if c else 0
-                outputs = _moved(outputs, (nearest[:, c] + across)[:, None], 1)
+                linear = nearest[:, c] + (pixel[:, :c] @ self.across[c - 1] if c else 0)
+                outputs, nearest[:, c] = self._moved(outputs, linear, pixel[:, :c] - nearest[:, :c]), linear
             cumulative = self._cumulative(outputs)
             number = (uniforms[:, c, None] * cumulative[:, -1:] >= cumulative).sum(1).clamp(max=self.levels - 1)
             drawn = number.to(pixel) / (self.levels - 1)
@@ -260,7 +280,10 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
                 inner[:, c + 1 :] += embedded.unflatten(1, (-1, self.hidden))
 
 
-def _moved(outputs: Tensor, by: Tensor, dim: int) -> Tensor:
-    """Logistics with their centres, the second third of that dimension, moved."""
-    weights, loc, log_scale = outputs.chunk(3, dim)
-    return torch.cat([weights, loc + by, log_scale], dim)
+@contextmanager
+def _precise(device: torch.device) -> Iterator[None]:
+    """Neither autocast nor TF32, in which near levels are one and a prediction is off by a part of a level."""
+    cudnn = torch.backends.cudnn
+    full = cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
+    with torch.autocast(device.type, enabled=False), full:
+        yield

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from zoo.data.base import DataModule, Split, Which
 from zoo.data.files import Published, fetch, read
+from zoo.random import Streams, rand
 
 _VALID = 5_000  # the last of the training files
+_MIRROR = 0x6D6972  # a key of its own, or the data would share a model's noise wherever both have one seed
 
 
 class CIFAR10(DataModule):
@@ -37,6 +39,21 @@ class CIFAR10(DataModule):
             ("test_batch", 31035526, "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831"),
         )
     )
+
+    def __init__(self, *, root: str | None = None, batch_size: int = 128, seed: int = 0, mirror: bool = False) -> None:
+        """See `DataModule`; `mirror`: whether each training image is mirrored, left and right, every second time.
+
+        The draw is keyed by (seed, epoch, image). Validation and test images stay as they are.
+        """
+        super().__init__(root=root, batch_size=batch_size, seed=seed)
+        self.mirror = mirror
+
+    def convert(self, x: Tensor, index: Tensor, step: int) -> Tensor:
+        x = super().convert(x, index, step)
+        if not self.mirror or step < 0:  # epochs of training alone are not negative
+            return x
+        chance = rand((len(x), 1, 1, 1), Streams(self.seed ^ _MIRROR, index, step), x.device)
+        return torch.where(chance < 0.5, x.flip(-1), x)
 
     def _read(self, *files: Published) -> tuple[Tensor, Tensor]:
         fetch(self.root, self.files)  # one archive holds them all: download it once

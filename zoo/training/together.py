@@ -77,6 +77,7 @@ class Run:
             not isinstance(model, TractableDensity)
             or isinstance(model, ClosedForm)
             or getattr(self.data, "binarize", None) == "dynamic"
+            or getattr(self.data, "mirror", False)
         ):
             raise ConfigError(
                 f"{self.name}: expected a TractableDensity that gradients train, on data without noise; train it by "
