@@ -100,7 +100,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         self.output = nn.Conv2d(colors * hidden, colors * outputs, 1, groups=colors)  # V
         if linear:
             self.across = nn.ParameterList(F.one_hot(torch.tensor(c), c + 1).float() for c in range(colors - 1))  # B
-            # an error of half a level, everywhere, would tell
+            # rounded to half precision, those of CIFAR-10 cost up to 0.02 bits/dim
             self.unrounded = ("above.weight", "left.weight", *(f"across.{c}" for c in range(colors - 1)))
             self._begin_smooth()
 
@@ -282,7 +282,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
 
 @contextmanager
 def _precise(device: torch.device) -> Iterator[None]:
-    """Neither autocast nor TF32, in which near levels are one and a prediction is off by a part of a level."""
+    """Neither autocast, in which near levels are one, nor TF32, which keeps 11 bits of a prediction."""
     cudnn = torch.backends.cudnn
     full = cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
     with torch.autocast(device.type, enabled=False), full:
