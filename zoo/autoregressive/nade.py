@@ -6,7 +6,7 @@
 https://proceedings.mlr.press/v15/larochelle11a.html, https://arxiv.org/abs/1605.02226. Training may shift the images,
 with the shift as an input (Jun et al. 2020): see `zoo.nn.shift`.
 
-Density: exact, O(D H), by blocks of pixels; h changes only after a pixel that is on, so it is computed for these alone.
+Density: exact, O(D H); h changes only after a pixel that is on, so on the CPU it is computed for these alone.
 Sampling: exact, O(D H), likewise, pixel by pixel.
 Differs from the paper: shifted images; dropout; Adam with averaged weights.
 """
@@ -14,7 +14,8 @@ Differs from the paper: shifted images; dropout; Adam with averaged weights.
 from __future__ import annotations
 
 import math
-from typing import Any
+import warnings
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,6 @@ from zoo.nn.dropout import dropout
 from zoo.nn.shift import bias_of, shift_biases
 from zoo.progress import steps
 from zoo.random import Streams
-
-BLOCK = 16  # pixels of which one matrix product takes the states; any number gives the same logits
 
 
 class NADE(Augmented):
@@ -69,11 +68,11 @@ class NADE(Augmented):
         hidden_bias, bias = biases.split([len(self.hidden_bias), self.size], -1)
         ones = hidden_bias.new_ones(len(x), len(self.hidden_bias))
         keep = dropout(ones, self.dropout, streams) if streams is not None and self.dropout else None
-        short = -self.size % BLOCK
-        padded = (F.pad(weight, (0, 0, 0, short)) if short else weight for weight in (self.weight, self.output))
+        hidden_bias = hidden_bias.expand(len(x), -1)
         with torch.autocast(self.device.type, enabled=False):
-            logits = _Scan.apply(F.pad(x, (0, short)), hidden_bias.expand(len(x), -1), *padded, keep)
-        return logits[:, : self.size] + bias
+            take = _Scan.apply if len(x) and x.device.type == "cpu" and not x.requires_grad else _dense
+            logits = take(x, hidden_bias, self.weight, self.output, keep)
+        return logits + bias
 
     def scan(self, uniforms: Tensor) -> Tensor:
         u = uniforms.T.contiguous()  # [D, B], so that a pixel is a row
@@ -88,71 +87,101 @@ class NADE(Augmented):
         return x.T
 
 
-class _Scan(torch.autograd.Function):
-    """V_d sigmoid(a + W_<d x_<d) of every pixel d: x [B, D], a [B, H], W [D, H], V [D, H] -> [B, D].
+def _dense(x: Tensor, a: Tensor, weight: Tensor, output: Tensor, keep: Tensor | None) -> Tensor:
+    """As `_Scan`, with all states of all pixels in memory: a gradient for x too, and no loop, slow on GPUs."""
+    before = F.pad(x[:, :-1], (1, 0))[..., None] * weight.roll(1, 0)
+    h = (a[:, None] + before.cumsum(1)).sigmoid()
+    return ((h if keep is None else h * keep[:, None]) * output).sum(-1)
 
-    D is a multiple of BLOCK. In a block, the states of all images lie below each other: an image has one at the first
-    pixel, and one more after each pixel that is on. All their products with V are taken, and each pixel picks its own.
+
+class _Scan(torch.autograd.Function):
+    """V_d sigmoid(a + W_<d x_<d) of every pixel d: x [B, D] in {0, 1}, a [B, H], W [D, H], V [D, H] -> [B, D].
+
+    States lie below each other, S of them in parts: those of all images before any pixel that is on, those after the
+    first one, after the second, ... Images with more pixels on come first, so that the images of a part are the first
+    ones of the part before: a part is as many rows of that, plus a row of W each.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, a: Tensor, weight: Tensor, output: Tensor, keep: Tensor | None) -> Tensor:
-        blocks = _blocks(x)
-        begins = _blocks(F.pad(x[:, :-1], (1, 0))).long()
-        begins[..., 0] = 1  # where a new state begins: [K, B, BLOCK]
-        row = begins.flatten().cumsum(0).view_as(begins) - 1  # the state of each pixel
-        first = begins.flatten().nonzero()[:, 0]
-        sizes, owner = begins.sum((1, 2)).tolist(), first // BLOCK
-        within = torch.arange(BLOCK, device=x.device) < (first % BLOCK)[:, None]
-        before = blocks.flatten(0, 1).index_select(0, owner) * within  # what a state knows of its block: [rows, BLOCK]
-        products = torch.empty_like(before)
-        images, befores = (owner % len(x)).split(sizes), before.split(sizes)
-        states = a.new_empty(len(first), a.shape[1]).split(sizes)  # one piece of memory is faster than many
-        a = a.clone()
-        weights, outputs = weight.split(BLOCK), output.split(BLOCK)
-        for h, *rest in zip(states, images, befores, blocks, products.split(sizes), weights, outputs, strict=True):
-            image, earlier, block, product, w, v = rest
-            torch.index_select(a, 0, image, out=h).addmm_(earlier, w).sigmoid_()
-            torch.mm(h if keep is None else h * keep.index_select(0, image), v.T, out=product)
-            a.addmm_(block, w)
-        ctx.save_for_backward(weight, output)
-        ctx.rest = blocks, keep, row, images, befores, states
-        return products.gather(0, row.flatten(0, 1)).view_as(blocks).transpose(0, 1).flatten(1)
+        states = _states(x)
+        a = a[states.order]
+        memory, h = torch.empty_like(a), a.new_empty(len(states.after), a.shape[1])
+        for part, pixels in zip(h.split(states.sizes), states.after.split(states.sizes), strict=True):
+            a, memory = a[: len(part)], memory[: len(part)]
+            if pixels[0] >= 0:
+                a += torch.index_select(weight, 0, pixels, out=memory)
+            torch.sigmoid(a, out=part)
+        kept = None if keep is None else keep[states.order].index_select(0, states.image)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support")  # in beta state, says torch
+            seen = torch.sparse_csr_tensor(
+                states.first, states.pixels, x.new_zeros(x.numel()), (len(h), x.shape[1]), check_invariants=False
+            )
+        products = torch.sparse.sampled_addmm(seen, h if kept is None else h * kept, output.T, beta=0.0).values()
+        ctx.save_for_backward(output)
+        ctx.rest = h, kept, states
+        return torch.empty_like(x).index_copy_(0, states.order, products[states.place])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weight, output = ctx.saved_tensors
-        blocks, keep, row, images, befores, states = ctx.rest
-        gradient, sizes = _blocks(gradient), [len(h) for h in states]
-        chosen = (
-            gradient.new_zeros(sum(sizes), BLOCK).scatter_(0, row.flatten(0, 1), gradient.flatten(0, 1)).split(sizes)
+        (output,) = ctx.saved_tensors
+        h, kept, states = ctx.rest
+        gradient = gradient[states.order]
+        to_output = F.embedding_bag(
+            states.of.T.contiguous(),
+            h if kept is None else h * kept,
+            mode="sum",
+            per_sample_weights=gradient.T.contiguous(),
         )
-        to_weight, to_output = torch.empty_like(weight), torch.empty_like(output)
-        weights, outputs, to_weights, to_outputs = (y.split(BLOCK) for y in (weight, output, to_weight, to_output))
-        to_a = weight.new_zeros(blocks.shape[1], weight.shape[1])
-        to_x = torch.empty_like(blocks) if ctx.needs_input_grad[0] else None
-        numbers, starts = torch.arange(max(sizes), device=row.device), row[:, :, 0] - row[:, :1, 0]
-        memory = weight.new_empty(max(sizes), weight.shape[1])  # of a block, and near for all that follows
-        for k in reversed(range(len(states))):
-            h, w, v = states[k], weights[k], outputs[k]
-            if to_x is not None:  # the states of later pixels, in the block and after it, depend on a pixel
-                to_h = gradient[k, ..., None] * v  # [B, BLOCK, H]
-                to_h = to_h if keep is None else to_h * keep[:, None]
-                to_later = torch.ops.aten.sigmoid_backward(to_h, h[row[k] - row[k, :1, :1]])
-                to_x[k] = to_a @ w.T + (to_later @ w.T).tril(-1).sum(1)
-            to_state, kept = torch.mm(chosen[k], v, out=memory[: len(h)]), h
-            if keep is not None:
-                factor = keep.index_select(0, images[k])
-                to_state.mul_(factor)
-                kept = h * factor
-            torch.mm(chosen[k].T, kept, out=to_outputs[k])
-            torch.ops.aten.sigmoid_backward.grad_input(to_state, h, grad_input=to_state)
-            torch.mm(blocks[k].T, to_a, out=to_weights[k]).addmm_(befores[k].T, to_state)
-            to_a += F.embedding_bag(numbers[: len(h)], to_state, starts[k], mode="sum")
-        return None if to_x is None else to_x.transpose(0, 1).flatten(1), to_a, to_weight, to_output, None
+        chosen = gradient.new_empty(gradient.numel()).scatter_(0, states.place.flatten(), gradient.flatten())
+        to_h = F.embedding_bag(
+            states.pixels, output, states.first, mode="sum", per_sample_weights=chosen, include_last_offset=True
+        )
+        if kept is not None:
+            to_h *= kept
+        torch.ops.aten.sigmoid_backward.grad_input(to_h, h, grad_input=to_h)
+        parts = to_h.split(states.sizes)
+        for part, later in zip(parts[-2::-1], parts[:0:-1], strict=True):  # what a state adds to, all later ones have
+            part[: len(later)] += later
+        begun, order = states.after[len(gradient) :].sort()
+        to_weight = F.embedding_bag(
+            order + len(gradient),
+            to_h,
+            torch.searchsorted(begun, torch.arange(len(output))),
+            mode="sum",
+        )
+        return None, torch.empty_like(parts[0]).index_copy_(0, states.order, parts[0]), to_weight, to_output, None
 
 
-def _blocks(x: Tensor) -> Tensor:
-    """[B, D] -> [K, B, BLOCK]."""
-    return x.unflatten(1, (-1, BLOCK)).transpose(0, 1).contiguous()
+class _States(NamedTuple):
+    """What states images [B, D] go through, S in all; of images in `order`."""
+
+    order: Tensor  # [B]
+    sizes: list[int]  # how many images have a state before any pixel that is on, after the first, the second, ...
+    image: Tensor  # [S], whose state it is
+    after: Tensor  # [S], the pixel that is on, after which it begins; -1: none
+    of: Tensor  # [B, D], the state of each pixel
+    # pixels sorted by their states
+    pixels: Tensor  # [B * D]
+    first: Tensor  # [S + 1], where those of a state begin among them
+    place: Tensor  # [B, D], where each is among them
+
+
+def _states(x: Tensor) -> _States:
+    on = x[:, :-1] > 0  # nothing is after the last pixel
+    order = on.sum(1).argsort(descending=True)
+    on = on[order]
+    number = F.pad(on.cumsum(1), (1, 0))  # of pixels on before each
+    most = number[:, -1]
+    widths = len(x) - torch.searchsorted(most.flip(0), torch.arange(int(most[0]) + 1))
+    starts, sizes = F.pad(widths.cumsum(0), (1, 0)), widths.tolist()
+    images, pixels = torch.arange(len(x)), torch.arange(x.shape[1])
+    of = starts[number] + images[:, None]
+    image, pixel = on.nonzero().unbind(1)
+    after = torch.full((sum(sizes),), -1).index_copy_(0, of[image, pixel + 1], pixel)
+    first = F.pad(torch.bincount(of.flatten(), minlength=len(after)).cumsum(0), (1, 0))
+    place = (first[:-1] - after - 1)[of] + pixels
+    flat = torch.empty_like(place.flatten()).scatter_(0, place.flatten(), pixels.repeat(len(x)))
+    return _States(order, sizes, torch.cat([images[:size] for size in sizes]), after, of, flat, first, place)
