@@ -53,6 +53,7 @@ class DataModule(LightningDataModule, ABC):
         num_classes: number of labels, or None where there are none.
         levels: 2 for binary pixels, 256 for 8-bit ones, None for continuous data.
         files: the published files that it reads, below `root`.
+        draws: whether `convert` draws noise in training.
     """
 
     name: str
@@ -60,6 +61,7 @@ class DataModule(LightningDataModule, ABC):
     num_classes: int | None = None
     levels: int | None = None
     files: tuple[Published, ...] = ()
+    draws = False
 
     def __init__(self, *, root: str | None = None, batch_size: int = 128, seed: int = 0) -> None:
         """

@@ -46,7 +46,7 @@ class CIFAR10(DataModule):
         The draw is keyed by (seed, epoch, image). Validation and test images stay as they are.
         """
         super().__init__(root=root, batch_size=batch_size, seed=seed)
-        self.mirror = mirror
+        self.mirror = self.draws = mirror
 
     def convert(self, x: Tensor, index: Tensor, step: int) -> Tensor:
         x = super().convert(x, index, step)

@@ -51,6 +51,7 @@ class _IDX(DataModule):
             )
         self.binarize = binarize
         if binarize:
+            self.draws = True
             self.name, self.levels = f"dynamic-{self.name}", 2
 
     def convert(self, x: Tensor, index: Tensor, step: int) -> Tensor:

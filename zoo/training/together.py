@@ -73,12 +73,7 @@ class Run:
         self.num_steps, self.is_low = steps, precision == "bf16-mixed"
         self.decay = float(decay or 0)  # an average of decay 0 is the last weights
         self.data, model = build_data(recipe["data"], self.seed), begin(recipe, self.seed)
-        if (
-            not isinstance(model, TractableDensity)
-            or isinstance(model, ClosedForm)
-            or getattr(self.data, "binarize", None) == "dynamic"
-            or getattr(self.data, "mirror", False)
-        ):
+        if not isinstance(model, TractableDensity) or isinstance(model, ClosedForm) or self.data.draws:
             raise ConfigError(
                 f"{self.name}: expected a TractableDensity that gradients train, on data without noise; train it by "
                 "`zoo fit`"
