@@ -85,7 +85,8 @@ class BernoulliMixture(ClosedForm, TractableDensity, Completable):
         else:  # components start as averages of images picked at random
             which = rand((len(x), 1), generator, x.device)[:, 0] * self.num_components
             responsibility = F.one_hot(which.long(), self.num_components).to(x)
-        return {"counts": responsibility.sum(0).double(), "sums": (responsibility.T @ x).double()}
+        responsibility = responsibility.double()  # in single precision some processors lose one image of 4,000
+        return {"counts": responsibility.sum(0), "sums": responsibility.T @ x.double()}
 
     def finish(self) -> None:
         counts, sums = self.statistics["counts"], self.statistics["sums"]
