@@ -10,7 +10,7 @@ its schedule with the time. The recipe that a checkpoint keeps has the number of
 of training only.
 
 For models of type `TractableDensity` that do not ask for the number of a step, as scheduled sampling does, nor order
-their work by the images (nor have such teachers), on data that no noise binarises.
+their work by the images (nor have such teachers), on data that draw no noise.
 """
 
 from __future__ import annotations
