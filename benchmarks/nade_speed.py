@@ -3,7 +3,7 @@
 Images are random with as many pixels on as static binarised MNIST has, 13 %, in the middle of the frame. The loop of
 NADE is equations 2 and 3 of the paper as one writes them in PyTorch, with gradients by autograd; ours goes by blocks of
 pixels and has the same gradients. The loop of EoNADE is the likelihood of one ordering, a pass for each pixel; ours has
-one pass an image, which tells in the mean over its draws the same (`tests/test_eonade.py` takes that mean).
+one pass an image, which tells in the mean over its draws the same (`tests/models/test_eonade.py` takes that mean).
 """
 
 from __future__ import annotations

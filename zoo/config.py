@@ -229,7 +229,7 @@ Fraction = Annotated[float, Between(0, 0.99)]
 Shift = Annotated[int, Between(0, 100)]
 """Pixels."""
 
-ImageShape = Annotated[list[Size], Length(3)]
+ImageShape = Annotated[Sequence[Size], Length(3)]
 """(C, H, W)."""
 
 

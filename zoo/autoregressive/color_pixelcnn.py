@@ -63,7 +63,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
 
     def __init__(
         self,
-        event_shape: ImageShape = [3, 32, 32],  # noqa: B006
+        event_shape: ImageShape = (3, 32, 32),
         levels: Annotated[int, Between(2, 256)] = 256,
         channels: Size = 96,
         num_layers: Annotated[int, Between(1, 1000)] = 10,

@@ -28,6 +28,7 @@ which the authors' settings leave out (https://github.com/yaoli/nade_k); relu, n
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -61,7 +62,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
 
     def __init__(
         self,
-        event_shape: list[Size] = [1, 28, 28],  # noqa: B006
+        event_shape: Sequence[Size] = (1, 28, 28),
         hidden: Size = 500,
         num_layers: Annotated[int, Between(1, 20)] = 2,
         num_orderings: Annotated[int, Between(1, 1000)] = 8,

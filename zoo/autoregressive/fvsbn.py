@@ -18,6 +18,7 @@ weights may be large where a pixel is nearly always the same.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -44,7 +45,7 @@ class FVSBN(RasterOrder):
 
     def __init__(
         self,
-        event_shape: list[Size] = [1, 28, 28],  # noqa: B006
+        event_shape: Sequence[Size] = (1, 28, 28),
         prior: Annotated[float, Between(0, 1e6)] = 0.0,
     ) -> None:
         super().__init__()

@@ -44,7 +44,7 @@ class GatedPixelCNN(Lines):
 
     def __init__(
         self,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         channels: Size = 32,
         num_layers: Annotated[int, Between(1, 1000)] = 8,
         kernel: Annotated[int, Between(1, 99)] = 3,

@@ -20,6 +20,7 @@ with averaged weights.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -70,7 +71,7 @@ class MADE(TractableDensity, Completable, Autoregressive):
 
     def __init__(
         self,
-        event_shape: list[Size] = [1, 28, 28],  # noqa: B006
+        event_shape: Sequence[Size] = (1, 28, 28),
         hidden: Size = 500,
         num_masks: Size = 8,
         mask_seed: Annotated[int, Between(0, 1_000_000)] = 0,

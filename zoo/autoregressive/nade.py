@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -42,7 +43,7 @@ class NADE(Augmented):
 
     def __init__(
         self,
-        event_shape: list[Size] = [1, 28, 28],  # noqa: B006
+        event_shape: Sequence[Size] = (1, 28, 28),
         hidden: Size = 500,
         dropout: Fraction = 0.0,
         max_shift: Shift = 0,

@@ -60,7 +60,7 @@ class PixelCNN(Stack):
 
     def __init__(
         self,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         channels: Size = 16,
         num_layers: Annotated[int, Between(1, 1000)] = 7,
         kernel: Annotated[int, Between(3, 99)] = 3,

@@ -146,7 +146,7 @@ class PixelRNN(Stack):
 
     def __init__(
         self,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         layer: Literal["row-lstm", "diagonal-bilstm"] = "row-lstm",
         channels: Size = 16,
         num_layers: Annotated[int, Between(1, 1000)] = 7,

@@ -61,7 +61,7 @@ class RNN(Augmented):
 
     def __init__(
         self,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         hidden: Size = 512,
         num_layers: Annotated[int, Between(1, 100)] = 3,
         window: Size = 1,

@@ -25,7 +25,7 @@ class LeNet(Classifier):
 
     def __init__(
         self,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         num_classes: Size = 10,
         channels: Size = 32,
         num_features: Size = 128,

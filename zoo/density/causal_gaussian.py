@@ -41,7 +41,7 @@ class CausalGaussian(GaussianDensity):
 
     def __init__(
         self,
-        event_shape: ImageShape = [3, 32, 32],  # noqa: B006
+        event_shape: ImageShape = (3, 32, 32),
         window: Annotated[int, Between(1, 1000)] = 6,
         levels: Levels = None,
         logit: Logit = None,

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Annotated
 
@@ -143,7 +143,7 @@ class Gaussian(GaussianDensity):
 
     def __init__(
         self,
-        event_shape: list[Size] = [1, 28, 28],  # noqa: B006
+        event_shape: Sequence[Size] = (1, 28, 28),
         levels: Levels = None,
         logit: Logit = None,
         jitter: Jitter = 0.0,

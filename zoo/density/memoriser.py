@@ -53,7 +53,7 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
 
     def __init__(
         self,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         memory: Literal["BinarizedMNIST", "Digits"] = "BinarizedMNIST",
         sigma: Annotated[float, Between(0.1, 10)] = 0.9,
         num_levels: Annotated[int, Between(2, 128)] = 32,

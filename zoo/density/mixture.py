@@ -13,6 +13,7 @@ weight and no average is quite 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -41,7 +42,7 @@ class BernoulliMixture(ClosedForm, TractableDensity, Completable):
 
     def __init__(
         self,
-        event_shape: list[Size] = [1, 28, 28],  # noqa: B006
+        event_shape: Sequence[Size] = (1, 28, 28),
         num_components: Size = 500,
         prior: Annotated[float, Between(1e-3, 1e6)] = 1.0,
     ) -> None:

@@ -43,7 +43,7 @@ class Rivers(ClosedForm, KnownEntropy, Completable):
 
     def __init__(
         self,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         fork: Annotated[float, Between(0, 0.99)] = 0.1,
         inertia: Annotated[float, Between(0.01, 0.99)] = 0.6,
     ) -> None:

@@ -83,7 +83,7 @@ class ALI(LatentGame, Encoder):
 
     def __init__(
         self,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         latent_dim: Size = 32,
         channels: Size = 32,
         hidden: Size = 256,

@@ -42,7 +42,7 @@ class ConditionalGAN(Conditional, LatentGame):
 
     def __init__(
         self,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         num_classes: Size = 10,
         latent_dim: Size = 32,
         channels: Size = 32,

@@ -41,7 +41,7 @@ class DCGAN(LatentGame):
 
     def __init__(
         self,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         latent_dim: Size = 32,
         channels: Size = 32,
         instance_noise: Annotated[float, Between(0, 100)] = 0.0,

@@ -32,7 +32,7 @@ class SNGAN(LatentGame):
 
     def __init__(
         self,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         latent_dim: Size = 32,
         channels: Size = 32,
         critic_steps: Size = 1,

@@ -35,7 +35,7 @@ class WGAN(LatentGame):
 
     def __init__(
         self,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         latent_dim: Size = 32,
         channels: Size = 32,
         clip: Annotated[float, Between(1e-6, 1e3)] = 0.01,

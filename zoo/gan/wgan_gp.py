@@ -33,7 +33,7 @@ class WGANGP(LatentGame):
 
     def __init__(
         self,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         latent_dim: Size = 32,
         channels: Size = 32,
         penalty: Annotated[float, Between(0, 1e6)] = 10.0,

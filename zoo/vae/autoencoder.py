@@ -34,7 +34,7 @@ class Autoencoder(Reconstructive):
 
     def __init__(
         self,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         latent_dim: Size = 30,
         channels: Size = 32,
         hidden: Size = 192,

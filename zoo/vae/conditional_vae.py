@@ -35,7 +35,7 @@ class ConditionalVAE(Conditional, VAE):
     def __init__(
         self,
         num_classes: Size = 10,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         latent_dim: Size = 32,
         channels: Size = 48,
         hidden: Size = 256,

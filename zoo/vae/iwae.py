@@ -32,7 +32,7 @@ class IWAE(VAE):
         self,
         num_samples: Size = 50,
         first_steps: Annotated[int, Between(0, 10**9)] = 0,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         latent_dim: Size = 50,
         channels: Size = 32,
         hidden: Size = 192,

@@ -19,7 +19,7 @@ convolutions in place of fully connected layers; a layer sees all those above th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, NamedTuple
 
 import torch
@@ -59,9 +59,9 @@ class LadderVAE(ImportanceWeighted, Decoder):
 
     def __init__(
         self,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         top_dim: Size = 24,
-        map_channels: list[Size] = [4, 4],  # noqa: B006
+        map_channels: Sequence[Size] = (4, 4),
         channels: Size = 32,
         hidden: Size = 192,
         warmup_steps: Annotated[int, Between(0, 10**9)] = 0,

@@ -44,7 +44,7 @@ class VAE(ImportanceWeighted, Encoder, Decoder):
 
     def __init__(
         self,
-        event_shape: ImageShape = [1, 28, 28],  # noqa: B006
+        event_shape: ImageShape = (1, 28, 28),
         latent_dim: Size = 32,
         channels: Size = 48,
         hidden: Size = 256,

@@ -11,14 +11,12 @@ from typing import Any
 import pytest
 import tiny_runs
 from PIL import Image
+from tracked_run import contents
 
 from zoo import checkpoint
 from zoo.errors import CheckpointError, ConfigError
 from zoo.training import Trainer, callbacks
 from zoo.training.recipe import make
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from tracked_run import contents
 
 
 def test_an_offline_run_holds_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ RECIPE = {
 def test_recurrent_layers_as_one_kernel_are_those_step_by_step() -> None:
     """In a process of its own, as Triton's interpreter must be there before Triton is."""
     pytest.importorskip("triton")
-    script = Path(__file__).with_name("interpreted_scans.py")
+    script = Path(__file__).parents[1] / "support" / "interpreted_scans.py"
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

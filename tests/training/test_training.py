@@ -32,7 +32,7 @@ from zoo.training.muon import matrices, orthogonalize
 from zoo.training.recipe import begin, build_data, build_model, fit, load_recipe, override
 from zoo.vae.vae import VAE
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECIPES = sorted(ROOT.glob("checkpoints/*/recipe.yaml"))
 PROFESSOR = {"forcing": "professor"}
 

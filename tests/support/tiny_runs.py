@@ -1,9 +1,9 @@
 """Tiny training runs of each kind of objective, and what the tests do to them in processes of their own.
 
-python tests/tiny_runs.py killed FOLDER        runs killed at many moments and resumed, beside ones left alone
-python tests/tiny_runs.py distributed FOLDER   runs on two processes
-torchrun tests/tiny_runs.py together FOLDER     commands that the launched processes share
-srun tests/tiny_runs.py failing FOLDER          what fails in the first of them alone
+python tests/support/tiny_runs.py killed FOLDER        runs killed at many moments and resumed, beside ones left alone
+python tests/support/tiny_runs.py distributed FOLDER   runs on two processes
+torchrun tests/support/tiny_runs.py together FOLDER     commands that the launched processes share
+srun tests/support/tiny_runs.py failing FOLDER          what fails in the first of them alone
 """
 
 from __future__ import annotations

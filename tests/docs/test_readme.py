@@ -19,7 +19,7 @@ from hub_server import Hub
 from zoo.card import render_readme
 from zoo.cli import main
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
@@ -146,10 +146,10 @@ def test_contributing_adds_a_model(tmp_path: Path) -> None:
     assert "no number differs" in printed
     assert (tmp_path / "bernoulli.png").exists()
 
-    instances = tmp_path / "tests/instances.py"
+    instances = tmp_path / "tests/laws/instances.py"
     text = instances.read_text()
     changed = text.replace("INSTANCES = [\n", f"{imported}\nINSTANCES = [\n{line}")
     assert changed != text
     instances.write_text(changed)
-    printed = python("-m", "pytest", "tests/test_models.py", "-q", "-k", "IndependentBernoulli")
+    printed = python("-m", "pytest", "tests/laws/test_models.py", "-q", "-k", "IndependentBernoulli")
     assert int(re.findall(r"(\d+) passed", printed)[0]) >= 5

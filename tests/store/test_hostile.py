@@ -33,7 +33,7 @@ from zoo.errors import CheckpointError, ConfigError
 from zoo.gan.gan import GAN
 from zoo.vae.vae import VAE
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MB = 10**6
 
@@ -721,7 +721,7 @@ def test_every_promise_names_a_test_that_exists() -> None:
     promises = re.findall(r"^- \*\*.*?(?=^- |^#|\Z)", (ROOT / "SECURITY.md").read_text(), re.DOTALL | re.MULTILINE)
     assert len(promises) >= 8
     for promise in promises:
-        named = re.findall(r"`(tests/test_\w+\.py)::(\w+)`", promise)
+        named = re.findall(r"`(tests/\w+/test_\w+\.py)::(\w+)`", promise)
         assert named, f"no test proves: {promise}"
         for path, name in named:
             assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.MULTILINE), f"{path} has no {name}"

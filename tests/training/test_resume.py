@@ -16,7 +16,7 @@ import torch
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What runs left alone and killed ones trained; see `tiny_runs.killed`."""
     folder = tmp_path_factory.mktemp("killed")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, tiny_runs.__file__, "killed", str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -32,7 +32,7 @@ from zoo.training.recipe import build_model, fit
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes trained; see `tiny_runs.distributed`."""
     folder = tmp_path_factory.mktemp("pairs")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, tiny_runs.__file__, "distributed", str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -95,7 +95,7 @@ def by_slurm(command: list[str], **variables: str) -> list[subprocess.Popen[str]
 
 
 def start(command: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1]), **variables}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2]), **variables}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,7 @@ from zoo.metrics.extractors import ClassifierFeatures
 from zoo.metrics.quality import evaluate_quality, precision_recall
 from zoo.training.recipe import begin, make
 
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "benchmarks"))
+ROOT = Path(__file__).parents[2]
 import gan_stability  # noqa: E402
 import metric_response  # noqa: E402
 

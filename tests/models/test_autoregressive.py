@@ -43,7 +43,7 @@ from zoo.training.optimization import Optimization
 from zoo.training.recipe import build_data, build_model, load_recipe
 
 SHAPE = [1, 7, 9]
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
 
 def images(num: int, seed: int = 0) -> Tensor:
