@@ -25,12 +25,12 @@ import torch
 
 from zoo import Zoo
 from zoo.capabilities import GenerativeModel
-from zoo.checkpoint import read_metrics
 from zoo.distributed import share
 from zoo.errors import ConfigError
 from zoo.metrics.evaluate import data_of, recipe_of
 from zoo.metrics.extractors import Extractor, default_extractor, load_extractor
 from zoo.metrics.quality import extract, reference_of, scores
+from zoo.store.checkpoint import read_metrics
 from zoo.training.recipe import build_data, make, override
 
 ROOT = Path(__file__).resolve().parent

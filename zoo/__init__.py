@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zoo.catalog import Zoo as Zoo
+    from zoo.store.zoo import Zoo as Zoo
 
 __version__ = "0.1.0"
 __all__ = ["Zoo", "__version__"]
@@ -13,7 +13,7 @@ __all__ = ["Zoo", "__version__"]
 
 def __getattr__(name: str) -> Any:
     if name == "Zoo":
-        from zoo.catalog import Zoo
+        from zoo.store.zoo import Zoo
 
         return Zoo
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zoo.capabilities import Batch, GenerativeModel
-    from zoo.catalog import Info
     from zoo.data.base import Which
     from zoo.metrics.measurement import Measurement
+    from zoo.store.zoo import Info
 
 Overrides = dict[str, Any]
 MOST = 100_000  # of anything that a picture shows: so many digits of MNIST are a square of 19,000 pixels a side
@@ -281,7 +281,7 @@ def _print_json(value: Any) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from zoo.catalog import Zoo
+    from zoo.store.zoo import Zoo
 
     names = Zoo.list(options.pattern, capability=options.capability, data=options.data, family=options.family)
     if options.json:
@@ -309,21 +309,21 @@ def _headline(numbers: list[dict[str, Any]]) -> str:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from zoo.catalog import Zoo
+    from zoo.store.zoo import Zoo
 
     info = Zoo.info(options.name)
     _print_json(info.to_dict()) if options.json else print(info)
 
 
 def _pull(options: argparse.Namespace) -> None:
-    from zoo.catalog import Zoo
+    from zoo.store.zoo import Zoo
 
     Zoo.load(options.name)
     print(Zoo.info(options.name).folder)
 
 
 def _push(options: argparse.Namespace) -> None:
-    from zoo.catalog import Zoo
+    from zoo.store.zoo import Zoo
 
     if options.all:
         if options.namespace is None or options.name or options.pull_request:
@@ -341,9 +341,9 @@ def _push(options: argparse.Namespace) -> None:
 
 def _load(options: argparse.Namespace, or_recipe: bool = False) -> GenerativeModel:
     """The model of a checkpoint; or that of a recipe, before training, where such a model has something to show."""
-    from zoo import checkpoint
     from zoo.capabilities import GenerativeModel
-    from zoo.catalog import Zoo
+    from zoo.store import checkpoint
+    from zoo.store.zoo import Zoo
 
     for name in ("num", "steps", "draws", "k", "frames"):
         if not 1 <= (found := getattr(options, name, 1)) <= MOST:
@@ -694,8 +694,8 @@ def _receptive_field(options: argparse.Namespace) -> None:
 
 
 def _fit(options: argparse.Namespace, overrides: Overrides) -> None:
-    from zoo.checkpoint import read_metrics
     from zoo.distributed import is_leader, join
+    from zoo.store.checkpoint import read_metrics
     from zoo.training.recipe import load_recipe, make
 
     join()
@@ -742,10 +742,10 @@ def _interruptible() -> Iterator[None]:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from zoo import checkpoint, hub
-    from zoo.catalog import Zoo, locate
     from zoo.distributed import join, on_leader
     from zoo.metrics.evaluate import evaluate_checkpoint
+    from zoo.store import checkpoint, hub
+    from zoo.store.zoo import Zoo, locate
 
     if options.write and options.slice:
         raise ConfigError("--write: a slice is a check, not a number to record; leave out --slice")
@@ -799,11 +799,11 @@ def _record(options: argparse.Namespace, folder: Path, weights_sha256: str, foun
     """Puts new numbers of those weights in place of those of the same name, and draws the picture of the card."""
     import io
 
-    from zoo import checkpoint
     from zoo.capabilities import GenerativeModel
-    from zoo.catalog import LOCAL, Zoo
     from zoo.metrics.measurement import Measurement
     from zoo.pictures import grid
+    from zoo.store import checkpoint
+    from zoo.store.zoo import LOCAL, Zoo
 
     command = f"zoo evaluate {LOCAL if options.name.startswith(LOCAL) else ''}{folder.resolve().name}"
     for flag in ("k", "num", "sampling-seeds"):

@@ -17,7 +17,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from zoo.capabilities import Completable, Conditional, Decoder, Encoder, GenerativeModel, Labels, check_images
 from zoo.errors import ConfigError, DataError
 from zoo.random import Streams, randn
-from zoo.registry import registry
+from zoo.store.registry import registry
 
 
 @torch.no_grad()

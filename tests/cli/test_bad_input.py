@@ -16,10 +16,11 @@ import torch
 from harm import Action, Row, Table, World, refuse, tree
 from PIL import Image
 
-from zoo import Zoo, checkpoint
+from zoo import Zoo
 from zoo.classifier.lenet import LeNet
 from zoo.cli import _parser, main
 from zoo.errors import CheckpointError, ConfigError, DownloadError, UploadError
+from zoo.store import checkpoint
 from zoo.vae.vae import VAE
 
 ROWS = Table()

@@ -18,7 +18,7 @@ import yaml
 from PIL import Image, ImageOps
 
 import zoo
-from zoo import Zoo, checkpoint, latents
+from zoo import Zoo, latents
 from zoo.autoregressive.made import MADE
 from zoo.capabilities import GenerativeModel
 from zoo.cli import main
@@ -27,6 +27,7 @@ from zoo.data.own import read_image
 from zoo.density.gaussian import Gaussian
 from zoo.metrics import evaluate as evaluate_module
 from zoo.pictures import save_grid
+from zoo.store import checkpoint
 from zoo.training.callbacks import LogMeans
 from zoo.vae.conditional_vae import ConditionalVAE
 

@@ -16,8 +16,8 @@ import pytest
 from conftest import PORT
 from hub_server import Hub
 
-from zoo.card import render_readme
 from zoo.cli import main
+from zoo.store.card import render_readme
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -120,7 +120,7 @@ def test_readme_setup_commands_exist() -> None:
 
 
 def test_readme_table_is_fresh() -> None:
-    assert render_readme(README) == README, "run `python -m zoo.registry`"
+    assert render_readme(README) == README, "run `python -m zoo.store.registry`"
 
 
 def test_contributing_adds_a_model(tmp_path: Path) -> None:

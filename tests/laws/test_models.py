@@ -22,7 +22,6 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 import zoo
-from zoo import checkpoint
 from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.made import MADE
 from zoo.autoregressive.raster import RasterOrder, log_likelihood
@@ -55,6 +54,7 @@ from zoo.nn.point import Point
 from zoo.nn.shift import num_shifts, shift
 from zoo.pixelwise import receptive_field
 from zoo.random import Streams, rand, seed_from
+from zoo.store import checkpoint
 from zoo.training import Trainer
 from zoo.vae.iwae import IWAE
 from zoo.vae.ladder_vae import LadderVAE, _combine

@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo import Zoo, registry
+from zoo import Zoo
 from zoo.autoregressive.made import MADE
 from zoo.capabilities import ZooModule
-from zoo.checkpoint import update
 from zoo.classifier.lenet import LeNet
 from zoo.data.base import DataModule, Split
 from zoo.density.gaussian import Gaussian
@@ -23,6 +22,8 @@ from zoo.gan.gan import GAN
 from zoo.metrics import Measurement, Table, compare, evaluate_checkpoint, load_extractor, reproduce, tables
 from zoo.metrics.measurement import recorded_value
 from zoo.metrics.tables import FID, SAMPLING_SEEDS, classify
+from zoo.store import registry
+from zoo.store.checkpoint import update
 from zoo.vae.vae import VAE
 
 SETTINGS = {"k": 60, "draws": 2, "num": 120}

@@ -17,7 +17,6 @@ from test_training import beginning
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import checkpoint
 from zoo.autoregressive.color_pixelcnn import ColorPixelCNN
 from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.fvsbn import FVSBN
@@ -38,6 +37,7 @@ from zoo.nn.shift import num_shifts, renumber, shift
 from zoo.pictures import field_of_sight, pixels
 from zoo.pixelwise import drawing, probabilities, receptive_field
 from zoo.random import Streams, rand, seed_from
+from zoo.store import checkpoint
 from zoo.training import Trainer
 from zoo.training.optimization import Optimization
 from zoo.training.recipe import build_data, build_model, load_recipe

@@ -11,10 +11,10 @@ from instances import Instance
 from test_models import enumerated, follows, seeded
 
 from zoo.autoregressive.color_pixelcnn import ColorPixelCNN
-from zoo.catalog import Zoo
 from zoo.errors import ConfigError, DataError
 from zoo.pixelwise import receptive_field
 from zoo.random import Streams, rand
+from zoo.store.zoo import Zoo
 
 SMALL = {"channels": 4, "num_layers": 2, "hidden": 6}
 STATES = Instance(ColorPixelCNN, {"event_shape": [2, 1, 2], "levels": 3, **SMALL}, 3)

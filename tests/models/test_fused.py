@@ -14,11 +14,11 @@ import pytest
 import torch
 import yaml
 
-from zoo.catalog import Zoo
 from zoo.errors import ConfigError, ZooError
 from zoo.nn.fused import is_fused
 from zoo.nn.gated import GatedLayer
 from zoo.random import Streams, key_of, rand
+from zoo.store.zoo import Zoo
 from zoo.training import together
 from zoo.training.recipe import fit, load_recipe, override
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 import zoo
 from zoo import Zoo
-from zoo import registry as records
-from zoo.checkpoint import read_metrics
+from zoo.store import registry as records
+from zoo.store.checkpoint import read_metrics
 from zoo.training.curve import draw_curve, read_logs
 from zoo.training.recipe import make
 

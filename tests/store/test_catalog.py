@@ -15,16 +15,17 @@ import tiny_runs
 import torch
 from huggingface_hub import ModelCard
 
-from zoo import Zoo, checkpoint
-from zoo import registry as records
+from zoo import Zoo
 from zoo.autoregressive.made import MADE
 from zoo.capabilities import EvidenceLowerBound, ZooModule
-from zoo.card import render_card, render_model_cards
 from zoo.classifier.lenet import LeNet
 from zoo.density.gaussian import Gaussian
 from zoo.errors import CheckpointError, ConfigError
 from zoo.gan.gan import GAN
 from zoo.metrics.measurement import Measurement
+from zoo.store import checkpoint
+from zoo.store import registry as records
+from zoo.store.card import render_card, render_model_cards
 from zoo.vae.vae import VAE
 
 NUMBER = Measurement(
@@ -256,7 +257,7 @@ def test_the_registry_pins_the_weights_of_a_name(catalog: Path) -> None:
 def test_cards_and_registry_of_the_shipped_checkpoints_are_fresh() -> None:
     names = records.shipped_names()
     assert names == Zoo.list()
-    assert records.render_registry() == records.REGISTRY.read_text(), "run python -m zoo.registry"
+    assert records.render_registry() == records.REGISTRY.read_text(), "run python -m zoo.store.registry"
     assert (records.SHIPPED.parent / "MODEL_CARDS.md").read_text() == render_model_cards()
     for name in names:
         assert (records.SHIPPED / name / "README.md").read_text() == render_card(records.SHIPPED / name)

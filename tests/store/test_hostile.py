@@ -25,12 +25,13 @@ import torch
 from harm import Action, Row, Table, World, refuse, tree
 
 import zoo
-from zoo import Zoo, checkpoint
+from zoo import Zoo
 from zoo.autoregressive.made import MADE
 from zoo.classifier.lenet import LeNet
 from zoo.density.gaussian import Gaussian
 from zoo.errors import CheckpointError, ConfigError
 from zoo.gan.gan import GAN
+from zoo.store import checkpoint
 from zoo.vae.vae import VAE
 
 ROOT = Path(__file__).parents[2]
@@ -321,7 +322,7 @@ for name in ("zoo.vae.vae.Vae", "zoo.vae.vae.torch.nn.Linear", "zoo.vae.nothing.
         return world.configure(**{"class": name})
 
 
-for name in ("zoo.errors.ZooError", "zoo.capabilities.GenerativeModel", "zoo.checkpoint.Config"):
+for name in ("zoo.errors.ZooError", "zoo.capabilities.GenerativeModel", "zoo.store.checkpoint.Config"):
 
     @config(ConfigError, "config.json", "expected a model", name)
     def class_that_is_no_model(world: World, name: str = name) -> Action:

@@ -16,12 +16,13 @@ from hub_server import Fault, Hub
 from huggingface_hub import ModelCard
 
 import zoo
-from zoo import Zoo, checkpoint
-from zoo import hub as client
-from zoo import registry as records
+from zoo import Zoo
 from zoo.autoregressive.made import MADE
 from zoo.cli import main
 from zoo.errors import CheckpointError, ConfigError, DownloadError, UploadError
+from zoo.store import checkpoint
+from zoo.store import hub as client
+from zoo.store import registry as records
 
 TAG = f"v{zoo.__version__}"
 GENERATED = {"README.md"}  # on the Hub it says how to load it from there

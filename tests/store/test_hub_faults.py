@@ -13,8 +13,8 @@ from hub_server import Fault, Hub
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from zoo import Zoo
-from zoo import hub as client
 from zoo.errors import DownloadError, UploadError
+from zoo.store import hub as client
 
 LOADED = ("config.json", "metrics.json", "model.safetensors")
 Files = dict[str, bytes]

@@ -16,9 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from zoo import Zoo, checkpoint
-from zoo import registry as records
+from zoo import Zoo
 from zoo.errors import ZooError
+from zoo.store import checkpoint
+from zoo.store import registry as records
 from zoo.vae.vae import VAE
 
 Action = Callable[[], object]

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from huggingface_hub import hf_hub_download  # noqa: F401 - imports the client before a fork, and so once
 
-from zoo import hub
 from zoo.errors import DownloadError
+from zoo.store import hub
 
 
 def fork(task: Callable[[], object]) -> int:

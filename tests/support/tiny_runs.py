@@ -27,11 +27,11 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
-from zoo import checkpoint
 from zoo.cli import main
 from zoo.distributed import gather, is_leader, join, on_leader
 from zoo.errors import ZooError
 from zoo.random import Streams
+from zoo.store import checkpoint
 from zoo.training import callbacks
 from zoo.training.recipe import fit, make
 

@@ -20,10 +20,10 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from PIL import Image
 from torch import Tensor
 
-from zoo.catalog import Zoo
 from zoo.cli import main
 from zoo.distributed import gather, is_leader, join, launcher, share
 from zoo.errors import ConfigError, ZooError
+from zoo.store.zoo import Zoo
 from zoo.training import Trainer
 from zoo.training.recipe import build_model, fit
 

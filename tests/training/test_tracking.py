@@ -13,8 +13,8 @@ import tiny_runs
 from PIL import Image
 from tracked_run import contents
 
-from zoo import checkpoint
 from zoo.errors import CheckpointError, ConfigError
+from zoo.store import checkpoint
 from zoo.training import Trainer, callbacks
 from zoo.training.recipe import make
 

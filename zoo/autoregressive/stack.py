@@ -6,7 +6,7 @@ van den Oord et al. 2016, https://arxiv.org/abs/1601.06759, table 1.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
@@ -25,7 +25,7 @@ class Stack(Lines):
 
     def assemble(
         self,
-        event_shape: list[int],
+        event_shape: Sequence[int],
         layers: Iterable[nn.Module],
         *,
         channels: int,

@@ -18,6 +18,7 @@ R1 penalty on pairs, in every fourth step with fourfold weight.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -35,7 +36,7 @@ from zoo.random import Streams, randn
 class PairCritic(nn.Module):
     """Pairs [B, D + latent], the pixels of an image and its code -> logits [B, 1]."""
 
-    def __init__(self, event_shape: list[int], latent_dim: int, channels: int, hidden: int) -> None:
+    def __init__(self, event_shape: Sequence[int], latent_dim: int, channels: int, hidden: int) -> None:
         super().__init__()
         self.event_shape = tuple(event_shape)
         self.features = _compact(event_shape, channels)
@@ -52,7 +53,7 @@ class PairCritic(nn.Module):
         return self.head(torch.cat([self.features(x.view(-1, *self.event_shape)), z], 1))
 
 
-def _compact(event_shape: list[int], channels: int) -> nn.Sequential:
+def _compact(event_shape: Sequence[int], channels: int) -> nn.Sequential:
     """Images [B, C, H, W] -> [B, `_num_features`]."""
     return nn.Sequential(
         Features(event_shape, channels),
@@ -62,7 +63,7 @@ def _compact(event_shape: list[int], channels: int) -> nn.Sequential:
     )
 
 
-def _num_features(event_shape: list[int], channels: int) -> int:
+def _num_features(event_shape: Sequence[int], channels: int) -> int:
     return channels * math.ceil(event_shape[1] / 8) * math.ceil(event_shape[2] / 8)
 
 

@@ -81,7 +81,9 @@ class Game(Adversarial):
 class LatentGame(Game, Decoder):
     """A game whose generator turns Gaussian codes into data."""
 
-    def build(self, event_shape: list[int], latent_dim: int, channels: int, hidden: int | None, *, bias: bool) -> None:
+    def build(
+        self, event_shape: Sequence[int], latent_dim: int, channels: int, hidden: int | None, *, bias: bool
+    ) -> None:
         """The networks of `zoo.gan.networks`; hidden units in both, or None; whether the critic's logit has a bias."""
         self.event_shape, self.latent_shape = tuple(event_shape), (latent_dim,)
         self.generator = Generator(event_shape, latent_dim, channels, hidden=hidden)

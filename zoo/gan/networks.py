@@ -6,6 +6,7 @@ No layer looks at other examples of the batch: a sample is a function of its own
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -35,7 +36,7 @@ class Generator(nn.Sequential):
         hidden: units of a layer between the code and the convolutions, each of which sees a part of the image; or None.
     """
 
-    def __init__(self, event_shape: list[int], inputs: int, channels: int, *, hidden: int | None = None) -> None:
+    def __init__(self, event_shape: Sequence[int], inputs: int, channels: int, *, hidden: int | None = None) -> None:
         if channels % 8:
             raise ConfigError(f"channels: expected a multiple of 8, found {channels}")
         base = (channels, *patches_of(event_shape))
@@ -56,7 +57,7 @@ class Generator(nn.Sequential):
 class Features(nn.Sequential):
     """Images [B, C, H, W], H and W multiples of 4 -> [B, channels, H/4, W/4]: the convolutions of a critic."""
 
-    def __init__(self, event_shape: list[int], channels: int) -> None:
+    def __init__(self, event_shape: Sequence[int], channels: int) -> None:
         super().__init__(
             nn.PixelUnshuffle(PATCH),
             nn.Conv2d(PATCH**2 * event_shape[0], channels, 3, padding=1),
@@ -75,7 +76,13 @@ class Critic(nn.Sequential):
     """
 
     def __init__(
-        self, event_shape: list[int], channels: int, *, outputs: int = 1, hidden: int | None = None, bias: bool = True
+        self,
+        event_shape: Sequence[int],
+        channels: int,
+        *,
+        outputs: int = 1,
+        hidden: int | None = None,
+        bias: bool = True,
     ) -> None:
         size = math.prod((channels, *patches_of(event_shape)))
         super().__init__(

@@ -12,7 +12,7 @@ from zoo.metrics.extractors import ClassifierFeatures, Extractor
 from zoo.metrics.measurement import Measurement, share_and_error
 from zoo.metrics.quality import extract
 from zoo.random import Streams, seed_from
-from zoo.registry import registry
+from zoo.store.registry import registry
 
 
 def has_classifier(data: DataModule, extractor: Extractor) -> bool:

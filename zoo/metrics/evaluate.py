@@ -176,7 +176,7 @@ def evaluate_checkpoint(
         ConfigError: the checkpoint has no recipe that says which data, or a setting is unknown.
         ZooError: as `Zoo.load` and `evaluate` do.
     """
-    from zoo.catalog import Zoo
+    from zoo.store.zoo import Zoo
 
     recipe = recipe_of(source)
     chosen = {"k": k, "draws": draws, "num": num, "seed": seed, "sampling_seeds": sampling_seeds}
@@ -213,7 +213,7 @@ def data_of(source: str) -> DataModule:
 
 def recipe_of(source: str) -> dict[str, Any]:
     """The recipe of a checkpoint, empty where it has none."""
-    from zoo.catalog import Zoo
+    from zoo.store.zoo import Zoo
 
     return parse_yaml(Zoo.info(source).recipe or "{}", f"{source}: recipe")
 

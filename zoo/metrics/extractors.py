@@ -175,8 +175,8 @@ def _digest(module: nn.Module) -> str:
 
 def default_extractor(data: str) -> str:
     """Name of the classifier of the zoo that was trained on a data set, or that of MNIST where there is none."""
-    from zoo.catalog import Zoo
-    from zoo.registry import registry
+    from zoo.store.registry import registry
+    from zoo.store.zoo import Zoo
 
     classifiers = Zoo.list(capability="Classifier")
     return next((name for name in classifiers if registry()[name].data == data), "lenet-mnist")
@@ -189,8 +189,8 @@ def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
         ConfigError: the name is that of a model without labels.
         ZooError: as `Zoo.load` and `Inception` do.
     """
-    from zoo.catalog import LOCAL, Zoo, locate
-    from zoo.checkpoint import read_metrics
+    from zoo.store.checkpoint import read_metrics
+    from zoo.store.zoo import LOCAL, Zoo, locate
 
     kind, _, file = name.partition(":")
     if kind == Inception.kind:

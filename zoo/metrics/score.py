@@ -137,8 +137,8 @@ def score(
         DataError: the data are missing, damaged, or do not have the model's shape and grey levels.
     """
     from zoo.capabilities import Classifier, GenerativeModel
-    from zoo.catalog import Zoo
     from zoo.data.own import ImageFolder, _Own
+    from zoo.store.zoo import Zoo
     from zoo.training.finetune import check_fit, own_section
     from zoo.training.recipe import build_data
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from zoo.catalog import Zoo
-from zoo.checkpoint import find_class
 from zoo.config import near
 from zoo.distributed import is_leader
 from zoo.errors import ConfigError
 from zoo.metrics.evaluate import Evaluation, evaluate_checkpoint, recipe_of
 from zoo.metrics.measurement import Measurement
-from zoo.registry import Entry, registry
+from zoo.store.checkpoint import find_class
+from zoo.store.registry import Entry, registry
+from zoo.store.zoo import Zoo
 
 # Test negative log-likelihood on static binarised MNIST, as collected in table 4 of van den Oord et al. 2016 (Pixel
 # Recurrent Neural Networks, https://arxiv.org/abs/1601.06759), with the sources named there; at the end, what other

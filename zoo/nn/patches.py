@@ -6,6 +6,8 @@ multiplications, and a CPU trains on a thousand of them a second.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError
@@ -13,7 +15,7 @@ from zoo.errors import ConfigError
 PATCH = 4
 
 
-def patches_of(event_shape: list[int]) -> tuple[int, int]:
+def patches_of(event_shape: Sequence[int]) -> tuple[int, int]:
     """How many rows and columns of patches an image (C, H, W) has.
 
     Raises:
@@ -36,7 +38,7 @@ class Residual(nn.Module):
         return x + self.convolution(nn.functional.silu(x))
 
 
-def patch_encoder(event_shape: list[int], channels: int, hidden: int, outputs: int) -> nn.Sequential:
+def patch_encoder(event_shape: Sequence[int], channels: int, hidden: int, outputs: int) -> nn.Sequential:
     """Images [B, C, H, W], H and W multiples of 4 -> [B, outputs].
 
     Args:
@@ -56,7 +58,7 @@ def patch_encoder(event_shape: list[int], channels: int, hidden: int, outputs: i
     )
 
 
-def patch_decoder(inputs: int, hidden: int, channels: int, event_shape: list[int]) -> nn.Sequential:
+def patch_decoder(inputs: int, hidden: int, channels: int, event_shape: Sequence[int]) -> nn.Sequential:
     """[B, inputs] -> images [B, C, H, W], H and W multiples of 4; see `patch_encoder`."""
     rows, columns = patches_of(event_shape)
     return nn.Sequential(

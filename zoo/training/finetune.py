@@ -52,8 +52,8 @@ def finetune(
         DataError: the data are missing, damaged, or do not have the model's shape.
         ConfigError: an unknown checkpoint or setting, or `folder` is in the way.
     """
-    from zoo import checkpoint
-    from zoo.catalog import Zoo
+    from zoo.store import checkpoint
+    from zoo.store.zoo import Zoo
 
     folder, path = Path(folder), expand(data).resolve()
     join()

@@ -27,10 +27,7 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from zoo import checkpoint
 from zoo.capabilities import ZooModule
-from zoo.catalog import LOCAL, Zoo
-from zoo.checkpoint import CURVE, RECIPE
 from zoo.config import bind, brief, check, load_yaml, near
 from zoo.data.base import DataModule
 from zoo.distributed import join, on_leader, sensing_loss, size
@@ -38,6 +35,9 @@ from zoo.errors import CheckpointError, ConfigError
 from zoo.metrics.evaluate import evaluate_checkpoint
 from zoo.metrics.examples import check_classes, check_levels
 from zoo.metrics.measurement import Measurement
+from zoo.store import checkpoint
+from zoo.store.checkpoint import CURVE, RECIPE
+from zoo.store.zoo import LOCAL, Zoo
 from zoo.training.curve import draw_curve
 from zoo.training.optimization import Optimization
 from zoo.training.tracking import failing, finish, is_tracked
@@ -103,7 +103,7 @@ def build_data(section: Mapping[str, Any], seed: int = 0) -> DataModule:
 
 def build_model(section: Mapping[str, Any], seed: int = 0) -> ZooModule:
     """The model that the section `model` of a recipe describes, its weights initialised with `seed`."""
-    from zoo.checkpoint import find_class
+    from zoo.store.checkpoint import find_class
 
     arguments = dict(section)
     kind = find_class(str(arguments.pop("class", None)), "recipe: model")

@@ -27,14 +27,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from zoo import checkpoint
 from zoo.capabilities import Batch, ClosedForm, TractableDensity
-from zoo.catalog import Zoo
-from zoo.checkpoint import CURVE
 from zoo.config import bind, brief
 from zoo.data.base import permutation
 from zoo.errors import ConfigError, ZooError
 from zoo.random import Streams, key_of, mix_
+from zoo.store import checkpoint
+from zoo.store.checkpoint import CURVE
+from zoo.store.zoo import Zoo
 from zoo.training.callbacks import WeightAverage
 from zoo.training.curve import draw_curve
 from zoo.training.optimization import Optimization

@@ -1,6 +1,6 @@
 """The registry: what `zoo list` needs to know of the pretrained checkpoints, without importing torch.
 
-`python -m zoo.registry` writes it, the model cards and MODEL_CARDS.md anew from the folders in `checkpoints/`.
+`python -m zoo.store.registry` writes it, the model cards and MODEL_CARDS.md anew from the folders in `checkpoints/`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.checkpoint import CONFIG, FORMAT, RECIPE, WEIGHTS, find_class, member, read_config, read_metrics, read_recipe
 from zoo.config import check, load_json, parse_yaml
 from zoo.errors import CheckpointError
+from zoo.store.checkpoint import (
+    CONFIG,
+    FORMAT,
+    RECIPE,
+    WEIGHTS,
+    find_class,
+    member,
+    read_config,
+    read_metrics,
+    read_recipe,
+)
 
-_PACKAGE = Path(__file__).resolve().parent
-REGISTRY = _PACKAGE / "registry.json"
+_PACKAGE = Path(__file__).resolve().parents[1]
+REGISTRY = Path(__file__).resolve().with_name("registry.json")
 SHIPPED = root if (root := _PACKAGE / "checkpoints").is_dir() else _PACKAGE.parent / "checkpoints"
 """The folder of the shipped checkpoints: `zoo/checkpoints` when installed, `checkpoints` in a source checkout."""
 
@@ -128,7 +138,7 @@ def pin(name: str, repo: str, revision: str) -> None:
 
 def write_registry() -> None:
     """Writes `registry.json`, the cards of all checkpoints and MODEL_CARDS.md."""
-    from zoo.card import write_model_cards
+    from zoo.store.card import write_model_cards
 
     REGISTRY.write_text(render_registry())
     write_model_cards()

@@ -10,11 +10,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo import checkpoint, hub
-from zoo import registry as records
 from zoo.config import brief, expand, near
 from zoo.errors import CheckpointError, ConfigError
-from zoo.registry import Entry, describe, registry
+from zoo.store import checkpoint, hub
+from zoo.store import registry as records
+from zoo.store.registry import Entry, describe, registry
 
 if TYPE_CHECKING:
     from zoo.capabilities import ZooModule
@@ -231,7 +231,7 @@ class Zoo:
 
     @staticmethod
     def push(source: str | Path, repo: str, *, private: bool = False, pull_request: bool = False) -> hub.Pushed:
-        """Publishes a checkpoint on the Hugging Face Hub; see `zoo.hub.push` for commits, tags and tokens.
+        """Publishes a checkpoint on the Hugging Face Hub; see `zoo.store.hub.push` for commits, tags and tokens.
 
         Args:
             source: a checkpoint folder, with or without `local-dir:`, or the name of a pretrained checkpoint. Its
@@ -271,7 +271,9 @@ class Zoo:
             ZooError: as `push`, or a folder is not in the registry, or it cannot be written.
         """
         if unknown := sorted(set(records.shipped_names()) - registry().keys()):
-            raise ConfigError(f"{unknown[0]}: is not in the registry; nothing was sent, run `python -m zoo.registry`")
+            raise ConfigError(
+                f"{unknown[0]}: is not in the registry; nothing was sent, run `python -m zoo.store.registry`"
+            )
         for name in sorted(registry().keys() & records.shipped_names()):
             pushed = Zoo.push(name, f"{namespace}/{name}", private=private)
             records.pin(name, f"{namespace}/{name}", pushed.commit)

@@ -35,7 +35,7 @@ import yaml
 
 from zoo.config import MAX_BYTES, bind, brief, check, parse_json, parse_yaml, read_bytes
 from zoo.errors import CheckpointError, ConfigError, ZooError
-from zoo.weights import MAX_WEIGHTS, compare, exported, read_header
+from zoo.store.weights import MAX_WEIGHTS, compare, exported, read_header
 
 if TYPE_CHECKING:
     from zoo.capabilities import ZooModule
@@ -146,7 +146,7 @@ def load(
     from safetensors import SafetensorError
     from safetensors.torch import load as read_tensors
 
-    from zoo.building import build, sketch
+    from zoo.store.building import build, sketch
 
     folder = Path(folder)
     target = device_of(device)
@@ -261,7 +261,7 @@ def save(
         for name, content in contents.items():
             _write(temporary / name, content)
         load(temporary)
-        from zoo.card import render_card
+        from zoo.store.card import render_card
 
         _write(temporary / CARD, render_card(temporary, name=folder.name).encode())
         _sync(temporary)
@@ -301,7 +301,7 @@ def update(
         )
     if measurements is not None:
         changed[METRICS] = _metrics(record.weights_sha256, record.config_sha256, measurements)
-    from zoo.card import render_card
+    from zoo.store.card import render_card
 
     try:
         for name, content in changed.items():

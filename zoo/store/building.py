@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from zoo.capabilities import ZooModule
 from zoo.config import brief
 from zoo.errors import ConfigError, ZooError
-from zoo.weights import Layout
+from zoo.store.weights import Layout
 
 MAX_CALLS = 6_000  # of torch functions in a constructor: some hundred layers
 MAX_BUFFERS = 2**28  # bytes of the buffers that a model computes for itself

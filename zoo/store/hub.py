@@ -20,11 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from zoo import __version__, checkpoint
-from zoo.checkpoint import CARD, CONFIG, FILES, MAX_CONFIG, METRICS, RECIPE, WEIGHTS
+from zoo import __version__
 from zoo.config import MAX_BYTES, brief
 from zoo.errors import CheckpointError, ConfigError, DownloadError, UploadError, ZooError
-from zoo.weights import MAX_WEIGHTS
+from zoo.store import checkpoint
+from zoo.store.checkpoint import CARD, CONFIG, FILES, MAX_CONFIG, METRICS, RECIPE, WEIGHTS
+from zoo.store.weights import MAX_WEIGHTS
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
@@ -313,7 +314,7 @@ def push(folder: str | Path, repo: str, *, private: bool = False, pull_request: 
 
 def _contents(folder: Path, repo: str) -> dict[str, Path | bytes]:
     """The files of a sound checkpoint folder by name, with a card that loads it from the Hub."""
-    from zoo.card import render_card
+    from zoo.store.card import render_card
 
     checkpoint.load(folder)
     contents: dict[str, Path | bytes] = {name: folder / name for name in FILES if (folder / name).exists()}
