@@ -27,7 +27,8 @@ from lightning import Trainer as LightningTrainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.capabilities import Batch, EvidenceLowerBound, ZooModule
+from zoo.batch import Batch
+from zoo.capabilities import EvidenceLowerBound, ZooModule
 from zoo.data import Arrays
 from zoo.gan.dcgan import DCGAN
 from zoo.random import Source, Streams, rand, randn

@@ -19,7 +19,8 @@ from zoo.errors import ConfigError, ZooError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zoo.capabilities import Batch, GenerativeModel
+    from zoo.batch import Batch
+    from zoo.capabilities import GenerativeModel
     from zoo.data.base import Which
     from zoo.metrics.measurement import Measurement
     from zoo.store.zoo import Info
@@ -432,7 +433,7 @@ def _labels(model: GenerativeModel, options: argparse.Namespace, num: int) -> Te
 
 def _own_labels(model: GenerativeModel, batch: Batch) -> Tensor | None:
     """Labels of images of the data set, if the model takes any."""
-    return model.conditions(batch).get("labels")
+    return model.given(batch).get("labels")
 
 
 def _generator(options: argparse.Namespace) -> Any:

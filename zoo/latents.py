@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
-from zoo.capabilities import Completable, Conditional, Decoder, Encoder, GenerativeModel, Labels, check_images
+from zoo.capabilities import Completable, Conditional, Decoder, Encoder, GenerativeModel
 from zoo.errors import ConfigError, DataError
+from zoo.given import Labels, check_images, check_labels
 from zoo.random import Streams, randn
 from zoo.store.registry import registry
 
@@ -340,7 +341,7 @@ def _given(model: GenerativeModel, labels: Labels, num: int, repeats: int = 1) -
         if labels is not None:
             raise ConfigError(f"labels: {type(model).__name__} is not Conditional (zoo.capabilities): leave them out")
         return {}
-    return {"labels": model.check_labels(labels, num).repeat_interleave(repeats).to(model.device)}
+    return {"labels": check_labels(model, labels, num).repeat_interleave(repeats).to(model.device)}
 
 
 def _check_capabilities(model: GenerativeModel, name: str, *needed: type) -> None:

@@ -9,8 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from zoo.capabilities import Autoregressive, GenerativeModel, check_images
+from zoo.capabilities import Autoregressive, GenerativeModel
 from zoo.errors import ConfigError
+from zoo.given import check_images
 from zoo.progress import steps
 from zoo.random import Streams, rand, seed_from
 
@@ -40,6 +41,7 @@ def receptive_field(
         ConfigError: the model is not `Autoregressive`, or has no such pixel; or `num` is below 1.
     """
     levels = autoregressive(model).levels
+    assert levels is not None  # the models that draw value by value are of grey levels
     if len(model.event_shape) != 3 or num < 1:
         raise ConfigError(
             f"receptive-field: expected a model of images (C, H, W) and num at least 1, found an event_shape of "

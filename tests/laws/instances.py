@@ -85,7 +85,7 @@ class Instance:
                 if isinstance(model, ClosedForm):
                     for _ in range(3 if model.iterative else 1):
                         model.statistics = model.gather(self.data(100, seed))
-                        model.finish()
+                        model.finish(model.statistics)
         return model.eval()
 
     def data(self, num: int, seed: int = 0) -> Tensor:

@@ -7,7 +7,7 @@ import inspect
 import json
 import math
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -25,10 +25,10 @@ import zoo
 from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.made import MADE
 from zoo.autoregressive.raster import RasterOrder, log_likelihood
+from zoo.batch import Batch
 from zoo.capabilities import (
     Adversarial,
     Autoregressive,
-    Batch,
     Classifier,
     ClosedForm,
     Completable,
@@ -188,11 +188,11 @@ def test_the_objective_reaches_every_parameter(instance: Instance) -> None:
         assert not list(model.parameters()), "what is fitted from statistics is a buffer"
         return
     if isinstance(model, Adversarial):
-        streams, conditions = model.streams(batch), model.conditions(batch)
-        real, fake = model.pair(batch.x, streams, **conditions)
-        model.generator_loss(real, fake, streams, **conditions).backward()
+        streams, given = model.streams(batch), model.given(batch)
+        real, fake = model.pair(batch.x, streams, **given)
+        model.generator_loss(real, fake, streams, **given).backward()
         model.critic.zero_grad()
-        model.critic_loss(real.detach(), fake.detach(), streams, **conditions)["loss"].backward()
+        model.critic_loss(real.detach(), fake.detach(), streams, **given)["loss"].backward()
     else:
         model.training_step(batch, 0)["loss"].backward()
     without = [
@@ -275,9 +275,9 @@ def test_samples_depend_on_the_generator_alone(instance: Instance) -> None:
 def test_samples_come_one_batch_at_a_time(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
 
-    def draw(self: Any, streams: Streams) -> Tensor:
+    def draw(self: Any, streams: Streams, **given: Any) -> Tensor:
         sizes.append(len(streams))
-        return original(self, streams)
+        return original(self, streams, **given)
 
     model, original = instance.build(), instance.cls.draw
     monkeypatch.setattr(instance.cls, "draw", draw)
@@ -462,18 +462,13 @@ def test_completions_follow_the_conditional_density(instance: Instance) -> None:
 
 @having(Completable)
 def test_completions_come_one_batch_at_a_time(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, x, sizes, original = instance.build(), instance.data(7), [], instance.cls.filler
+    model, x, sizes, original = instance.build(), instance.data(7), [], instance.cls.fill
 
-    def filler(self: Any) -> Callable[[Tensor, Tensor, Streams], Tensor]:
-        fill = original(self)
+    def fill(self: Any, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
+        sizes.append(len(x))
+        return original(self, x, known, streams)
 
-        def counted(x: Tensor, known: Tensor, streams: Streams) -> Tensor:
-            sizes.append(len(streams))
-            return fill(x, known, streams)
-
-        return counted
-
-    monkeypatch.setattr(instance.cls, "filler", filler)
+    monkeypatch.setattr(instance.cls, "fill", fill)
     mask = (torch.arange(x[0].numel()) < 2).view(instance.event_shape)
     together, apart = (model.complete(x, mask, generator=seeded(), batch_size=size) for size in (250, 3))
     torch.testing.assert_close(apart, together)
@@ -708,10 +703,10 @@ def test_pairs_of_pixels_of_samples_follow_the_likelihood(instance: Instance) ->
 @having(Adversarial)
 def test_a_generator_step_leaves_the_critic_alone_and_the_other_way_round(instance: Instance) -> None:
     model, batch = instance.build(), batch_of(instance)
-    streams, conditions = model.streams(batch), model.conditions(batch)
-    real, fake = model.pair(batch.x, streams, **conditions)
+    streams, given = model.streams(batch), model.given(batch)
+    real, fake = model.pair(batch.x, streams, **given)
     assert fake.requires_grad
-    model.critic_loss(real.detach(), fake.detach(), streams, **conditions)["loss"].backward()
+    model.critic_loss(real.detach(), fake.detach(), streams, **given)["loss"].backward()
     assert all(parameter.grad is None for parameter in model.generator.parameters())
     owned = {id(p) for part in (model.generator, model.critic) for p in part.parameters()}
     assert owned == {id(p) for p in model.parameters()}
@@ -733,7 +728,7 @@ def test_classifiers(instance: Instance) -> None:
 def gaussian(instance_data: Tensor, **arguments: Any) -> Gaussian:
     model = Gaussian(event_shape=list(instance_data.shape[1:]), **arguments)
     model.statistics = model.gather(instance_data, generator=seeded())
-    model.finish()
+    model.finish(model.statistics)
     return model.eval()
 
 
@@ -748,7 +743,7 @@ def test_gaussian_fit_is_the_mean_and_covariance_of_numpy() -> None:
     model = Gaussian(event_shape=[4], jitter=0.25)
     parts = [model.gather(part) for part in x.split(120)]
     model.statistics = {name: sum(part[name] for part in parts) for name in parts[0]}
-    model.finish()
+    model.finish(model.statistics)
     factor = model._cholesky().double()
     data = x.double().numpy()
     np.testing.assert_allclose(model.loc.numpy(), data.mean(0), rtol=1e-6)
@@ -1032,7 +1027,7 @@ def test_em_never_loses_likelihood_and_finds_the_components() -> None:
     likelihoods = []
     for _ in range(40):
         model.statistics = model.gather(x, generator=Streams(0, range(len(x))))
-        model.finish()
+        model.finish(model.statistics)
         likelihoods.append(model.log_prob(x).double().mean().item())
     assert all(after > before - 1e-6 for before, after in pairwise(likelihoods))
     order = model.log_weights.argsort(descending=True)
@@ -1047,10 +1042,10 @@ def test_em_of_pixels_that_are_always_on() -> None:
     model = BernoulliMixture(event_shape=[1, 2, 3], num_components=7, prior=1e-3)
     for _ in range(5):
         model.statistics = model.gather(x, generator=Streams(0, range(len(x))))
-        model.finish()
+        model.finish(model.statistics)
         assert model.logits.isfinite().all() and (model.logits[:, 1:] > 10).all()
     model.statistics["sums"] += 1e-3
-    model.finish()
+    model.finish(model.statistics)
     assert model.logits.isfinite().all() and model.log_prob(x[:10]).isfinite().all()
 
 
@@ -1064,7 +1059,7 @@ def test_an_epoch_is_a_step_of_em(tmp_path: Path) -> None:
     expected.load_state_dict(trained.state_dict())
     images = data.split("train").x.float() / 255
     expected.statistics = expected.gather(images)
-    expected.finish()  # a fifth step
+    expected.finish(expected.statistics)  # a fifth step
     trainer = Trainer(tmp_path / "more", max_epochs=1, progress=False, accelerator="cpu")
     trainer.fit(trained, data)
     torch.testing.assert_close(trained.logits, expected.logits, atol=1e-4, rtol=1e-4)

@@ -634,7 +634,7 @@ class ByLabel(Conditional, TractableDensity):
         probs = (labels + 1).view(-1, 1, 1, 1) / 5
         return Bernoulli(probs.expand_as(x)).log_prob(x).flatten(1).sum(1)
 
-    def draw_given(self, streams: Streams, labels: Tensor) -> Tensor:
+    def draw(self, streams: Streams, labels: Tensor) -> Tensor:
         return (rand((len(streams), *self.event_shape), streams) < (labels + 1).view(-1, 1, 1, 1) / 5).float()
 
 
@@ -706,7 +706,7 @@ class Writing(Conditional):
 
     event_shape, num_classes = (1, 4, 4), 5
 
-    def draw_given(self, streams: Streams, labels: Tensor) -> Tensor:
+    def draw(self, streams: Streams, labels: Tensor) -> Tensor:
         x = rand((len(streams), *self.event_shape), streams)
         x[:, 0, 0, 0] = labels.where(labels != 3, 0) / 255
         return x
@@ -724,7 +724,7 @@ def test_class_accuracy_is_the_share_of_samples_that_show_their_label() -> None:
     assert few.details["classes"] == {"0": 100.0, "1": 100.0}
 
 
-class UpperHalf(GenerativeModel, Encoder):
+class UpperHalf(Encoder):
     """The code of an image is its upper half."""
 
     event_shape, latent_shape = (1, 4, 4), (8,)

@@ -28,18 +28,19 @@ from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.autoregressive.raster import Augmented, RasterOrder, forced, log_likelihood
 from zoo.autoregressive.rnn import RNN
-from zoo.capabilities import Batch, TractableDensity
+from zoo.batch import Batch
+from zoo.capabilities import TractableDensity
 from zoo.cli import main
 from zoo.errors import ConfigError, DataError
 from zoo.nn.gated import GatedLayer
 from zoo.nn.masked_conv import MaskedConv2d
 from zoo.nn.shift import num_shifts, renumber, shift
+from zoo.optim.optimization import Optimization
 from zoo.pictures import field_of_sight, pixels
 from zoo.pixelwise import drawing, probabilities, receptive_field
 from zoo.random import Streams, rand, seed_from
 from zoo.store import checkpoint
 from zoo.training import Trainer
-from zoo.training.optimization import Optimization
 from zoo.training.recipe import build_data, build_model, load_recipe
 
 SHAPE = [1, 7, 9]

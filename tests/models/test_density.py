@@ -41,7 +41,7 @@ from zoo.random import Streams, seed_from
 
 def fitted(model: GaussianDensity, x: Tensor) -> GaussianDensity:
     model.statistics = model.gather(x)
-    model.finish()
+    model.finish(model.statistics)
     return model.eval()
 
 
@@ -324,7 +324,7 @@ def test_a_memoriser_does_not_explain_an_image_by_its_copy() -> None:
     before = model.log_prob(x.view(-1, 1, 4, 4)).mean()
     for step in range(2):
         model.statistics = model.gather(x.view(-1, 1, 4, 4), generator=Streams(0, range(40), step))
-        model.finish()
+        model.finish(model.statistics)
     assert model.log_prob(x.view(-1, 1, 4, 4)).mean() > before + 0.1
 
 

@@ -12,7 +12,7 @@ from test_models import enumerated, follows, seeded, state_numbers
 from torch import Tensor
 
 from zoo.autoregressive.eonade import EoNADE
-from zoo.capabilities import Batch
+from zoo.batch import Batch
 from zoo.nn.shift import shift
 from zoo.pixelwise import draw, drawing, probabilities
 from zoo.random import Streams, rand, seed_from

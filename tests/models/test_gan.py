@@ -14,7 +14,7 @@ from lightning import Callback
 from lightning import Trainer as LightningTrainer
 from torch import Tensor, nn
 
-from zoo.capabilities import Batch, diversity
+from zoo.batch import Batch
 from zoo.errors import ConfigError, ZooError
 from zoo.gan.ali import ALI
 from zoo.gan.conditional_gan import ConditionalGAN
@@ -32,6 +32,7 @@ from zoo.gan.regularizers import (
     ZeroCentred,
 )
 from zoo.gan.sngan import SNGAN
+from zoo.objectives import diversity
 from zoo.random import Streams
 from zoo.training import Optimization, Trainer
 from zoo.training.recipe import build_data, build_model, fit
@@ -166,10 +167,10 @@ def test_hooks_act_in_every_game_wherever_it_is(cls: type[Game]) -> None:
     clamping = JacobianClamping(100.0, 200.0)
     model.regularizers = (InstanceNoise(0.5), ZeroCentred(1.0, on_fake=True), Roth(1.0), GradientPenalty(), clamping)
     batch = Batch(*(t.to("meta") for t in (torch.rand(3, 1, 4, 4), torch.arange(3))), torch.arange(3))
-    conditions, streams = model.conditions(batch), model.streams(batch)
-    real, fake = model.pair(batch.x, streams, **conditions)
-    assert model.critic_loss(real.detach(), fake.detach(), streams, **conditions)["loss"].is_meta
-    assert model.generator_loss(real, fake, streams, **conditions).is_meta
+    given, streams = model.given(batch), model.streams(batch)
+    real, fake = model.pair(batch.x, streams, **given)
+    assert model.critic_loss(real.detach(), fake.detach(), streams, **given)["loss"].is_meta
+    assert model.generator_loss(real, fake, streams, **given).is_meta
 
 
 def test_clamping_acts_on_a_conditional_generator() -> None:
@@ -256,10 +257,10 @@ class Counting(Game):
 
         return self.generator(randn((len(streams), 3), streams))
 
-    def critic_loss(self, real: Tensor, fake: Tensor, streams: Streams, **conditions: Tensor) -> dict[str, Tensor]:
+    def critic_loss(self, real: Tensor, fake: Tensor, streams: Streams, **given: Tensor) -> dict[str, Tensor]:
         self.seen.append((self.global_step, real, self.critic[1].weight.detach().clone()))
         self.passed.append(self.progress)
-        return super().critic_loss(real, fake, streams, **conditions)
+        return super().critic_loss(real, fake, streams, **given)
 
 
 def play(model: Game, folder: Path, batch_size: int = 10, **options: Any) -> LightningTrainer:
@@ -297,8 +298,8 @@ def test_labels_reach_both_players() -> None:
     labels = torch.tensor([2, 0, 1, 2])
     batch = Batch(torch.rand(4, 1, 4, 4), labels, torch.arange(4))
     streams = model.streams(batch)
-    _, fake = model.pair(batch.x, streams, **model.conditions(batch))
-    assert torch.equal(fake, model.draw_given(model.streams(batch), labels))
+    _, fake = model.pair(batch.x, streams, **model.given(batch))
+    assert torch.equal(fake, model.draw(model.streams(batch), labels=labels))
     model.critic.register_forward_hook(lambda _, __, out: seen.append(out.detach()))
     loss = model.critic_loss(batch.x, fake.detach(), streams, labels=labels)["loss"]
     chosen = seen[0][torch.arange(8), torch.cat([labels, labels])]

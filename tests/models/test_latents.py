@@ -31,7 +31,7 @@ from zoo.random import Streams, randn
 from zoo.vae.autoencoder import Autoencoder
 
 
-class Mirror(GenerativeModel, Encoder, Decoder):
+class Mirror(Encoder, Decoder):
     """An image is its own code, but for its channel."""
 
     def __init__(self, is_gaussian: bool = True) -> None:
@@ -174,7 +174,7 @@ def test_every_code_has_its_own_stream(instance: Instance) -> None:
 @having(GenerativeModel, Decoder, where=lambda instance: not issubclass(instance.cls, EvidenceLowerBound))
 def test_draws_without_pixel_noise_are_decoded_codes(instance: Instance) -> None:
     model, given = instance.build(), labels_of(instance, 3)
-    draw = model.draw_given if given else model.draw
+    draw = model.draw
     with torch.no_grad():
         drawn, codes = draw(Streams(5, range(3)), **given), draw_codes(model, Streams(5, range(3)))
         decoded = model.decode(codes, **given)
@@ -332,7 +332,9 @@ def test_analogies_keep_the_code_and_change_the_class(instance: Instance) -> Non
 def test_labels_are_for_conditional_models_alone(instance: Instance) -> None:
     model, x = instance.build(), instance.data(2)
     if isinstance(model, Conditional):
-        with pytest.raises(ConfigError, match="is Conditional: expected one, or one of each, found none"):
+        with pytest.raises(
+            ConfigError, match="is Conditional: expected one label, or one for each example, found none"
+        ):
             reconstruct(model, x)
         with pytest.raises(ConfigError, match="labels: expected classes from 0 to"):
             reconstruct(model, x, labels=[0, model.num_classes])

@@ -19,16 +19,17 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from zoo import Zoo
-from zoo.capabilities import Adversarial, Batch, GenerativeModel, TractableDensity, ZooModule
+from zoo.batch import Batch
+from zoo.capabilities import Adversarial, GenerativeModel, TractableDensity, ZooModule
 from zoo.config import load_yaml
 from zoo.data import Arrays, Digits
 from zoo.density.gaussian import Gaussian
 from zoo.density.memoriser import Memoriser
 from zoo.errors import CheckpointError, ConfigError, ZooError
+from zoo.optim.muon import matrices, orthogonalize
 from zoo.random import Streams, randn
 from zoo.training import Optimization, Trainer, callbacks
 from zoo.training import trainer as trainer_module
-from zoo.training.muon import matrices, orthogonalize
 from zoo.training.recipe import begin, build_data, build_model, fit, load_recipe, override
 from zoo.vae.vae import VAE
 
@@ -65,11 +66,11 @@ class Duel(Adversarial):
     def draw(self, streams: Streams) -> Tensor:
         return self.generator(randn((len(streams), 2), streams))
 
-    def critic_loss(self, real: Tensor, fake: Tensor, streams: Streams, **conditions: Tensor) -> dict[str, Tensor]:
+    def critic_loss(self, real: Tensor, fake: Tensor, streams: Streams, **given: Tensor) -> dict[str, Tensor]:
         self.batches += 1
         return {"loss": 1e3 * (self.critic(fake).mean() - self.critic(real).mean()) + self.critic.weight.square().sum()}
 
-    def generator_loss(self, real: Tensor, fake: Tensor, streams: Streams, **conditions: Tensor) -> Tensor:
+    def generator_loss(self, real: Tensor, fake: Tensor, streams: Streams, **given: Tensor) -> Tensor:
         return -1e3 * self.critic(fake).mean()
 
 
@@ -341,7 +342,7 @@ def test_a_gaussian_of_fewer_examples_than_pixels_is_refused() -> None:
     model = Gaussian([1, 4, 4], levels=256)
     model.statistics = model.gather(torch.zeros(5, 1, 4, 4), generator=torch.Generator().manual_seed(0))
     with pytest.raises(ZooError, match=r"expected examples that vary in all 16 dimensions, found 5 with .*jitter"):
-        model.finish()
+        model.finish(model.statistics)
     assert model.loc.eq(0).all()  # as it was
 
 

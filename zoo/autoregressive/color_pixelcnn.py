@@ -31,9 +31,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.capabilities import Autoregressive, Completable, TractableDensity, check_images
+from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.config import Between, Fraction, ImageShape, Size
 from zoo.errors import ConfigError
+from zoo.given import check_images
 from zoo.nn.discretized import mixture_cdf, mixture_log_prob
 from zoo.nn.gated import GatedLayer, Horizontal, Vertical
 from zoo.progress import steps
@@ -210,15 +211,13 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         nothing = self.position.new_zeros(len(streams), *self.event_shape)
         return self.fill(nothing, nothing.bool(), streams)
 
-    def given(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        x, known = super().given(x, mask)
+    def check_known(self, known: Tensor) -> None:
         ordered = known.movedim(1, -1).flatten(1)
         if (ordered[:, 1:] & ~ordered[:, :-1]).any():
             raise ConfigError(
                 "complete: ColorPixelCNN conditions on what comes first, rows from the top, pixels from the left, then "
                 "channels, but the mask has an unknown one before a known one; mark as known only the first"
             )
-        return x, known
 
     def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
         """Samples what comes after the known: rows from the top, pixels from the left, channels in order."""

@@ -36,7 +36,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.autoregressive.raster import forced, log_likelihood
-from zoo.capabilities import Autoregressive, Batch, Completable, TractableDensity
+from zoo.batch import Batch
+from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.config import Between, Shift, Size
 from zoo.nn.shift import bias_of, shift, shift_biases
 from zoo.progress import steps

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.autoregressive.raster import first_known, forced, log_likelihood
+from zoo.autoregressive.raster import check_first_known, forced, log_likelihood
 from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.config import Between, Fraction, Shift, Size
 from zoo.errors import ConfigError
@@ -199,8 +199,8 @@ class MADE(TractableDensity, Completable, Autoregressive):
         with torch.autocast(self.device.type, enabled=False):
             return self._scan(uniforms, mask).view(-1, *self.event_shape)
 
-    def given(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        return first_known(self, *super().given(x, mask))
+    def check_known(self, known: Tensor) -> None:
+        check_first_known(self, known)
 
     def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
         """Samples the pixels after the known ones, which come first in raster order; see `Completable`."""

@@ -57,8 +57,8 @@ class RasterOrder(TractableDensity, Completable, Autoregressive):
         uniforms = rand(tuple(x.flatten(1).shape), streams, self.device)
         return self._scan(forced(uniforms, x.flatten(1), known.flatten(1))).view_as(x)
 
-    def given(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        return first_known(self, *super().given(x, mask))
+    def check_known(self, known: Tensor) -> None:
+        check_first_known(self, known)
 
 
 class Augmented(RasterOrder):
@@ -124,19 +124,14 @@ def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
     return -F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="none")
 
 
-def first_known(model: Completable, x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """x and known as they are, where the known pixels come first in raster order.
-
-    Raises:
-        ConfigError: an unknown pixel comes before a known one.
-    """
+def check_first_known(model: Completable, known: Tensor) -> None:
+    """Raises ConfigError unless the known pixels come first in raster order."""
     flat = known.flatten(1)
     if (flat[:, 1:] & ~flat[:, :-1]).any():
         raise ConfigError(
             f"complete: {type(model).__name__} conditions on pixels that come first in raster order (rows from the "
             "top), but the mask has an unknown pixel before a known one; mark as known only the first pixels"
         )
-    return x, known
 
 
 def forced(uniforms: Tensor, x: Tensor, known: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from lightning import LightningDataModule
 from torch import Tensor
 
-from zoo.capabilities import Batch
+from zoo.batch import Batch
 from zoo.data.files import Published, data_root, fetch
 from zoo.errors import ConfigError
 

@@ -17,9 +17,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -32,7 +31,6 @@ from zoo.random import Source, Streams, randn
 Levels = Annotated[int, Between(2, 2**16)] | None
 Logit = Annotated[float, Between(1e-12, 0.499)] | None
 Jitter = Annotated[float, Between(0, 1e6)]
-Given = Callable[[tuple[bool, ...]], tuple[Tensor, Tensor]]
 
 
 class GaussianDensity(ClosedForm, Dequantized, Completable):
@@ -47,6 +45,7 @@ class GaussianDensity(ClosedForm, Dequantized, Completable):
     size: int
     logit: float | None
     jitter: float
+    _kept: tuple[Any, Any] = (None, None)
 
     @abstractmethod
     def whiten(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,17 +82,9 @@ class GaussianDensity(ClosedForm, Dequantized, Completable):
         x = y
         if self.logit is not None:
             x = (x.sigmoid() - self.logit) / (1 - 2 * self.logit)
-        if self.levels is not None:  # back to the grey levels, the inverse of dequantisation
-            x = (x * self.levels).floor().clamp(0, self.levels - 1) / (self.levels - 1)
-        return x.view(-1, *self.event_shape)
+        return self.quantize(x).view(-1, *self.event_shape)
 
     def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
-        return self.filler()(x, known, streams)
-
-    def filler(self) -> Callable[[Tensor, Tensor, Streams], Tensor]:
-        return partial(self._fill, given=lru_cache(maxsize=1)(self._given))
-
-    def _fill(self, x: Tensor, known: Tensor, streams: Streams, given: Given) -> Tensor:
         y = self._transform(self.dequantize(x.to(self.loc), generator=streams))[0] - self.loc
         noise = randn((len(x), self.size), streams, self.device).double()
         masks, group = known.flatten(1).unique(dim=0, return_inverse=True)
@@ -101,27 +92,32 @@ class GaussianDensity(ClosedForm, Dequantized, Completable):
             some = group == number
             part = y[some] * mask
             rest = noise[some] - self.whiten(part)[0]
-            unknown, factor = given(tuple(mask.tolist()))
+            unknown, factor = self._conditional(mask)
             part[:, ~mask] = torch.cholesky_solve(unknown @ rest.T, factor).T.to(y)
             y[some] = part
         return self._examples(self.loc + y)
 
-    def _given(self, mask: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
-        """What y_U adds to z, a row each, and the Cholesky factor of the precision of y_U given y_K: both float64."""
-        is_unknown = ~torch.tensor(mask, device=self.device)
-        unknown = self.whiten(torch.eye(self.size).to(self.loc)[is_unknown])[0].double()
-        return unknown, torch.linalg.cholesky(unknown @ unknown.T)
+    def _conditional(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What y_U adds to z, a row each, and the Cholesky factor of the precision of y_U given y_K: both float64.
+
+        The last result is kept, since most calls ask for one mask again and again.
+        """
+        key = mask.cpu().numpy().tobytes(), tuple(buffer._version for buffer in self.buffers()), self.device
+        if self._kept[0] != key:
+            unknown = self.whiten(torch.eye(self.size).to(self.loc)[~mask])[0].double()
+            self._kept = key, (unknown, torch.linalg.cholesky(unknown @ unknown.T))
+        return self._kept[1]
 
     def gather(self, x: Tensor, *, generator: Source = None) -> dict[str, Tensor]:
         y = self._transform(self.dequantize(x, generator=generator))[0].double()
         return {"count": y.new_tensor(len(y)), "sum": y.sum(0), "outer": y.T @ y}
 
-    def finish(self) -> None:
-        mean = self.statistics["sum"] / self.statistics["count"]
-        covariance = self.statistics["outer"] / self.statistics["count"] - mean.outer(mean)
+    def finish(self, statistics: dict[str, Tensor]) -> None:
+        mean = statistics["sum"] / statistics["count"]
+        covariance = statistics["outer"] / statistics["count"] - mean.outer(mean)
         covariance.diagonal().add_(self.jitter)
         if not self.fit_covariance(covariance):
-            name, count = type(self).__name__, int(self.statistics["count"])
+            name, count = type(self).__name__, int(statistics["count"])
             raise ZooError(
                 f"{name}: expected examples that vary in all {self.size} dimensions, found {count} with a covariance "
                 f"that has no inverse; fit it to more examples, or to a model with jitter (now {self.jitter})"

@@ -172,8 +172,8 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
             "shifts": shift.flatten().bincount(minlength=len(self.shifts)).double(),
         }
 
-    def finish(self) -> None:
+    def finish(self, statistics: dict[str, Tensor]) -> None:
         level = torch.linspace(0.01, 0.99, self.num_levels).repeat(2)  # a prior worth one pixel
-        self.logits.copy_(((self.statistics["on"] + level.to(self.logits)) / (self.statistics["seen"] + 1)).logit())
-        shifts = self.statistics["shifts"] + 1
+        self.logits.copy_(((statistics["on"] + level.to(self.logits)) / (statistics["seen"] + 1)).logit())
+        shifts = statistics["shifts"] + 1
         self.log_shifts.copy_((shifts / shifts.sum()).log())

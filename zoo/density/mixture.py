@@ -89,8 +89,8 @@ class BernoulliMixture(ClosedForm, TractableDensity, Completable):
         responsibility = responsibility.double()  # in single precision some processors lose one image of 4,000
         return {"counts": responsibility.sum(0), "sums": responsibility.T @ x.double()}
 
-    def finish(self) -> None:
-        counts, sums = self.statistics["counts"], self.statistics["sums"]
+    def finish(self, statistics: dict[str, Tensor]) -> None:
+        counts, sums = statistics["counts"], statistics["sums"]
         average = (sums.sum(0) + 0.5) / (counts.sum() + 1)  # no pixel is certain
         on = sums + self.prior * average
         off = (counts[:, None] - sums).clamp(min=0) + self.prior * (1 - average)  # rounded sums may exceed counts

@@ -169,5 +169,5 @@ class Rivers(ClosedForm, KnownEntropy, Completable):
     def gather(self, x: Tensor, *, generator: Source = None) -> dict[str, Tensor]:
         return {}
 
-    def finish(self) -> None:
+    def finish(self, statistics: dict[str, Tensor]) -> None:
         """Nothing is fitted."""

@@ -112,10 +112,10 @@ class ALI(LatentGame, Encoder):
     def encode(self, x: Tensor) -> Distribution:
         return Independent(self._posterior(x), 1)
 
-    def decode(self, z: Tensor, **conditions: Tensor) -> Tensor:
+    def decode(self, z: Tensor, **given: Tensor) -> Tensor:
         return self.generator["decoder"](z)
 
-    def pair(self, x: Tensor, streams: Streams, **conditions: Tensor) -> tuple[Tensor, Tensor]:
+    def pair(self, x: Tensor, streams: Streams, **given: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels and code in one row, [B, D + latent] each."""
         z, epsilon = (randn((len(x), *self.latent_shape), streams, x.device) for _ in range(2))
         posterior = self._posterior(x)

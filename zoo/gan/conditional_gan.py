@@ -24,7 +24,6 @@ from zoo.config import Between, ImageShape, Size
 from zoo.gan.game import LatentGame
 from zoo.gan.networks import Critic, Generator
 from zoo.gan.regularizers import ZeroCentred
-from zoo.random import Streams, randn
 
 
 class ConditionalGAN(Conditional, LatentGame):
@@ -57,14 +56,8 @@ class ConditionalGAN(Conditional, LatentGame):
         self.generator = Generator(event_shape, latent_dim + num_classes, channels, hidden=hidden)
         self.critic = Critic(event_shape, channels, outputs=num_classes, hidden=hidden)
 
-    def draw_given(self, streams: Streams, labels: Tensor) -> Tensor:
-        return self.decode(randn((len(streams), *self.latent_shape), streams, self.device), labels=labels)
+    def decode(self, z: Tensor, **given: Tensor) -> Tensor:
+        return self.generator(torch.cat([z, one_hot(given["labels"], self.num_classes).to(z.dtype)], 1))
 
-    def decode(self, z: Tensor, **conditions: Tensor) -> Tensor:
-        return self.generator(torch.cat([z, one_hot(conditions["labels"], self.num_classes).to(z.dtype)], 1))
-
-    def pair(self, x: Tensor, streams: Streams, **conditions: Tensor) -> tuple[Tensor, Tensor]:
-        return x, self.draw_given(streams, conditions["labels"])
-
-    def score(self, x: Tensor, **conditions: Tensor) -> Tensor:
-        return self.critic(x).gather(1, conditions["labels"][:, None])[:, 0]
+    def score(self, x: Tensor, **given: Tensor) -> Tensor:
+        return self.critic(x).gather(1, given["labels"][:, None])[:, 0]

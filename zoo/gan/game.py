@@ -34,36 +34,36 @@ class Game(Adversarial):
         self.regularizers = tuple(regularizers)
         self.critic_steps = critic_steps
 
-    def score(self, x: Tensor, **conditions: Tensor) -> Tensor:
+    def score(self, x: Tensor, **given: Tensor) -> Tensor:
         """The critic's logits of what it sees: [B, ...] -> [B]."""
         return self.critic(x).squeeze(1)
 
-    def generate(self, z: Tensor, **conditions: Tensor) -> Tensor:
+    def generate(self, z: Tensor, **given: Tensor) -> Tensor:
         """What the generator makes of codes: [B, *latent_shape] -> [B, *event_shape]."""
         return self.generator(z)
 
-    def critic_loss(self, real: Tensor, fake: Tensor, streams: Streams, **conditions: Tensor) -> dict[str, Tensor]:
+    def critic_loss(self, real: Tensor, fake: Tensor, streams: Streams, **given: Tensor) -> dict[str, Tensor]:
         """Of reals and fakes without gradient; with `critic_accuracy`."""
         real, fake = self._blurred(real, streams), self._blurred(fake, streams)
-        both = {name: torch.cat([value, value]) for name, value in conditions.items()}
+        both = {name: torch.cat([value, value]) for name, value in given.items()}
         on_real, on_fake = self.score(torch.cat([real, fake]), **both).split([len(real), len(fake)])  # in one pass
         loss = self.loss.critic(on_real, on_fake)
         for part in self.regularizers:
             if self.global_step % part.every == 0:
-                penalty = part.critic_penalty(lambda x: self.score(x, **conditions), real, fake, streams)
+                penalty = part.critic_penalty(lambda x: self.score(x, **given), real, fake, streams)
                 loss = loss if penalty is None else loss + part.every * penalty
         return {"loss": loss, "critic_accuracy": self.loss.accuracy(on_real.detach(), on_fake.detach())}
 
-    def generator_loss(self, real: Tensor, fake: Tensor, streams: Streams, **conditions: Tensor) -> Tensor:
+    def generator_loss(self, real: Tensor, fake: Tensor, streams: Streams, **given: Tensor) -> Tensor:
         """Of fakes, and of reals where they carry a gradient or the loss compares the two."""
-        on_fake = self.score(self._blurred(fake, streams), **conditions)
+        on_fake = self.score(self._blurred(fake, streams), **given)
         sees_real = self.loss.sees_real or real.requires_grad
-        on_real = self.score(self._blurred(real, streams), **conditions) if sees_real else None
+        on_real = self.score(self._blurred(real, streams), **given) if sees_real else None
         loss = self.loss.generator(on_fake, on_real)
         for part in self.regularizers:
             if self.global_step % part.every == 0:
                 penalty = part.generator_penalty(
-                    lambda z: self.generate(z, **conditions), self.latent_shape, streams, self.device
+                    lambda z: self.generate(z, **given), self.latent_shape, streams, self.device
                 )
                 loss = loss if penalty is None else loss + part.every * penalty
         return loss
@@ -93,11 +93,11 @@ class LatentGame(Game, Decoder):
         loc = torch.zeros(self.latent_shape, device=self.device)
         return Independent(Normal(loc, torch.ones_like(loc)), 1)
 
-    def decode(self, z: Tensor, **conditions: Tensor) -> Tensor:
+    def decode(self, z: Tensor, **given: Tensor) -> Tensor:
         return self.generator(z)
 
-    def generate(self, z: Tensor, **conditions: Tensor) -> Tensor:
-        return self.decode(z, **conditions)
+    def generate(self, z: Tensor, **given: Tensor) -> Tensor:
+        return self.decode(z, **given)
 
-    def draw(self, streams: Streams) -> Tensor:
-        return self.decode(randn((len(streams), *self.latent_shape), streams, self.device))
+    def draw(self, streams: Streams, **given: Tensor) -> Tensor:
+        return self.decode(randn((len(streams), *self.latent_shape), streams, self.device), **given)

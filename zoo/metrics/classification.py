@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.capabilities import Batch, Classifier
+from zoo.batch import Batch
+from zoo.capabilities import Classifier
 from zoo.data.base import DataModule, Which
 from zoo.errors import DataError
 from zoo.metrics.examples import Index, check_shapes, measuring, per_example, slice_details

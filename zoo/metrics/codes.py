@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo.capabilities import Batch, Encoder, ZooModule
+from zoo.batch import Batch
+from zoo.capabilities import Encoder, ZooModule
 from zoo.data.base import DataModule, Which
 from zoo.errors import ConfigError, DataError
 from zoo.metrics.classification import share_of_right

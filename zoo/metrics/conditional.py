@@ -7,6 +7,7 @@ import torch
 from zoo.capabilities import Conditional
 from zoo.data.base import DataModule, Which
 from zoo.distributed import share
+from zoo.given import rows_of
 from zoo.metrics.examples import measuring
 from zoo.metrics.extractors import ClassifierFeatures, Extractor
 from zoo.metrics.measurement import Measurement, share_and_error
@@ -46,7 +47,7 @@ def class_accuracy(
     noise = seed_from(torch.Generator().manual_seed(seed))
     with measuring(model):
         samples = (
-            model.draw_given(Streams(noise, rows), labels[rows].to(model.device))
+            model.draw(Streams(noise, rows), **rows_of({"labels": labels}, rows, model.device))
             for rows in share(num).split(batch_size)
         )
         logits = extract(

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from zoo.capabilities import Batch, Classifier, Conditional, EvidenceLowerBound, TractableDensity, ZooModule
+from zoo.batch import Batch
+from zoo.capabilities import Classifier, Conditional, EvidenceLowerBound, TractableDensity, ZooModule
 from zoo.data.base import DataModule, Which, levels_title
 from zoo.distributed import gather, is_leader, share
 from zoo.errors import DataError

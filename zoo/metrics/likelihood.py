@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.batch import Batch
 from zoo.capabilities import (
-    Batch,
     Conditional,
     Dequantized,
     EvidenceLowerBound,
@@ -180,24 +180,24 @@ def _estimators(
 
     def exact(batch: Batch) -> Tensor:
         assert isinstance(model, TractableDensity)
-        return model.log_prob(batch.x, **model.conditions(batch))
+        return model.log_prob(batch.x, **model.given(batch))
 
     def dequantized(batch: Batch) -> Tensor:
         assert isinstance(model, Dequantized) and model.levels is not None
         cell = math.prod(model.event_shape) * math.log(model.levels)  # log 1/volume of what rounds to one image
-        dequantize, given = model.dequantize, model.conditions(batch)
+        dequantize, given = model.dequantize, model.given(batch)
         return average(batch, lambda noise: model.log_prob(dequantize(batch.x, generator=noise), **given)) - cell
 
     def lower_bound(batch: Batch) -> Tensor:
         assert isinstance(model, EvidenceLowerBound)
-        return average(batch, lambda noise: model.elbo(batch.x, generator=noise, **model.conditions(batch)))
+        return average(batch, lambda noise: model.elbo(batch.x, generator=noise, **model.given(batch)))
 
     def importance_weighted(batch: Batch) -> Tensor:
         assert isinstance(model, ImportanceWeighted)
         total = torch.full((len(batch.x),), -math.inf, dtype=torch.float64)
         for step, start in enumerate(range(0, k, SAMPLES_PER_CALL)):
             noise, num = Streams(seed, batch.index, step), min(SAMPLES_PER_CALL, k - start)
-            weights = model.log_weights(batch.x, num, generator=noise, **model.conditions(batch))  # [num, B]
+            weights = model.log_weights(batch.x, num, generator=noise, **model.given(batch))  # [num, B]
             total = torch.logaddexp(total, weights.cpu().double().logsumexp(0))
         return total - math.log(k)
 

@@ -14,7 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zoo.capabilities import Batch, Reconstructive
+from zoo.batch import Batch
+from zoo.capabilities import Reconstructive
 from zoo.data.base import DataModule, Which
 from zoo.metrics.examples import Index, check_shapes, measuring, per_example, slice_details
 from zoo.metrics.measurement import Measurement, mean_and_error

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import zoo.imports  # noqa: F401
 
 if TYPE_CHECKING:
-    from zoo.training.optimization import Optimization as Optimization
+    from zoo.optim.optimization import Optimization as Optimization
     from zoo.training.trainer import Trainer as Trainer
 
 
@@ -15,7 +15,7 @@ def __getattr__(name: str) -> Any:  # zoo.capabilities imports `optimization` fr
 
         return Trainer
     if name == "Optimization":
-        from zoo.training.optimization import Optimization
+        from zoo.optim.optimization import Optimization
 
         return Optimization
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -35,11 +35,11 @@ from zoo.errors import CheckpointError, ConfigError
 from zoo.metrics.evaluate import evaluate_checkpoint
 from zoo.metrics.examples import check_classes, check_levels
 from zoo.metrics.measurement import Measurement
+from zoo.optim.optimization import Optimization
 from zoo.store import checkpoint
 from zoo.store.checkpoint import CURVE, RECIPE
 from zoo.store.zoo import LOCAL, Zoo
 from zoo.training.curve import draw_curve
-from zoo.training.optimization import Optimization
 from zoo.training.tracking import failing, finish, is_tracked
 
 SECTIONS: dict[str, Any] = {

@@ -17,10 +17,10 @@ from typing import Annotated
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Normal
 
-from zoo.capabilities import Conditional, Labels
+from zoo.capabilities import Conditional
 from zoo.config import Between, ImageShape, Size
+from zoo.given import Labels, check_labels
 from zoo.nn.discretized import Discretized
-from zoo.random import Streams
 from zoo.vae.vae import VAE, LikelihoodName
 
 
@@ -61,7 +61,4 @@ class ConditionalVAE(Conditional, VAE):
         return super().log_weights_at(x, epsilon, labels=self._one_each(labels, x))
 
     def _one_each(self, labels: Labels, batch: Tensor) -> Tensor:
-        return self.check_labels(labels, len(batch)).to(batch.device)
-
-    def draw_given(self, streams: Streams, labels: Tensor) -> Tensor:
-        return self._draw(streams, labels=labels)
+        return check_labels(self, labels, len(batch)).to(batch.device)

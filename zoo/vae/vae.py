@@ -109,10 +109,7 @@ class VAE(ImportanceWeighted, Encoder, Decoder):
         log_likelihood = pixels.log_prob(x.repeat(k, 1, 1, 1)).flatten(1).sum(-1).view(k, len(x))
         return log_likelihood + (Normal(0.0, 1.0).log_prob(z) - posterior.log_prob(z)).sum(-1)
 
-    def draw(self, streams: Streams) -> Tensor:
-        return self._draw(streams)
-
-    def _draw(self, streams: Streams, **given: Tensor) -> Tensor:
+    def draw(self, streams: Streams, **given: Tensor) -> Tensor:
         pixels = self._pixels(randn((len(streams), *self.latent_shape), streams, self.device), **given)
         uniforms = rand((len(streams), *self.event_shape), streams, self.device)
         return (uniforms < pixels.probs).float() if isinstance(pixels, Bernoulli) else pixels.icdf(uniforms)

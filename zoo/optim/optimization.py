@@ -10,7 +10,7 @@ import torch
 from torch.nn import Module
 
 from zoo.errors import ConfigError
-from zoo.training.muon import Muon, matrices
+from zoo.optim.muon import Muon, matrices
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Optimization:
     """Settings of the optimiser; the section `optimization` of a recipe.
 
     Attributes:
-        optimizer: `adam`, `adamw` (decoupled weight decay), `muon` (see `zoo.training.muon`) or `sgd` (momentum
+        optimizer: `adam`, `adamw` (decoupled weight decay), `muon` (see `zoo.optim.muon`) or `sgd` (momentum
             `beta1`).
         lr: peak learning rate.
         critic_lr: learning rate of the critic of an adversarial model; None for `lr`.

@@ -1,0 +1,247 @@
+"""What all models of the zoo share: how Lightning trains them, and the two kinds of them, which draw or label.
+
+What a model can do beyond that is told by `zoo.capabilities`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from zoo import objectives
+from zoo.batch import Batch
+from zoo.errors import ConfigError
+from zoo.given import Given, Labels, check_given, check_num, rows_of
+from zoo.optim.optimization import Optimization
+from zoo.progress import steps
+from zoo.random import Streams, seed_from
+from zoo.samplers.base import Sampler
+
+VALIDATION = -1  # validation uses the noise of "step -1" in every epoch, so that epochs can be compared
+
+
+class ZooModule(LightningModule, ABC):
+    """A module that the zoo can train, save and load. Constructor arguments are JSON-plain and kept in `hparams`.
+
+    Attributes:
+        objective: How it learns.
+        facts: What the taxonomy says of it, by column; see `facts_of`.
+        usage: Lines of Python that show what it can do, by name; see `usage_of`.
+        optimization: How `Trainer.fit` optimises it; set from the recipe.
+        seed: Keys the noise of training, together with the step and the example.
+        pretrained: Whether it comes from a checkpoint, so that what belongs to the first steps of training is over.
+        unrounded: Names of the weights that checkpoints of half precision keep in full precision.
+    """
+
+    objective: objectives.Objective = objectives.Objective()
+    facts: ClassVar[dict[str, str]] = {}
+    usage: ClassVar[dict[str, str]] = {}
+    optimization: Optimization = Optimization()
+    seed: int = 0
+    pretrained: bool = False
+    unrounded: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = self.objective.automatic
+
+    def streams(self, batch: Batch, training: bool = True) -> Streams:
+        """The noise of this step, one stream per example."""
+        return Streams(self.seed, batch.index, self.global_step if training else VALIDATION)
+
+    def given(self, batch: Batch) -> dict[str, Tensor]:
+        """What `log_prob` and its like take from a batch besides x, as keywords; see `Conditional`."""
+        return {}
+
+    def learn_from(self, teachers: Sequence[ZooModule]) -> None:
+        """From now on, training follows what the teachers expect of the data, not the data alone.
+
+        Distillation, Hinton et al. 2015, https://arxiv.org/abs/1503.02531. Teachers are not part of the model.
+
+        Raises:
+            ConfigError: The model does not learn from teachers, or not from these.
+        """
+        raise ConfigError(f"teachers: {type(self).__name__} learns from the data alone; leave them out")
+
+    # Lightning calls these; the objective does the work.
+
+    def configure_optimizers(self) -> Any:
+        return self.objective.configure_optimizers(self)
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        self.optimization.clip(optimizer)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return self.objective.training_step(self, batch)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return self.objective.validation_step(self, batch)
+
+    def on_train_start(self) -> None:
+        self.objective.on_train_start(self)
+
+    def on_validation_start(self) -> None:
+        self.objective.on_validation_start(self)
+
+    def on_train_epoch_end(self) -> None:
+        self.objective.on_train_epoch_end(self)
+
+    def on_fit_end(self) -> None:
+        self.objective.on_fit_end(self)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.objective.on_save_checkpoint(self, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.objective.on_load_checkpoint(self, checkpoint)
+
+
+def facts_of(cls: type[ZooModule]) -> dict[str, str]:
+    """What the capabilities of a class say of it, by column of the taxonomy."""
+    return {**gathered(cls, "facts"), "trained by": cls.objective.title}
+
+
+def usage_of(cls: type[ZooModule]) -> list[str]:
+    """Lines of Python that show what models of a class can do; they draw 8 examples x first."""
+    is_conditional = facts_of(cls).get("labels") == "yes"
+    labels = ", labels=labels" if is_conditional else ""
+    lines = [line.format(labels=labels) for line in gathered(cls, "usage").values()]
+    return ["labels = torch.arange(8) % model.num_classes", *lines] if is_conditional else lines
+
+
+def gathered(cls: type, name: str) -> dict[str, Any]:
+    """The dictionaries of that name of a class and its bases, as one; the more specific class wins."""
+    return {key: value for base in reversed(cls.__mro__) for key, value in vars(base).get(name, {}).items()}
+
+
+class GenerativeModel(ZooModule):
+    """Anything that draws.
+
+    Attributes:
+        event_shape: Shape of one example, (C, H, W) for images.
+        levels: Number of grey levels of a pixel (2 for binary, 256 for 8-bit images) where the model has a likelihood
+            of them, else None.
+        samplers: Kinds of samplers that can draw from it.
+    """
+
+    facts: ClassVar = {"latents": "none", "density": "none", "generator": "one pass", "completes": "no", "labels": "no"}
+    usage: ClassVar = {"sample": "x = model.sample(8{labels}, generator=torch.Generator().manual_seed(0))"}
+    arguments: ClassVar[dict[str, Any]] = {}
+    event_shape: tuple[int, ...]
+    levels: int | None = None
+    samplers: tuple[type[Sampler], ...] = ()
+
+    @abstractmethod
+    def draw(self, streams: Streams) -> Tensor:
+        """Draws one example per stream: [len(streams), *event_shape]; images in [0, 1].
+
+        A model that takes labels or a sampler gets them as keywords, never None.
+        """
+
+    def defaults(self, streams: Streams) -> Given:
+        """What `draw` is given if the caller of `sample` does not say; see `Conditional`."""
+        return {}
+
+    @classmethod
+    def takes(cls) -> dict[str, Any]:
+        """What `sample` can be given, by name, with the function that checks it."""
+        return gathered(cls, "arguments")
+
+    def sample(
+        self,
+        num_samples: int,
+        *,
+        generator: torch.Generator | None = None,
+        labels: Labels = None,
+        sampler: Sampler | None = None,
+        batch_size: int = 250,
+    ) -> Tensor:
+        """Draws from the model.
+
+        Each example has its own stream of noise: the result depends on `generator` but, up to rounding, not on
+        `batch_size`.
+
+        Args:
+            num_samples: Number of examples.
+            generator: Source of the seed of all noise; torch's global generator by default.
+            labels: Classes to draw, one for all examples or one for each, if the model is `Conditional`.
+            sampler: How to draw, if the model has `samplers`.
+            batch_size: Number of examples drawn at once; bounds the memory.
+
+        Returns:
+            [num_samples, *event_shape]; images in [0, 1], points in data units.
+
+        Raises:
+            ConfigError: The model does not take labels or samplers, or not these.
+        """
+        batches = list(
+            self.iter_samples(num_samples, generator=generator, labels=labels, sampler=sampler, batch_size=batch_size)
+        )
+        return torch.cat(batches) if batches else torch.empty(0, *self.event_shape, device=self.device)
+
+    @torch.no_grad()
+    def iter_samples(
+        self,
+        num_samples: int,
+        *,
+        generator: torch.Generator | None = None,
+        labels: Labels = None,
+        sampler: Sampler | None = None,
+        batch_size: int = 250,
+        positions: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """Yields the batches that `sample` concatenates, so that memory does not grow with `num_samples`.
+
+        Args:
+            num_samples, generator, labels, sampler, batch_size: As in `sample`.
+            positions: Which of the samples to draw, [n], int64; by default all, in order.
+        """
+        check_num("num_samples", num_samples, 0)
+        given = check_given(self, {"labels": labels, "sampler": sampler}, num_samples)
+        index = torch.arange(num_samples) if positions is None else positions
+        for streams, rows in batches_of(index, generator, batch_size):
+            chosen = rows_of(given, rows, self.device)
+            unsaid = {} if given.keys() == self.takes().keys() else self.defaults(streams)
+            yield self.draw(streams, **{**unsaid, **chosen})
+
+
+def batches_of(index: Tensor, generator: torch.Generator | None, batch_size: int) -> Iterator[tuple[Streams, Tensor]]:
+    """The noise of the examples at the positions `index` and the positions, batch by batch."""
+    check_num("batch_size", batch_size, 1)
+    seed = seed_from(generator)
+    return ((Streams(seed, rows), rows) for rows in steps(index.split(batch_size), "batch") if len(rows))
+
+
+class Classifier(ZooModule):
+    """Labels images; its features are behind the metrics of sample quality.
+
+    Attributes:
+        event_shape: Shape of one image.
+        num_classes: Number of classes; labels lie in {0, ..., num_classes - 1}.
+        num_features: Width of `features`.
+    """
+
+    objective: objectives.Objective = objectives.Classification()
+    usage: ClassVar = {
+        "logits": "logits = model(torch.rand(8, *model.event_shape))  # images in [0, 1] -> [8, num_classes]"
+    }
+    event_shape: tuple[int, ...]
+    num_classes: int
+    num_features: int
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """The last hidden layer: [B, *event_shape] in [0, 1] -> [B, num_features]."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits: [B, *event_shape] in [0, 1] -> [B, num_classes]."""
+
+    def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Both; a classifier whose logits come from its features need not compute them twice."""
+        return self.features(x), self(x)

@@ -1,0 +1,258 @@
+"""How models learn: one training step for each objective, none for each model.
+
+A capability names its objective, and `ZooModule` hands Lightning's hooks on to it. An objective holds no state: what a
+run must remember (sums of a closed form, chains) lies in the model and in the checkpoints of the run.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from zoo.batch import Batch
+from zoo.errors import ConfigError
+from zoo.random import Streams, rand
+
+if TYPE_CHECKING:
+    from lightning.pytorch.core.optimizer import LightningOptimizer
+
+Losses = dict[str, Tensor]
+
+
+class Objective:
+    """Base of all objectives; by default nothing is trained or measured.
+
+    Attributes:
+        title: What the model is trained by, as the taxonomy says it.
+        automatic: Whether Lightning runs the backward pass and the optimiser.
+    """
+
+    title: ClassVar[str] = "nothing"
+    automatic: ClassVar[bool] = True
+
+    def configure_optimizers(self, model: Any) -> Any:
+        """The optimisers of a model and their schedules, as Lightning takes them."""
+        optimizer = model.optimization.build(model)
+        return model.optimization.scheduled(optimizer, model.trainer.estimated_stepping_batches)
+
+    def training_step(self, model: Any, batch: Batch) -> Losses:
+        """Scalars to log, with the one to minimise under `loss` if the objective is automatic."""
+        return {}
+
+    def validation_step(self, model: Any, batch: Batch) -> Losses:
+        """Held-out quantities by name, each [B]."""
+        return {}
+
+    def on_train_start(self, model: Any) -> None:
+        """Called before the first step of a run, and before the first one after resuming it."""
+
+    def on_validation_start(self, model: Any) -> None:
+        """Called before the validation split is passed through the model."""
+
+    def on_train_epoch_end(self, model: Any) -> None:
+        """Called after the last step of an epoch."""
+
+    def on_fit_end(self, model: Any) -> None:
+        """Called when training is over."""
+
+    def on_save_checkpoint(self, model: Any, checkpoint: dict[str, Any]) -> None:
+        """Adds what the run must remember to its checkpoint."""
+
+    def on_load_checkpoint(self, model: Any, checkpoint: dict[str, Any]) -> None:
+        """Takes it back."""
+
+
+class MaximumLikelihood(Objective):
+    """Maximises log p(x)."""
+
+    title = "maximum likelihood"
+
+    def training_step(self, model: Any, batch: Batch) -> Losses:
+        streams = model.streams(batch)
+        x = model.noised(batch.x, streams)
+        return {"loss": -model.training_log_prob(x, streams, **model.given(batch)).mean()}
+
+    def validation_step(self, model: Any, batch: Batch) -> Losses:
+        streams = model.streams(batch, training=False)
+        return {"nll": -model.log_prob(model.noised(batch.x, streams), **model.given(batch))}
+
+
+class LowerBound(Objective):
+    """Maximises a lower bound of log p(x)."""
+
+    title = "lower bound"
+
+    def training_step(self, model: Any, batch: Batch) -> Losses:
+        return {"loss": -model.training_bound(batch.x, model.streams(batch), **model.given(batch)).mean()}
+
+    def validation_step(self, model: Any, batch: Batch) -> Losses:
+        noise = model.streams(batch, training=False)
+        return {"neg_elbo": -model.elbo(batch.x, generator=noise, **model.given(batch))}
+
+
+def importance_weighted(model: Any, x: Tensor, epsilon: Tensor, streams: Streams, given: dict[str, Tensor]) -> Tensor:
+    """The importance-weighted bound at the z that q makes of noise epsilon [k, B, *latent_shape]: -> [B].
+
+    Its gradient is the mean of the gradients of the k log-weights, weighted with w_j/sum w. It is estimated by the
+    gradient of one of them, drawn with these weights: k passes forward and one backward (Burda et al. 2016, section 3).
+    """
+    with torch.no_grad():
+        log_weights = model.log_weights_at(x, epsilon, **given)  # [k, B]
+        chosen = (log_weights.softmax(0).cumsum(0) < rand((len(x), 1), streams, x.device)[:, 0]).sum(0)
+        chosen = chosen.clamp(max=len(epsilon) - 1)  # the weights may sum to slightly less than 1
+        bound = log_weights.logsumexp(0) - math.log(len(epsilon))
+    surrogate = model.log_weights_at(x, epsilon[chosen, torch.arange(len(x), device=x.device)][None], **given)[0]
+    return bound + (surrogate - surrogate.detach())
+
+
+class Reconstruction(Objective):
+    """Minimises the squared error of decoded codes, and beside it fits the prior to the codes by maximum likelihood."""
+
+    title = "reconstruction"
+
+    def training_step(self, model: Any, batch: Batch) -> Losses:
+        z = model.encode(batch.x).mean
+        error = (model.decode(z) - batch.x).square().flatten(1).sum(1).mean()
+        code_nll = -model.prior().log_prob(z.detach()).mean()
+        return {"loss": error + code_nll, "squared_error": error}
+
+    def validation_step(self, model: Any, batch: Batch) -> Losses:
+        return {"squared_error": model.squared_error(batch.x)}
+
+
+class Classification(Objective):
+    """Minimises the cross entropy of labels."""
+
+    title = "labels"
+
+    def training_step(self, model: Any, batch: Batch) -> Losses:
+        assert batch.labels is not None, "a classifier needs labelled data"
+        return {"loss": torch.nn.functional.cross_entropy(model(batch.x), batch.labels)}
+
+    def validation_step(self, model: Any, batch: Batch) -> Losses:
+        return {"error_rate": (model(batch.x).argmax(-1) != batch.labels).float()}
+
+
+class SufficientStatistics(Objective):
+    """Adds up sufficient statistics over an epoch, from which the model sets its parameters.
+
+    Validation measures the density where there is one.
+    """
+
+    title = "closed form"
+    automatic = False
+
+    def configure_optimizers(self, model: Any) -> Any:
+        return torch.optim.SGD([torch.zeros(())], lr=0.0)  # it moves nothing; its steps count the iterations
+
+    def training_step(self, model: Any, batch: Batch) -> Losses:
+        for name, value in model.gather(batch.x, generator=model.streams(batch)).items():
+            total = model.trainer.strategy.reduce(value, reduce_op="sum")
+            model.statistics[name] = model.statistics[name] + total if name in model.statistics else total
+        cast("LightningOptimizer", model.optimizers()).step()
+        return {}
+
+    def validation_step(self, model: Any, batch: Batch) -> Losses:
+        return MaximumLikelihood().validation_step(model, batch)
+
+    def on_train_start(self, model: Any) -> None:
+        model.statistics = {} if model.global_step == 0 else self._here(model)
+
+    def on_validation_start(self, model: Any) -> None:
+        if model.trainer.is_last_batch:  # part of an epoch has no fit
+            self._finish(model)
+
+    def on_train_epoch_end(self, model: Any) -> None:
+        if model.iterative:
+            self._finish(model)
+            model.statistics = {}
+
+    def on_fit_end(self, model: Any) -> None:
+        self._finish(model)
+
+    def on_save_checkpoint(self, model: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["statistics"] = model.statistics
+
+    def on_load_checkpoint(self, model: Any, checkpoint: dict[str, Any]) -> None:
+        model.statistics = checkpoint["statistics"]
+
+    def _finish(self, model: Any) -> None:
+        is_part = model.iterative and not model.trainer.is_last_batch  # of an epoch
+        if model.statistics and not is_part:
+            model.statistics = self._here(model)
+            model.finish(model.statistics)
+
+    def _here(self, model: Any) -> dict[str, Tensor]:
+        """The statistics on the model's device; a checkpoint brings them on the CPU."""
+        return {name: value.to(model.device) for name, value in model.statistics.items()}
+
+
+class TwoPlayers(Objective):
+    """Updates a critic and a generator in turn; a step is one update of the generator.
+
+    A batch is divided among the updates of the critic, each on examples of its own. Then the generator moves once, by
+    the fakes of the last of them.
+    """
+
+    title = "two players"
+    automatic = False
+
+    def configure_optimizers(self, model: Any) -> Any:
+        settings, model.num_steps = model.optimization, model.trainer.estimated_stepping_batches
+        generator = settings.build(model.generator)
+        critic = settings.build(model.critic, settings.critic_lr)
+        return settings.scheduled(generator, model.num_steps), settings.scheduled(critic, model.num_steps)
+
+    def training_step(self, model: Any, batch: Batch) -> Losses:
+        if len(batch.x) < model.critic_steps:
+            raise ConfigError(
+                f"batch_size: expected at least {model.critic_steps} examples a process, one for each step of the "
+                f"critic, found {len(batch.x)}"
+            )
+        settings, (generator, critic) = model.optimization, model.optimizers()
+        for part in batch.divided(model.critic_steps):
+            streams, given = model.streams(part), model.given(part)
+            real, fake = model.pair(part.x, streams, **given)
+            losses = model.critic_loss(real.detach(), fake.detach(), streams, **given)
+            critic.zero_grad()
+            model.manual_backward(losses["loss"])
+            settings.clip(critic)
+            model.trainer.strategy.optimizer_step(critic.optimizer, _nothing)  # critic.step() would count as a step
+            model.after_critic_step()
+            torch.clear_autocast_cache()  # it holds the critic's weights from before
+
+        model.critic.requires_grad_(False)
+        loss = model.generator_loss(real, fake, streams, **given)
+        generator.zero_grad()
+        model.manual_backward(loss)
+        settings.clip(generator)
+        generator.step()
+        model.critic.requires_grad_(True)
+
+        for schedule in model.lr_schedulers() or []:
+            schedule.step()
+        renamed = {"critic_loss" if name == "loss" else name: value for name, value in losses.items()}
+        return {"generator_loss": loss.detach(), **renamed, "diversity": diversity(real.detach(), fake.detach())}
+
+
+def _nothing() -> None:
+    """The closure of an optimiser's step whose gradients are there already."""
+
+
+def diversity(real: Tensor, fake: Tensor) -> Tensor:
+    """Mean squared distance of two fakes over that of two reals.
+
+    About 1 if fakes vary as much as reals, and 0 if all fakes are the same. The mean squared distance of two
+    independent draws is twice the sum of the variances of the dimensions.
+
+    Args:
+        real, fake: [B, ...].
+
+    Returns:
+        A scalar.
+    """
+    of_real, of_fake = (x.flatten(1).float().var(0, unbiased=False).sum() for x in (real, fake))
+    return of_fake / of_real.clamp(min=1e-12)

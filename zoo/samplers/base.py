@@ -1,0 +1,38 @@
+"""What all samplers share: plain arguments, and a call that draws from a model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from zoo.random import Streams
+
+
+@dataclass(frozen=True)
+class Sampler(ABC):
+    """A way to draw from a model that has learned something other than how to draw.
+
+    A sampler is a value: frozen, with JSON-plain arguments, and without a model. It is an argument of `sample`, and
+    part of what identifies a measurement.
+    """
+
+    @abstractmethod
+    def __call__(self, model: Any, streams: Streams, **given: Any) -> Tensor:
+        """Draws one example per stream.
+
+        Args:
+            model: A model whose `samplers` include this class.
+            streams: Noise, one stream per example.
+            given: What the examples are conditioned on, such as labels.
+
+        Returns:
+            [len(streams), *event_shape].
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """The name of the class and the arguments, JSON-plain."""
+        return {"sampler": type(self).__name__, **asdict(self)}
