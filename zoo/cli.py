@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from zoo.batch import Batch
     from zoo.capabilities import GenerativeModel
     from zoo.data.base import Which
-    from zoo.metrics.measurement import Measurement
+    from zoo.measurement import Measurement
     from zoo.store.zoo import Info
 
 Overrides = dict[str, Any]
@@ -301,7 +301,7 @@ def _list(options: argparse.Namespace) -> None:
 
 def _headline(numbers: list[dict[str, Any]]) -> str:
     """The likelihood, or else its bound or an accuracy, and the FID among the numbers, shortly."""
-    from zoo.metrics.measurement import Measurement
+    from zoo.measurement import Measurement
 
     shown = [m for m in map(Measurement.from_dict, numbers) if m.split == "test"]
     named = [[m for m in shown if m.name == name][-1:] for name in ("nll", "neg_elbo", "accuracy", "class_accuracy")]
@@ -771,7 +771,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace, info: Info, weights_sha256: str, found: list[Measurement]) -> None:
     """Prints the numbers and compares them with those on record, or puts them there."""
-    from zoo.metrics.measurement import Measurement, compare, recorded_value
+    from zoo.measurement import Measurement, compare, recorded_value
 
     recorded = [Measurement.from_dict(number) for number in info.numbers]
     differences = compare(recorded, found)
@@ -801,7 +801,7 @@ def _record(options: argparse.Namespace, folder: Path, weights_sha256: str, foun
     import io
 
     from zoo.capabilities import GenerativeModel
-    from zoo.metrics.measurement import Measurement
+    from zoo.measurement import Measurement
     from zoo.pictures import grid
     from zoo.store import checkpoint
     from zoo.store.zoo import LOCAL, Zoo

@@ -28,13 +28,13 @@ from zoo.capabilities import (
 from zoo.data import MNIST, BinarizedMNIST, FashionMNIST
 from zoo.data.base import DataModule, Split
 from zoo.errors import ConfigError, DataError, DownloadError, ZooError
+from zoo.measurement import Measurement, compare, recorded_value
 from zoo.metrics.classification import accuracy
 from zoo.metrics.codes import code_accuracy
 from zoo.metrics.conditional import class_accuracy
 from zoo.metrics.evaluate import Evaluation, evaluate
 from zoo.metrics.extractors import INCEPTION, ClassifierFeatures, Extractor, Inception, to_bytes
 from zoo.metrics.likelihood import log_likelihood, nll
-from zoo.metrics.measurement import Measurement, compare, recorded_value
 from zoo.metrics.memorisation import closer, nearest, neighbours
 from zoo.metrics.outliers import auroc, foreign_to, outlier_detection
 from zoo.metrics.quality import evaluate_quality, extract, fid, inception_score, kid, precision_recall, quality_floor

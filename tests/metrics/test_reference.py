@@ -10,10 +10,10 @@ import torch
 from test_metrics import Given, Projection, draws, pixels
 from torch import Tensor
 
+from zoo.measurement import compare
 from zoo.metrics.cache import cache_root, remembered
 from zoo.metrics.evaluate import Evaluation, evaluate
 from zoo.metrics.extractors import ClassifierFeatures
-from zoo.metrics.measurement import compare
 from zoo.metrics.quality import Moments, baseline, evaluate_quality, fid, radii, reference_of
 
 KEY = {"data": "digits", "num": 3, "seed": 0}

@@ -19,8 +19,8 @@ from zoo.density.gaussian import Gaussian
 from zoo.errors import ConfigError
 from zoo.gan.conditional_gan import ConditionalGAN
 from zoo.gan.gan import GAN
+from zoo.measurement import recorded_value
 from zoo.metrics import Measurement, Table, compare, evaluate_checkpoint, load_extractor, reproduce, tables
-from zoo.metrics.measurement import recorded_value
 from zoo.metrics.tables import FID, SAMPLING_SEEDS, classify
 from zoo.store import registry
 from zoo.store.checkpoint import update

@@ -22,7 +22,7 @@ from zoo.classifier.lenet import LeNet
 from zoo.density.gaussian import Gaussian
 from zoo.errors import CheckpointError, ConfigError
 from zoo.gan.gan import GAN
-from zoo.metrics.measurement import Measurement
+from zoo.measurement import Measurement
 from zoo.store import checkpoint
 from zoo.store import registry as records
 from zoo.store.card import render_card, render_model_cards

@@ -11,30 +11,30 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "ClassifierFeatures": "extractors",
-    "Difference": "measurement",
-    "Evaluation": "evaluate",
-    "Extractor": "extractors",
-    "Inception": "extractors",
-    "Measurement": "measurement",
-    "Table": "tables",
-    "accuracy": "classification",
-    "class_accuracy": "conditional",
-    "code_accuracy": "codes",
-    "compare": "measurement",
-    "evaluate_checkpoint": "evaluate",
-    "evaluate_quality": "quality",
-    "load_extractor": "extractors",
-    "nll": "likelihood",
-    "quality_floor": "quality",
-    "reproduce": "tables",
+    "ClassifierFeatures": "zoo.metrics.extractors",
+    "Difference": "zoo.measurement",
+    "Evaluation": "zoo.metrics.evaluate",
+    "Extractor": "zoo.metrics.extractors",
+    "Inception": "zoo.metrics.extractors",
+    "Measurement": "zoo.measurement",
+    "Table": "zoo.metrics.tables",
+    "accuracy": "zoo.metrics.classification",
+    "class_accuracy": "zoo.metrics.conditional",
+    "code_accuracy": "zoo.metrics.codes",
+    "compare": "zoo.measurement",
+    "evaluate_checkpoint": "zoo.metrics.evaluate",
+    "evaluate_quality": "zoo.metrics.quality",
+    "load_extractor": "zoo.metrics.extractors",
+    "nll": "zoo.metrics.likelihood",
+    "quality_floor": "zoo.metrics.quality",
+    "reproduce": "zoo.metrics.tables",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -12,8 +12,8 @@ from zoo.batch import Batch
 from zoo.capabilities import Classifier
 from zoo.data.base import DataModule, Which
 from zoo.errors import DataError
+from zoo.measurement import Measurement, share_and_error
 from zoo.metrics.examples import Index, check_shapes, measuring, per_example, slice_details
-from zoo.metrics.measurement import Measurement, share_and_error
 
 
 def accuracy(

@@ -9,9 +9,9 @@ from zoo.batch import Batch
 from zoo.capabilities import Encoder, ZooModule
 from zoo.data.base import DataModule, Which
 from zoo.errors import ConfigError, DataError
+from zoo.measurement import Measurement
 from zoo.metrics.classification import share_of_right
 from zoo.metrics.examples import Index, check_shapes, measuring
-from zoo.metrics.measurement import Measurement
 
 
 def code_accuracy(

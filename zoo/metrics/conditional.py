@@ -8,9 +8,9 @@ from zoo.capabilities import Conditional
 from zoo.data.base import DataModule, Which
 from zoo.distributed import share
 from zoo.given import rows_of
+from zoo.measurement import Measurement, share_and_error
 from zoo.metrics.examples import measuring
 from zoo.metrics.extractors import ClassifierFeatures, Extractor
-from zoo.metrics.measurement import Measurement, share_and_error
 from zoo.metrics.quality import extract
 from zoo.random import Streams, seed_from
 from zoo.store.registry import registry

@@ -13,13 +13,13 @@ from zoo.config import bind, near, parse_yaml
 from zoo.data.base import DataModule, Which
 from zoo.distributed import share
 from zoo.errors import ConfigError
+from zoo.measurement import Measurement
 from zoo.metrics.classification import accuracy
 from zoo.metrics.codes import code_accuracy
 from zoo.metrics.conditional import class_accuracy, has_classifier
 from zoo.metrics.examples import Index, check_shapes, measuring
 from zoo.metrics.extractors import ClassifierFeatures, Extractor, default_extractor, load_extractor
 from zoo.metrics.likelihood import nll
-from zoo.metrics.measurement import Measurement
 from zoo.metrics.outliers import NUM, outlier_detection
 from zoo.metrics.quality import NEIGHBOURS, evaluate_quality, quality_floor
 from zoo.metrics.reconstruction import squared_error

@@ -31,8 +31,8 @@ from zoo.capabilities import (
 )
 from zoo.data.base import DataModule, Which
 from zoo.errors import ConfigError, DataError
+from zoo.measurement import Kind, Measurement, mean_and_error, nats_to
 from zoo.metrics.examples import Index, check_levels, check_shapes, measuring, per_example, slice_details
-from zoo.metrics.measurement import Kind, Measurement, likelihood_kind, mean_and_error, nats_to
 from zoo.random import Streams
 
 SAMPLES_PER_CALL = 50  # importance samples; fixed, because the noise of a sample depends on its call and place in it
@@ -81,6 +81,13 @@ def nll(
     if isinstance(model, KnownEntropy) and index is None:  # what nll tends to where the data are its own samples
         measurements.append(Measurement("entropy", model.entropy(), None, "nats", "exact", 0, seed, split, data.name))
     return measurements
+
+
+def likelihood_kind(model: ZooModule) -> Kind:
+    """Whether the likelihoods of a model are exact, bounds or estimates: a matter of its type."""
+    if isinstance(model, EvidenceLowerBound) or (isinstance(model, Dequantized) and model.levels is not None):
+        return "bound"
+    return "exact" if isinstance(model, TractableDensity) else "estimate"
 
 
 class LogLikelihood(NamedTuple):

@@ -20,8 +20,8 @@ from torch import Tensor
 from zoo.capabilities import ZooModule
 from zoo.data.base import DataModule, Which
 from zoo.data.mnist import MNIST, FashionMNIST
+from zoo.measurement import Measurement
 from zoo.metrics.likelihood import log_likelihood
-from zoo.metrics.measurement import Measurement
 
 NUM = 2000
 """Images of each set."""

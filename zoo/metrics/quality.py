@@ -32,10 +32,10 @@ from tqdm import tqdm
 from zoo.data.base import DataModule, Which
 from zoo.distributed import gather, is_leader, share
 from zoo.errors import DataError
+from zoo.measurement import Measurement, share_and_error
 from zoo.metrics.cache import remembered
 from zoo.metrics.examples import measuring
 from zoo.metrics.extractors import Extractor, to_bytes
-from zoo.metrics.measurement import Measurement, share_and_error
 from zoo.progress import INTERVAL, listening
 
 SUBSETS, SUBSET_SIZE = 100, 1000  # of KID

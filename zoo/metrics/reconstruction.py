@@ -17,8 +17,8 @@ from torch import Tensor
 from zoo.batch import Batch
 from zoo.capabilities import Reconstructive
 from zoo.data.base import DataModule, Which
+from zoo.measurement import Measurement, mean_and_error
 from zoo.metrics.examples import Index, check_shapes, measuring, per_example, slice_details
-from zoo.metrics.measurement import Measurement, mean_and_error
 
 
 def squared_error(

@@ -13,8 +13,8 @@ from torch import Tensor
 from zoo.config import expand
 from zoo.data.base import DataModule, Split, Which
 from zoo.errors import ConfigError, DataError
+from zoo.measurement import nats_to
 from zoo.metrics.likelihood import log_likelihood
-from zoo.metrics.measurement import nats_to
 
 if TYPE_CHECKING:
     from PIL.Image import Image

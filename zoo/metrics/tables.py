@@ -10,8 +10,8 @@ from typing import Any
 from zoo.config import near
 from zoo.distributed import is_leader
 from zoo.errors import ConfigError
+from zoo.measurement import Measurement
 from zoo.metrics.evaluate import Evaluation, evaluate_checkpoint, recipe_of
-from zoo.metrics.measurement import Measurement
 from zoo.store.checkpoint import find_class
 from zoo.store.registry import Entry, registry
 from zoo.store.zoo import Zoo

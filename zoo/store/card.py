@@ -17,7 +17,7 @@ from zoo.store.registry import Entry, describe, shipped_names
 from zoo.store.zoo import LICENCE, LOCAL
 
 if TYPE_CHECKING:
-    from zoo.metrics.measurement import Measurement
+    from zoo.measurement import Measurement
 
 _HUB_DATA = {
     "mnist": "ylecun/mnist",
@@ -107,7 +107,7 @@ def _is_shipped(folder: Path) -> bool:
 
 
 def _numbers(folder: Path) -> list[Measurement]:
-    from zoo.metrics.measurement import Measurement
+    from zoo.measurement import Measurement
 
     return [Measurement.from_dict(record, f"{folder}: measurement") for record in read_metrics(folder).measurements]
 

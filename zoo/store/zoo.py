@@ -57,7 +57,7 @@ class Info:
         return asdict(self)
 
     def __str__(self) -> str:
-        from zoo.metrics.measurement import Measurement
+        from zoo.measurement import Measurement
 
         lines = [
             self.source,

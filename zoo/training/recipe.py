@@ -32,9 +32,9 @@ from zoo.config import bind, brief, check, load_yaml, near
 from zoo.data.base import DataModule
 from zoo.distributed import join, on_leader, sensing_loss, size
 from zoo.errors import CheckpointError, ConfigError
+from zoo.measurement import Measurement
 from zoo.metrics.evaluate import evaluate_checkpoint
 from zoo.metrics.examples import check_classes, check_levels
-from zoo.metrics.measurement import Measurement
 from zoo.optim.optimization import Optimization
 from zoo.store import checkpoint
 from zoo.store.checkpoint import CURVE, RECIPE

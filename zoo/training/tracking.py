@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import WandbLogger
 from zoo.config import near
 from zoo.distributed import is_leader, on_leader
 from zoo.errors import ConfigError
-from zoo.metrics.measurement import Measurement
+from zoo.measurement import Measurement
 
 
 def wandb_logger(folder: Path, arguments: dict[str, Any]) -> WandbLogger:

@@ -13,8 +13,6 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zoo.capabilities import ZooModule
-
 Kind = Literal["exact", "bound", "estimate"]
 
 _DETAILS: dict[str, dict[str, Any]] = {
@@ -153,15 +151,6 @@ def compare(recorded: Iterable[Measurement], found: Iterable[Measurement]) -> li
             title = f"{new.name}, mean of {one['n']} sampling seeds"
             differences.append(Difference(replace(new, name=title, value=other["mean"]), one["mean"]))
     return differences
-
-
-def likelihood_kind(model: ZooModule) -> Kind:
-    """Whether the likelihoods of a model are exact, bounds or estimates: a matter of its type."""
-    from zoo.capabilities import Dequantized, EvidenceLowerBound, TractableDensity
-
-    if isinstance(model, EvidenceLowerBound) or (isinstance(model, Dequantized) and model.levels is not None):
-        return "bound"
-    return "exact" if isinstance(model, TractableDensity) else "estimate"
 
 
 def nats_to(unit: str, event_shape: Iterable[int]) -> float:
