@@ -168,3 +168,17 @@ def share_and_error(is_so: Tensor) -> tuple[float, float]:
     """The share of examples of which something is so, and its binomial standard error: [n] of bools -> two numbers."""
     share = is_so.double().mean().item()
     return share, math.sqrt(share * (1 - share) / len(is_so))
+
+
+HEADLINES = ("nll", "neg_elbo", "squared_error", "fid", "accuracy", "fid_floor")
+"""Names of the numbers that short tables show."""
+
+
+def rounded(value: float, error: float | None) -> str:
+    """A number rounded to two digits of its error, such as `78.52 ± 0.19`; five digits where there is no error."""
+    if error is None:
+        return f"{value:.5g}"
+    if error == 0:
+        return f"{value:.5g} ± 0"
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"

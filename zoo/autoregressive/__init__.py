@@ -1,0 +1,5 @@
+"""Autoregressive densities: log p(x) = sum over d of log p(x_d | x_<d)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -68,3 +68,16 @@ def build(cls: type[ZooModule], arguments: dict[str, Any]) -> ZooModule:
     """`cls(**arguments)` with buffers that no file holds, but without initial weights; draws nothing."""
     with torch.random.fork_rng(devices=[]), _Construction():
         return cls(**arguments)
+
+
+def device_of(device: str) -> torch.device:
+    """The `torch.device` of that name; ConfigError where this machine has none."""
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError, TypeError) as exc:
+        reason = str(exc).splitlines()[0].split(". ")[0]  # the first sentence
+        raise ConfigError(
+            f"device: expected one of this machine, such as 'cpu', found {brief(device)}: {reason}"
+        ) from None
+    return target

@@ -3,117 +3,34 @@
 from __future__ import annotations
 
 import builtins
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from zoo.config import brief, expand, near
-from zoo.errors import CheckpointError, ConfigError
-from zoo.store import checkpoint, hub
+from zoo.config import brief, near
+from zoo.errors import ConfigError
+from zoo.files import expand
+from zoo.measurement import Measurement
+from zoo.store import push as pushing
 from zoo.store import registry as records
-from zoo.store.registry import Entry, describe, registry
+from zoo.store import save as saving
+from zoo.store.card import render_card
+from zoo.store.checkpoint import Checkpoint
+from zoo.store.pull import PREFIX
+from zoo.store.registry import registry
+from zoo.store.release import shipped_names
+from zoo.store.source import LOCAL, checkpoint
 
 if TYPE_CHECKING:
-    from zoo.capabilities import ZooModule
+    from zoo.module import GenerativeModel, ZooModule
 
-LOCAL = "local-dir:"
-LICENCE = "mit"
-"""Of the checkpoints that come with the zoo."""
-
-
-@dataclass(frozen=True)
-class Info:
-    """What is known of a checkpoint; prints as a page.
-
-    Attributes:
-        source: what `Zoo.load` takes.
-        class_name: of the model.
-        family: part of the zoo that holds the class.
-        capabilities: names of its types, the most specific first.
-        data: name of the data set that it was trained on.
-        size: of the weights, in bytes.
-        licence: of a checkpoint that comes with the zoo, else None.
-        folder: where its files are.
-        numbers: the measurements in `metrics.json`.
-        recipe: the text of `recipe.yaml`, if it has one.
-    """
-
-    source: str
-    class_name: str
-    family: str
-    capabilities: list[str]
-    data: str
-    size: int
-    licence: str | None
-    folder: str
-    numbers: list[dict[str, Any]]
-    recipe: str | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-plain."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        from zoo.measurement import Measurement
-
-        lines = [
-            self.source,
-            f"  class         {self.class_name}",
-            f"  capabilities  {', '.join(self.capabilities)}",
-            f"  data          {self.data}",
-            f"  size          {self.size / 1e6:.2f} MB",
-            *([f"  licence       {self.licence}"] if self.licence else []),
-            f"  folder        {self.folder}",
-            "  numbers",
-        ]
-        for number in map(Measurement.from_dict, self.numbers):
-            lines += [f"    {number}", *([f"      by class: {number.by_class}"] if number.by_class else [])]
-        if self.recipe is not None:
-            lines += ["  recipe", *(f"    {line}" for line in self.recipe.splitlines())]
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a source leads: a folder, the folder that its links may lead into, and what the registry says of it."""
-
-    folder: Path
-    inside: Path | None = None
-    entry: Entry | None = None
-
-
-def locate(source: str) -> _Place:
-    """From a source to a folder: the shipped one, the one in the Hub cache, or one downloaded now."""
-    if not isinstance(source, str):
-        raise ConfigError(f"expected the name of a checkpoint, found {brief(source)}; see Zoo.list()")
-    if source.startswith(LOCAL):
-        return _Place(expand(source.removeprefix(LOCAL)))
-    if source.startswith(hub.PREFIX):
-        folder = hub.fetch(*hub.parse_source(source))
-        return _Place(folder, hub.cache_of(folder))
-    entry = registry().get(source)
-    if entry is None:
-        if re.search(r"[/\\]|^[.~]", source):
-            hint = f"write '{LOCAL}{source[:100]}' for a folder, '{hub.PREFIX}user/repository@revision' for the Hub"
-        else:
-            hint = near(source, registry())
-        raise ConfigError(f"no checkpoint is called {brief(source)}; {hint}")
-    folder = records.SHIPPED / source
-    if (folder / checkpoint.CONFIG).exists():
-        return _Place(folder, entry=entry)
-    if entry.repo is None or entry.revision is None:
-        raise CheckpointError(
-            f"{folder}: the folder of {source!r} is missing and it is not on the Hub; install the zoo anew"
-        )
-    folder = hub.fetch(entry.repo, entry.revision)
-    return _Place(folder, hub.cache_of(folder), entry)
+Model = TypeVar("Model", bound="ZooModule")
 
 
 class Zoo:
-    """The pretrained models and the way in and out of checkpoint folders.
+    """The pretrained models, and the way in and out of checkpoint folders.
 
     A source is the name of a pretrained checkpoint, `local-dir:PATH`, or `hf-hub:user/repository@revision`.
     """
@@ -129,13 +46,13 @@ class Zoo:
         """Names of the pretrained checkpoints, sorted.
 
         Args:
-            pattern: with `*` and `?`, such as "vae-*".
-            capability: a type of `zoo.capabilities` or its name, such as "EvidenceLowerBound".
-            data: name of a data set, such as "binarized-mnist".
-            family: part of the zoo, such as "autoregressive".
+            pattern: Pattern of names, with `*` and `?`, such as "vae-*".
+            capability: A type of `zoo.capabilities` or its name, such as "EvidenceLowerBound".
+            data: Name of a data set, such as "binarized-mnist".
+            family: Part of the zoo, such as "autoregressive".
 
         Raises:
-            ConfigError: no checkpoint has this capability, data set or family.
+            ConfigError: No checkpoint has this capability, data set or family.
         """
         entries = registry()
         wanted = capability.__name__ if isinstance(capability, type) else capability
@@ -156,52 +73,45 @@ class Zoo:
         )
 
     @staticmethod
-    def info(source: str) -> Info:
-        """What is known of a checkpoint: numbers, recipe, size, licence.
+    def info(source: str) -> Checkpoint:
+        """The checkpoint itself: its numbers, recipe, size and licence. It prints as a page.
 
         Raises:
-            ZooError: as `load`.
+            ZooError: As `load`.
         """
-        place = locate(source)
-        entry = place.entry or describe(place.folder, place.inside)
-        return Info(
-            source=source,
-            class_name=entry.class_name,
-            family=entry.family,
-            capabilities=entry.capabilities,
-            data=entry.data,
-            size=entry.size,
-            licence=LICENCE if place.entry else None,
-            folder=str(place.folder),
-            numbers=checkpoint.read_metrics(place.folder, place.inside).measurements,
-            recipe=checkpoint.read_recipe(place.folder, place.inside),
-        )
+        return checkpoint(source)
+
+    @overload
+    @staticmethod
+    def load(source: str, *, device: str = "cpu", plugins: Collection[str] = ()) -> GenerativeModel: ...
+
+    @overload
+    @staticmethod
+    def load(source: str, kind: type[Model], *, device: str = "cpu", plugins: Collection[str] = ()) -> Model: ...
 
     @staticmethod
-    def load(source: str, *, device: str = "cpu") -> ZooModule:
+    def load(source: str, kind: type[Any] | None = None, *, device: str = "cpu", plugins: Collection[str] = ()) -> Any:
         """A model with its weights, in evaluation mode.
 
-        Weights are verified by sha256 before a tensor is read; a configuration can name only classes of the zoo;
-        nothing is unpickled. Shipped and cached checkpoints need no network.
+        Weights are verified by sha256 before a tensor is read; a configuration can name only classes of the zoo and of
+        packages that you name; nothing is unpickled. Shipped and cached checkpoints need no network.
 
         Args:
-            source: see `Zoo`.
-            device: such as "cuda".
+            source: See `Zoo`.
+            kind: Class or capability that the model must have; type checkers know the result by it.
+            device: Device to put the model on, such as "cuda".
+            plugins: Names of installed packages whose classes may be used, which offer them under the entry points
+                `zoo.models`.
 
         Raises:
-            ConfigError: no such name, or a configuration that no model of the zoo has.
-            CheckpointError: files are missing, damaged or do not belong together.
-            DownloadError: it is not here and could not be fetched.
+            ConfigError: There is no such name, the configuration is one that no model has, or the model is no `kind`.
+            CheckpointError: Files are missing, damaged or do not belong together.
+            DownloadError: The checkpoint is not here and could not be fetched.
         """
-        place = locate(source)
-        entry = place.entry
-        return checkpoint.load(
-            place.folder,
-            device=device,
-            inside=place.inside,
-            weights_sha256=entry.weights_sha256 if entry else None,
-            config_sha256=entry.config_sha256 if entry else None,
-        )
+        model = checkpoint(source).load(device=device, plugins=plugins)
+        if kind is not None and not isinstance(model, kind):
+            raise ConfigError(f"{source}: expected a model that is {kind.__name__}, found {type(model).__name__}")
+        return model
 
     @staticmethod
     def save(
@@ -210,71 +120,109 @@ class Zoo:
         *,
         overwrite: bool = False,
         recipe: Mapping[str, Any] | str | None = None,
-        measurements: Iterable[Any] = (),
+        measurements: Iterable[Measurement | Mapping[str, Any]] = (),
         dtype: Literal["float32", "float16"] = "float32",
     ) -> Path:
         """Writes a checkpoint folder, all of it or nothing; `Zoo.load(f"local-dir:{folder}")` reads it.
 
         Args:
-            folder: refused if it exists, unless `overwrite` is set and it holds nothing but a checkpoint.
-            recipe: the input of the run that made the model, as a mapping or as YAML text.
-            measurements: its numbers.
-            dtype: of the weights in the file; "float16" halves its size.
+            model: The model.
+            folder: Folder to write; refused if it exists, unless `overwrite` is set and it holds only a checkpoint.
+            overwrite: Replace the checkpoint that is there.
+            recipe: Input of the run that made the model, as a mapping or as YAML text.
+            measurements: Its numbers.
+            dtype: Type of the weights in the file; "float16" halves its size.
 
         Raises:
-            CheckpointError: the folder exists, or could not be written; what was there before still is.
-            ConfigError: the class is not one of the zoo, or its arguments are not JSON-plain.
+            CheckpointError: The folder exists, or could not be written; what was there before still is.
+            ConfigError: The class is not one that can be loaded again, or its arguments are not JSON-plain.
         """
-        return checkpoint.save(
-            model, folder, overwrite=overwrite, recipe=recipe, measurements=measurements, dtype=dtype
+        where = expand(folder)
+        saved = saving.save(
+            model, where, card=render_card, overwrite=overwrite, recipe=recipe, numbers=measurements, dtype=dtype
+        )
+        return saved.folder
+
+    @staticmethod
+    def update(
+        of: Checkpoint,
+        numbers: Iterable[Measurement | Mapping[str, Any]] | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> Checkpoint:
+        """Puts new numbers, and files such as `samples.png`, into a checkpoint folder, and writes its card anew.
+
+        Args:
+            of: The checkpoint.
+            numbers: Measurements in place of the old ones.
+            files: Contents by name.
+
+        Returns:
+            The checkpoint as it is now.
+
+        Raises:
+            ZooError: The folder cannot be written to, or a file is none that can be replaced.
+        """
+        return saving.update(of, card=render_card, numbers=numbers, files=files)
+
+    @staticmethod
+    def push(source: str | Path, repo: str, *, private: bool = False, pull_request: bool = False) -> pushing.Pushed:
+        """Publishes a checkpoint on the Hugging Face Hub; see `zoo.store.push` for commits, tags and tokens.
+
+        Args:
+            source: A checkpoint folder, with or without `local-dir:`, or the name of a pretrained checkpoint. Its
+                recipe is published too, and with it the path of your own data.
+            repo: Name of the repository, "user/name"; it is created if there is none.
+            private: Whether it is visible to its owner alone.
+            pull_request: Whether to propose the commit to an existing repository.
+
+        Raises:
+            ConfigError: There is no such name or folder, or no such name of a repository.
+            CheckpointError: The checkpoint is not sound; nothing was sent.
+            UploadError: The Hub refused or did not answer.
+        """
+        found = _to_push(source)
+        card = replace(found, source=f"{PREFIX}{repo}")
+        return pushing.push(
+            found,
+            repo,
+            card=lambda _: render_card(card, name=repo.partition("/")[2]),
+            private=private,
+            pull_request=pull_request,
         )
 
     @staticmethod
-    def push(source: str | Path, repo: str, *, private: bool = False, pull_request: bool = False) -> hub.Pushed:
-        """Publishes a checkpoint on the Hugging Face Hub; see `zoo.store.hub.push` for commits, tags and tokens.
-
-        Args:
-            source: a checkpoint folder, with or without `local-dir:`, or the name of a pretrained checkpoint. Its
-                recipe is published too, and with it the path of your own data.
-            repo: "user/name"; created if there is none.
-            private: visible to its owner alone.
-            pull_request: propose the commit to an existing repository.
-
-        Raises:
-            ConfigError: no such name or folder, or no such name of a repository.
-            CheckpointError: not a sound checkpoint; nothing was sent.
-            UploadError: the Hub refused or did not answer.
-        """
-        name = str(source)
-        if isinstance(source, str) and name in registry():
-            shipped = records.SHIPPED / name
-            if Path(name).is_dir() and not Path(name).samefile(shipped):
-                raise ConfigError(
-                    f"{name!r} is a pretrained checkpoint, and here a folder too; write '{LOCAL}{name}' for the folder"
-                )
-            Zoo.load(name)  # it is also what the registry says
-            return hub.push(shipped, repo, private=private, pull_request=pull_request)
-        folder = expand(name.removeprefix(LOCAL))
-        if not folder.is_dir():
-            raise ConfigError(
-                f"expected a checkpoint folder or a name to push, found {brief(name)}; {near(name, registry())}"
-            )
-        return hub.push(folder, repo, private=private, pull_request=pull_request)
-
-    @staticmethod
-    def push_all(namespace: str, *, private: bool = False) -> Iterator[hub.Pushed]:
+    def push_all(namespace: str, *, private: bool = False) -> Iterator[pushing.Pushed]:
         """Publishes every shipped checkpoint as `namespace/NAME` and pins its commit in the registry, one by one.
 
-        Repeated after an interruption it goes on: what lies there unchanged is not sent again.
+        Repeated after an interruption it goes on: what is there unchanged is not sent again.
 
         Raises:
-            ZooError: as `push`, or a folder is not in the registry, or it cannot be written.
+            ZooError: As `push`, or a folder is not in the registry, or the registry cannot be written.
         """
-        if unknown := sorted(set(records.shipped_names()) - registry().keys()):
+        if unknown := sorted(set(shipped_names()) - registry().keys()):
             raise ConfigError(
-                f"{unknown[0]}: is not in the registry; nothing was sent, run `python -m zoo.store.registry`"
+                f"{unknown[0]}: is not in the registry; nothing was sent, run `python -m zoo.store.release`"
             )
-        for name in sorted(registry().keys() & records.shipped_names()):
-            pushed = Zoo.push(name, f"{namespace}/{name}", private=private)
-            records.pin(name, f"{namespace}/{name}", pushed.commit)
+        for name in sorted(registry().keys() & set(shipped_names())):
+            repo = f"{namespace}/{name}"
+            pushed = Zoo.push(name, repo, private=private)
+            entries = registry()
+            records.write_registry({**entries, name: replace(entries[name], repo=repo, revision=pushed.commit)})
             yield pushed
+
+
+def _to_push(source: str | Path) -> Checkpoint:
+    name = str(source)
+    if isinstance(source, str) and name in registry():
+        shipped = records.SHIPPED / name
+        if Path(name).is_dir() and not Path(name).samefile(shipped):
+            raise ConfigError(
+                f"{name!r} is a pretrained checkpoint, and here a folder too; write '{LOCAL}{name}' for the folder"
+            )
+        return checkpoint(name)
+    folder = expand(name.removeprefix(LOCAL))
+    if not folder.is_dir():
+        raise ConfigError(
+            f"expected a checkpoint folder or a name to push, found {brief(name)}; {near(name, registry())}"
+        )
+    return Checkpoint.of_folder(folder)

@@ -1,0 +1,9 @@
+from .color_pixelcnn import ColorPixelCNN as ColorPixelCNN
+from .eonade import EoNADE as EoNADE
+from .fvsbn import FVSBN as FVSBN
+from .gated_pixelcnn import GatedPixelCNN as GatedPixelCNN
+from .made import MADE as MADE
+from .nade import NADE as NADE
+from .pixelcnn import PixelCNN as PixelCNN
+from .pixelrnn import PixelRNN as PixelRNN
+from .rnn import RNN as RNN

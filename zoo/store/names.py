@@ -1,0 +1,97 @@
+"""Model classes by name: `vae.VAE` is what `from zoo.vae import VAE` gives, and no name leads to any other code."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Collection
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+from zoo.config import brief, near
+from zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zoo.module import ZooModule
+
+FAMILIES = ("density", "autoregressive", "vae", "gan", "flows", "boltzmann", "energy", "diffusion", "classifier")
+"""Packages of the zoo that export models."""
+
+GROUP = "zoo.models"
+"""Entry points by which other packages offer models: `MyModel = "my_package.my_module:MyModel"`."""
+
+_OLD = re.compile(r"zoo\.([a-z]+)\.[a-z][a-z0-9_]*\.([A-Z][A-Za-z0-9]*)", re.ASCII)  # format 1: the path of the class
+
+
+def modern(name: object) -> object:
+    """A name of format 1, such as `zoo.vae.vae.VAE`, as one of today; any other value as it is."""
+    found = _OLD.fullmatch(name) if isinstance(name, str) and len(name) < 200 else None
+    return f"{found[1]}.{found[2]}" if found else name
+
+
+def find_class(name: object, where: str, plugins: Collection[str] = ()) -> type[ZooModule]:
+    """The model class of a name.
+
+    Args:
+        name: `family.Class` for a class of the zoo, `package:Class` for one of another package.
+        where: The beginning of a message.
+        plugins: Names of the installed packages whose classes may be used.
+
+    Raises:
+        ConfigError: The name means anything else, or a package that the caller did not name.
+    """
+    name = modern(name)
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,100}[.:]\w{1,100}", name, re.ASCII):
+        raise ConfigError(f"{where}: expected a class of the zoo such as 'vae.VAE', found {brief(name)}")
+    if ":" in name:
+        cls = _of_plugin(name, where, plugins)
+    else:
+        family, _, title = name.rpartition(".")
+        if family not in FAMILIES:
+            raise ConfigError(f"{where}: expected a class of the zoo such as 'vae.VAE', found {brief(name)}")
+        package = importlib.import_module(f"zoo.{family}")
+        if title not in package.__all__:
+            hint = near(title, package.__all__)
+            raise ConfigError(f"{where}: this version of the zoo has no class {name!r}; update the zoo, or {hint}")
+        cls = getattr(package, title)
+    from zoo.module import ZooModule
+
+    if not (isinstance(cls, type) and issubclass(cls, ZooModule) and not inspect.isabstract(cls)):
+        raise ConfigError(f"{where}: expected a model, found {name!r}, which is none")
+    return cls
+
+
+def name_of(cls: type) -> str:
+    """The name that `find_class` finds a class by.
+
+    Raises:
+        ConfigError: The class is neither exported by the zoo nor offered by an installed package.
+    """
+    family = cls.__module__.split(".")[1] if cls.__module__.startswith("zoo.") else ""
+    if family in FAMILIES and getattr(importlib.import_module(f"zoo.{family}"), cls.__name__, None) is cls:
+        return f"{family}.{cls.__name__}"
+    for point in entry_points(group=GROUP):
+        if point.value == f"{cls.__module__}:{cls.__qualname__}":
+            return f"{_package(point)}:{point.name}"
+    raise ConfigError(
+        f"{cls.__module__}.{cls.__qualname__}: expected a class of the zoo, or one that an installed package offers "
+        f"under the entry points {GROUP!r}; others cannot be loaded again"
+    )
+
+
+def _of_plugin(name: str, where: str, plugins: Collection[str]) -> Any:
+    package, _, title = name.partition(":")
+    if package not in plugins:
+        raise ConfigError(
+            f"{where}: the model is {title} of the package {package!r}; if you trust that package, install it and pass "
+            f"plugins=[{package!r}]"
+        )
+    for point in entry_points(group=GROUP):
+        if (_package(point), point.name) == (package, title):
+            return point.load()
+    raise ConfigError(f"{where}: the package {package!r} is not installed, or offers no model {title!r}")
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else ""

@@ -1,0 +1,49 @@
+"""From what a user calls a checkpoint to the checkpoint: a name, `local-dir:PATH`, or `hf-hub:user/repo@revision`."""
+
+from __future__ import annotations
+
+import re
+
+from zoo.config import brief, near
+from zoo.errors import CheckpointError, ConfigError
+from zoo.files import expand
+from zoo.store import registry as records
+from zoo.store.checkpoint import CONFIG, Checkpoint
+from zoo.store.pull import PREFIX, cache_of, fetch, parse_source
+from zoo.store.registry import registry
+
+LOCAL = "local-dir:"
+
+
+def checkpoint(source: str) -> Checkpoint:
+    """The checkpoint that a source means: in the shipped folder, in the Hub's cache, or downloaded now.
+
+    Raises:
+        ConfigError: There is no such name, or the source has another form.
+        CheckpointError: The folder of a pretrained checkpoint is missing, and it is not on the Hub.
+        DownloadError: It is not here and could not be fetched.
+    """
+    if not isinstance(source, str):
+        raise ConfigError(f"expected the name of a checkpoint, found {brief(source)}; see Zoo.list()")
+    if source.startswith(LOCAL):
+        folder = expand(source.removeprefix(LOCAL))
+        return Checkpoint(source, folder, folder)
+    if source.startswith(PREFIX):
+        folder = fetch(*parse_source(source))
+        return Checkpoint(source, folder, cache_of(folder))
+    entry = registry().get(source)
+    if entry is None:
+        if re.search(r"[/\\]|^[.~]", source):
+            hint = f"write '{LOCAL}{source[:100]}' for a folder, '{PREFIX}user/repository@revision' for the Hub"
+        else:
+            hint = near(source, registry())
+        raise ConfigError(f"no checkpoint is called {brief(source)}; {hint}")
+    folder = records.SHIPPED / source
+    if (folder / CONFIG).exists():
+        return Checkpoint(source, folder, folder, entry)
+    if entry.repo is None or entry.revision is None:
+        raise CheckpointError(
+            f"{folder}: the folder of {source!r} is missing and it is not on the Hub; install the zoo anew"
+        )
+    folder = fetch(entry.repo, entry.revision)
+    return Checkpoint(source, folder, cache_of(folder), entry)
