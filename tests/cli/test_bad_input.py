@@ -20,6 +20,7 @@ from zoo import Zoo
 from zoo.classifier.lenet import LeNet
 from zoo.cli import main
 from zoo.cli.command import COMMANDS
+from zoo.cli.options import local_path
 from zoo.errors import CheckpointError, ConfigError, DownloadError, UploadError
 from zoo.store import checkpoint
 from zoo.vae.vae import VAE
@@ -413,6 +414,23 @@ for text, *sentence in (
     ("", "expected a command; see `zoo --help`"),
     ("smaple vae-digits", "no command is called 'smaple'; did you mean 'sample'"),
     ("list --pattern vae", "unrecognized arguments: --pattern", "zoo list --help"),
+    ("edit vae-digits --set 0=1 --label 3", "unrecognized arguments: --label 3; see `zoo edit --help`"),
+    ("sample vae-digits --labels 3,x", "--labels: expected a whole number, found 'x'"),
+    ("sample vae-digits --labels 3,-1", "--labels: expected at least 0, found -1"),
+    ("sample vae-digits --labels 3,7", "is not conditional: expected no label, found 3,7"),
+    ("receptive-field vae-digits --pixel 3", "--pixel: expected ROW,COLUMN, such as 14,14, found '3'"),
+    ("animate vae-digits --out x.png", "--out: expected a name that ends in .gif, found x.png"),
+    ("interpolate vae-digits --test --images a.png b.png", "--images: not allowed with argument --test"),
+    ("info s3://bucket/vae", "NAME: expected a path on this machine, found the address 's3://bucket/vae'"),
+    ("info local-dir:s3://bucket/vae", "expected a path on this machine, found the address"),
+    ("sample vae-digits --out s3://bucket/x.png", "--out: expected a path on this machine", "'s3://bucket/x.png'"),
+    ("score vae-digits --data gs://bucket/images", "--data: expected a path on this machine"),
+    ("score vae-digits --data x.npy --sheet s3://bucket/x.png", "--sheet: expected a path on this machine"),
+    ("interpolate vae-digits --images https://a.b/c.png d.png", "--images: expected a path on this machine"),
+    ("finetune vae-digits --data x.npy --out s3://bucket/new", "--out: expected a path on this machine"),
+    ("fit s3://bucket/recipe.yaml --out new", "RECIPE: expected a path on this machine"),
+    ("push s3://bucket/vae you/vae", "NAME: expected a path on this machine"),
+    ("sample vae-digits --out ~nobody-here/x.png", "'~nobody-here/x.png': expected a path, found ~ without a home"),
     ("fit nowhere.yaml --out new", "nowhere.yaml: no such file"),
     ("fit registry.json --out new", "recipe: unknown key 'format_version'"),
     ("fit checkpoints/vae-digits/recipe.yaml --out new", "expected one section 'model' or 'start'"),
@@ -461,6 +479,59 @@ def test_nothing_is_replaced_and_nothing_done_in_vain(
     assert main([name, "nowhere", *WRITING[name].split(), "--out", str(mine), "--overwrite"]) == 1
     assert "no checkpoint is called 'nowhere'" in capsys.readouterr().err
     assert mine.read_text() == "a day's work" and not [*theirs.iterdir()]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_path_may_begin_with_a_home_folder(name: str) -> None:
+    for action in COMMANDS[name].parser()._actions:
+        is_path = action.dest in ("out", "sheet", "recipe", "images") or (action.dest == "data" and name != "list")
+        assert (action.type is local_path) == is_path
+    assert local_path("~/x.png") == Path.home() / "x.png"
+
+
+def test_pictures_go_to_the_home_folder(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.patch.setenv("HOME", str(world.root))
+    assert main(["sample", "local-dir:~/checkpoints/vae-digits", "-n", "1", "--out", "~/deep/x.png"]) == 0
+    assert capsys.readouterr().out == f"{world.root}/deep/x.png\n"
+    assert [path.name for path in (world.root / "deep").iterdir()] == ["x.png"]
+
+
+def test_a_picture_is_written_whole_or_not_at_all(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.patch.chdir(world.root)
+    Path("real.png").write_text("a day's work")
+    Path("x.png").symlink_to("real.png")
+    words = ["sample", "vae-digits", "-n", "1", "--overwrite", "--out", "x.png"]
+    before = tree(world.root)
+    with world.patch.context() as patch:
+        patch.setattr(os, "fsync", _full_disk)
+        assert main(words) == 1
+        assert "x.png: cannot write a picture there: [Errno 28] No space left on device" in capsys.readouterr().err
+        assert tree(world.root) == before
+    assert main(words) == 0
+    assert Path("x.png").is_symlink() and Path("real.png").read_bytes().startswith(b"\x89PNG")
+    with Image.open("real.png") as picture:
+        picture.load()
+    assert tree(world.root).keys() == before.keys()
+
+
+def test_what_appears_meanwhile_is_not_replaced(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.patch.chdir(world.root)
+    draw = VAE.draw
+
+    def meanwhile(self: VAE, streams: Any) -> torch.Tensor:
+        Path("x.png").write_text("a day's work")
+        return draw(self, streams)
+
+    world.patch.setattr(VAE, "draw", meanwhile)
+    assert main(["sample", "vae-digits", "-n", "1", "--out", "x.png"]) == 1
+    assert "x.png: cannot write a picture there: a file is there" in capsys.readouterr().err
+    assert Path("x.png").read_text() == "a day's work"
+
+
+@says("pipe.csv: cannot write a table there: it is not a regular file")
+def pipe_in_place_of_a_file(world: World) -> list[str]:
+    os.mkfifo(world.root / "pipe.csv")
+    return ["score", "vae-digits", "--data", "x.npy", "--out", "pipe.csv", "--overwrite"]
 
 
 @says("sheet.png: cannot write a sheet there: a file is there")

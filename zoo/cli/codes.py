@@ -100,7 +100,10 @@ def _own_image(file: Path, model: GenerativeModel, checkpoint: Checkpoint) -> Te
     DEVICE,
 )
 def traverse(options: argparse.Namespace) -> None:
-    """Change one dimension of a code at a time, one per row, from -3 to 3."""
+    """Change one dimension of a code at a time, one per row.
+
+    From left to right, the dimension goes from -3 to 3.
+    """
     checkpoint = checkpoint_of(options)
 
     import torch
@@ -122,7 +125,10 @@ def traverse(options: argparse.Namespace) -> None:
 
 @command("Draw", NAME, num(10), SEED, out("reconstruct.png"), DEVICE)
 def reconstruct(options: argparse.Namespace) -> None:
-    """Encode and decode test images: originals above reconstructions."""
+    """Encode and decode test images.
+
+    The originals are above the reconstructions.
+    """
     checkpoint = checkpoint_of(options)
 
     import torch
@@ -156,7 +162,10 @@ def _change(text: str) -> tuple[int, float]:
     DEVICE,
 )
 def edit(options: argparse.Namespace) -> None:
-    """Change dimensions of the codes of test images: originals above edited images."""
+    """Change dimensions of the codes of test images.
+
+    The originals are above the edited images.
+    """
     checkpoint = checkpoint_of(options)
 
     import torch
@@ -182,7 +191,10 @@ def edit(options: argparse.Namespace) -> None:
     DEVICE,
 )
 def attribute(options: argparse.Namespace) -> None:
-    """Give test images an attribute, more of it from left to right."""
+    """Give test images an attribute, more of it from left to right.
+
+    Each row begins with a test image.
+    """
     if options.add == options.remove:
         raise ConfigError(f"--remove: expected another label than that of --add, found {options.remove} for both")
     checkpoint = checkpoint_of(options)
@@ -220,7 +232,10 @@ def _images_of(data: DataModule, which: Which, num: int, seed: int, *, label: in
 
 @command("Draw", NAME, num(8), SEED, out("analogies.png"), DEVICE)
 def analogies(options: argparse.Namespace) -> None:
-    """Draw every class in the style of a test image, one style per row."""
+    """Draw every class in the style of test images.
+
+    Each row begins with a test image.
+    """
     checkpoint = checkpoint_of(options)
 
     import torch

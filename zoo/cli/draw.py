@@ -22,7 +22,7 @@ from zoo.cli.output import out, show
     SHARED,
 )
 def sample(options: argparse.Namespace) -> None:
-    """Draw images."""
+    """Draw images from a model."""
     checkpoint = checkpoint_of(options)
 
     import torch
@@ -60,7 +60,10 @@ def sample(options: argparse.Namespace) -> None:
     DEVICE,
 )
 def neighbours(options: argparse.Namespace) -> None:
-    """Show samples beside their nearest training images: are they copies?"""
+    """Show samples beside their nearest training images.
+
+    This tells whether a model copies its training images; the command also prints how often it does.
+    """
     checkpoint = checkpoint_of(options)
 
     import torch

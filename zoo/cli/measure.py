@@ -59,7 +59,7 @@ SLICE = option("--slice", action="store_true", help="Use a few seeded examples o
     SHARED,
 )
 def evaluate(options: argparse.Namespace) -> None:
-    """Recompute the numbers of a checkpoint and compare them with its record.
+    """Recompute the numbers of a checkpoint and check its record.
 
     The exit status is 1 if a number differs.
     """
@@ -236,7 +236,10 @@ def reproduce(options: argparse.Namespace) -> None:
     DEVICE,
 )
 def score(options: argparse.Namespace) -> None:
-    """Rank your own images by their likelihood: a table and a sheet, odd ones first."""
+    """Rank your own images by their likelihood, odd ones first.
+
+    The command writes a table of all images, and a sheet that shows the first and the last ones.
+    """
     sheet = options.sheet or options.out.parent / f"{options.out.stem}.png"
     if sheet.resolve() == options.out.resolve():
         raise ConfigError(f"--out: {sheet} is where the sheet goes; name the table .csv, or the sheet with --sheet")

@@ -165,7 +165,7 @@ def checkpoint_of(options: argparse.Namespace) -> Checkpoint:
 
 
 def given(options: argparse.Namespace, model: GenerativeModel, num: int) -> dict[str, Any]:
-    """Keyword arguments of `model.sample` that the options ask for. A new condition of draws belongs here.
+    """Keyword arguments of `model.sample` that the options ask for; what else conditions draws belongs here.
 
     Returns:
         `labels`, [num], for a conditional model: the classes of `--label` in turn, or else all classes in turn.
@@ -217,4 +217,4 @@ def in_first_process(act: Callable[[], object]) -> None:
 
 def _is_launched() -> bool:
     """Whether torchrun or SLURM may have started this process as one of several."""
-    return not {"TORCHELASTIC_RUN_ID", "SLURM_JOB_ID"}.isdisjoint(os.environ)
+    return bool({"TORCHELASTIC_RUN_ID", "SLURM_JOB_ID"} & os.environ.keys())

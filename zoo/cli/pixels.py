@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     DEVICE,
 )
 def complete(options: argparse.Namespace) -> None:
-    """Erase the lower part of test images and sample it anew."""
+    """Erase the lower part of test images and sample it anew.
+
+    The rows are the test images, what is known of them, and the completions.
+    """
     checkpoint = checkpoint_of(options)
 
     import torch
@@ -48,11 +51,11 @@ def complete(options: argparse.Namespace) -> None:
 
 @command("Draw", NAME, num(10), SEED, out("probabilities.png"), DEVICE)
 def probabilities(options: argparse.Namespace) -> None:
-    """Draw images, and below them what the model expected of each pixel.
+    """Draw images, and show what the model expected of each pixel.
 
-    The model expects a pixel given the pixels that it drew before: the probability of white if pixels are binary, else
-    the mean grey level or colour. For MADE this is the expectation under the mixture of its masks, for EoNADE under the
-    ordering in which the image was drawn.
+    Below the images are the expectations given the pixels that were drawn before: the probability of white if pixels are
+    binary, else the mean grey level or colour. MADE expects with the mixture of its masks, EoNADE with the ordering in
+    which the image was drawn.
     """
     checkpoint = checkpoint_of(options)
 
@@ -72,7 +75,10 @@ def probabilities(options: argparse.Namespace) -> None:
     DEVICE,
 )
 def animate(options: argparse.Namespace) -> None:
-    """Draw images pixel by pixel as a GIF, and below them what `zoo probabilities` shows."""
+    """Draw images pixel by pixel, as a GIF.
+
+    Below the images are the expectations that `zoo probabilities` shows.
+    """
     if options.out.suffix.lower() != ".gif":
         raise ConfigError(f"--out: expected a name that ends in .gif, found {options.out}")
     checkpoint = checkpoint_of(options)

@@ -30,9 +30,10 @@ def pull(options: argparse.Namespace) -> None:
     option("--namespace", metavar="ORG", help="Owner of the repositories ORG/NAME of --all"),
 )
 def push(options: argparse.Namespace) -> None:
-    """Publish a checkpoint on the Hugging Face Hub: verified, in one commit, tagged.
+    """Publish a checkpoint on the Hugging Face Hub.
 
-    Log in with `hf auth login`, or set HF_TOKEN. An interrupted push is completed by the same command.
+    The checkpoint is verified first, and published in one commit, with a tag. Log in with `hf auth login`, or set
+    HF_TOKEN. If a push is interrupted, the same command completes it.
     """
     from zoo.store.zoo import Zoo
 

@@ -56,7 +56,7 @@ def _check_folder(options: argparse.Namespace) -> None:
     SHARED,
 )
 def fit(options: argparse.Namespace) -> None:
-    """Train what a recipe describes."""
+    """Train the model that a recipe describes."""
     from zoo.distributed import is_leader
     from zoo.store.checkpoint import read_metrics
     from zoo.training.recipe import load_recipe, make
