@@ -53,7 +53,7 @@ def complete(options: argparse.Namespace) -> None:
 def probabilities(options: argparse.Namespace) -> None:
     """Draw images, and show what the model expected of each pixel.
 
-    Below the images are the expectations given the pixels that were drawn before: the probability of white if pixels are
+    Below the images are the expectations given the pixels drawn before: the probability of white if pixels are
     binary, else the mean grey level or colour. MADE expects with the mixture of its masks, EoNADE with the ordering in
     which the image was drawn.
     """
