@@ -1,4 +1,4 @@
-"""`python -m zoo`, and so `torchrun -m zoo`: the `zoo` command."""
+"""`python -m zoo` and `torchrun -m zoo` run the `zoo` command."""
 
 import sys
 

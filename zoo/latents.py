@@ -1,8 +1,9 @@
-"""What codes and conditionals are for: interpolate, reconstruct, traverse, edit and complete, by what a model can do.
+"""Functions of codes and conditionals: interpolate, reconstruct, traverse, edit and complete.
 
-Images and codes may lie on any device, and results lie on the model's. A code is the mean of q(z given x); numbers of
-its dimensions count through it flattened. What is `Conditional` needs `labels`, one of an image or code or one for all
-of them, and other models do not accept them.
+Each function needs some capabilities of a model (`zoo.capabilities`) and raises a ConfigError if the model lacks one.
+Images and codes may be on any device; results are on the device of the model. The code of an image is the mean of
+q(z | x). Dimensions are counted in the flattened code. A `Conditional` model needs `labels`, one per image or code, or
+one for all; other models accept no labels.
 """
 
 from __future__ import annotations
@@ -13,12 +14,66 @@ from typing import cast
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.nn.functional import cosine_similarity
 
 from zoo.capabilities import Completable, Conditional, Decoder, Encoder, GenerativeModel
 from zoo.errors import ConfigError, DataError
 from zoo.given import Labels, check_images, check_labels
 from zoo.random import Streams, randn
 from zoo.store.registry import registry
+
+# --------------------------------------------------------------------------------------------------------------- codes
+
+
+@torch.no_grad()
+def draw_codes(model: GenerativeModel, streams: Streams) -> Tensor:
+    """Draws codes from the prior of a Decoder, one per stream, the same on every device.
+
+    Returns:
+        [len(streams), *latent_shape].
+
+    Raises:
+        ConfigError: The model is not a Decoder, or its prior is not Gaussian.
+    """
+    decoder = _decoder(model, "codes")
+    prior = _base(decoder.prior())
+    epsilon = randn((len(streams), *decoder.latent_shape), streams).to(model.device)
+    if isinstance(prior, MultivariateNormal):
+        return prior.loc + epsilon @ prior.scale_tril.mT
+    if isinstance(prior, Normal):
+        return prior.loc + prior.scale * epsilon
+    raise ConfigError(f"codes: expected a Gaussian prior, found {type(prior).__name__}; draw the codes yourself")
+
+
+@torch.no_grad()
+def encode(model: GenerativeModel, x: Tensor, *, labels: Labels = None) -> Tensor:
+    """The codes of images under an Encoder: [B, *event_shape] -> [B, *latent_shape]."""
+    return _encode(model, x, "encode", labels)
+
+
+@torch.no_grad()
+def decode(model: GenerativeModel, z: Tensor, *, labels: Labels = None) -> Tensor:
+    """E[x | z] of codes under a Decoder: [B, *latent_shape] -> [B, *event_shape].
+
+    Raises:
+        ConfigError: The model is not a Decoder, or a label is none of its classes.
+        DataError: The codes have another shape.
+    """
+    decoder = _decoder(model, "decode")
+    if tuple(z.shape[1:]) != tuple(decoder.latent_shape):
+        expected = ", ".join(map(str, ("B", *decoder.latent_shape)))
+        raise DataError(f"decode: expected codes of shape [{expected}], found {list(z.shape)}")
+    return decoder.decode(z.to(model.device), **_given(model, labels, len(z)))
+
+
+@torch.no_grad()
+def reconstruct(model: GenerativeModel, x: Tensor, *, labels: Labels = None) -> Tensor:
+    """E[x | z] at the codes of images, under an Encoder and Decoder: [B, *event_shape] -> [B, *event_shape]."""
+    decoder = _decoder(model, "reconstruct", Encoder)
+    return decoder.decode(_encode(model, x, "reconstruct", labels), **_given(model, labels, len(x)))
+
+
+# ----------------------------------------------------------------------------------------------- walks and other images
 
 
 @torch.no_grad()
@@ -34,114 +89,51 @@ def interpolate(
     """Walks from `a` to `b` through the space of codes, both ends included.
 
     Args:
-        model: a Decoder; between images an Encoder too.
-        a, b: images [*event_shape] or codes [*latent_shape], one of each or [B, ...] of each; where the two shapes are
-            equal, images.
-        steps: images in a walk, at least 2.
-        spherical: along great circles, where the codes of a Gaussian lie in high dimension (White 2016,
-            https://arxiv.org/abs/1609.04468), instead of straight lines; by default so if the prior is Gaussian.
-        labels: of the walks.
+        model: A Decoder; for walks between images also an Encoder.
+        a, b: Images [*event_shape] or codes [*latent_shape], one of each or [B, ...] of each. If the two shapes are
+            equal, they are taken for images.
+        steps: Number of images per walk, at least 2.
+        spherical: Whether to walk along great circles, near which the codes of a Gaussian lie in high dimension (White
+            2016, https://arxiv.org/abs/1609.04468), instead of straight lines; by default if the prior is Gaussian.
+        labels: Labels of the walks.
 
     Returns:
         [steps, *event_shape] or [B, steps, *event_shape].
 
     Raises:
-        ConfigError: the model has not what it takes, or fewer than 2 steps.
-        DataError: `a` and `b` have shapes that do not fit the model or each other.
+        ConfigError: The model lacks a capability, or there are fewer than 2 steps.
+        DataError: The shapes of `a` and `b` do not fit the model or each other.
     """
-    is_between_images = _is_one_or_more(a, model.event_shape)
-    decoder = _decoder(model, "interpolate", *([Encoder] if is_between_images else []))
+    is_image = _is_one_or_more(a, model.event_shape)
+    decoder = _decoder(model, "interpolate", *([Encoder] if is_image else []))
     if steps < 2:
         raise ConfigError(f"interpolate: expected at least 2 steps, the two ends, found {steps}")
     if a.shape != b.shape:
         raise DataError(f"interpolate: expected ends of equal shape, found {list(a.shape)} and {list(b.shape)}")
-    event_shape, latent_shape = model.event_shape, decoder.latent_shape
-    if is_between_images:
-        is_one = a.dim() == len(event_shape)
-        ends = [_encode(model, x[None] if is_one else x, "interpolate", labels) for x in (a, b)]
-    elif _is_one_or_more(a, latent_shape):
-        is_one = a.dim() == len(latent_shape)
-        ends = [(z[None] if is_one else z).to(model.device) for z in (a, b)]
-    else:
-        expected = f"images {list(event_shape)} or codes {list(latent_shape)}, one or a batch"
+    shape = model.event_shape if is_image else decoder.latent_shape
+    if not _is_one_or_more(a, shape):
+        expected = f"images {list(model.event_shape)} or codes {list(shape)}, one or a batch"
         raise DataError(f"interpolate: expected {expected}, found {list(a.shape)}")
-    if spherical is None:
-        spherical = isinstance(_prior(decoder), Normal | MultivariateNormal)
+    ends = [x.reshape(-1, *shape) for x in (a, b)]
+    if is_image:
+        ends = [_encode(model, x, "interpolate", labels) for x in ends]
+    start, end = (z.to(model.device).flatten(1)[:, None] for z in ends)  # [B, 1, dimensions]
     t = torch.linspace(0, 1, steps, device=model.device)[:, None]
-    start, end = (z.flatten(1)[:, None] for z in ends)  # [B, 1, dimensions]
+    if spherical is None:
+        spherical = isinstance(_base(decoder.prior()), Normal | MultivariateNormal)
     z = _slerp(start, end, t) if spherical else (1 - t) * start + t * end  # [B, steps, dimensions]
-    given = _given(model, labels, len(z), repeats=steps)
-    walks = decoder.decode(z.reshape(-1, *latent_shape), **given).view(-1, steps, *event_shape)
-    return walks[0] if is_one else walks
+    conditions = _given(model, labels, len(z), repeats=steps)
+    walks = decoder.decode(z.reshape(-1, *decoder.latent_shape), **conditions).view(-1, steps, *model.event_shape)
+    return walks[0] if a.dim() == len(shape) else walks
 
 
-@torch.no_grad()
-def draw_codes(model: GenerativeModel, streams: Streams) -> Tensor:
-    """Codes drawn from the prior of a Decoder, one per stream, the same on every device: [len(streams), *latent_shape].
-
-    Raises:
-        ConfigError: the model is no Decoder, or its prior is not Gaussian.
-    """
-    decoder = _decoder(model, "codes")
-    prior = _prior(decoder)
-    epsilon = randn((len(streams), *decoder.latent_shape), streams).to(model.device)
-    if isinstance(prior, MultivariateNormal):
-        return prior.loc + epsilon @ prior.scale_tril.mT
-    if isinstance(prior, Normal):
-        return prior.loc + prior.scale * epsilon
-    raise ConfigError(f"codes: expected a Gaussian prior, found {type(prior).__name__}; draw from it yourself")
-
-
-@torch.no_grad()
-def encode(model: GenerativeModel, x: Tensor, *, labels: Labels = None) -> Tensor:
-    """Codes that an Encoder gives to images, their means: [B, *event_shape] -> [B, *latent_shape]."""
-    return _encode(model, x, "encode", labels)
-
-
-@torch.no_grad()
-def decode(model: GenerativeModel, z: Tensor, *, labels: Labels = None) -> Tensor:
-    """What a Decoder makes of codes, E[x given z]: [B, *latent_shape] -> [B, *event_shape].
-
-    Raises:
-        ConfigError: the model is no Decoder, or the labels are not those of its classes.
-        DataError: codes of another shape.
-    """
-    decoder = _decoder(model, "decode")
-    if tuple(z.shape[1:]) != tuple(decoder.latent_shape):
-        expected = ", ".join(map(str, ("B", *decoder.latent_shape)))
-        raise DataError(f"decode: expected codes of shape [{expected}], found {list(z.shape)}")
-    return decoder.decode(z.to(model.device), **_given(model, labels, len(z)))
-
-
-@torch.no_grad()
-def reconstruct(model: GenerativeModel, x: Tensor, *, labels: Labels = None) -> Tensor:
-    """What an Encoder and Decoder keep of images: E[x given z] at their codes, [B, *event_shape] -> the same."""
-    decoder = _decoder(model, "reconstruct", Encoder)
-    return decoder.decode(_encode(model, x, "reconstruct", labels), **_given(model, labels, len(x)))
-
-
-@torch.no_grad()
-def analogies(model: GenerativeModel, x: Tensor, labels: Labels) -> Tensor:
-    """Images in the style of others and of every class: their codes decoded with each label in turn.
-
-    Args:
-        model: Conditional, an Encoder and a Decoder.
-        x: [B, *event_shape].
-        labels: of these images.
-
-    Returns:
-        [B, num_classes, *event_shape].
-
-    Raises:
-        ConfigError: the model has not what it takes, or a label is no class of it.
-        DataError: images of another shape.
-    """
-    decoder = _decoder(model, "analogies", Conditional, Encoder)
-    assert isinstance(model, Conditional)
-    z = _encode(model, x, "analogies", labels)
-    classes = torch.arange(model.num_classes, device=model.device)
-    images = decoder.decode(z.repeat_interleave(len(classes), 0), labels=classes.repeat(len(x)))  # type: ignore[call-arg]
-    return images.view(len(x), len(classes), *x.shape[1:])
+def _slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """sin((1 - t) w)/sin(w) a + sin(t w)/sin(w) b with the angle w between a and b; a straight line if sin(w) is 0."""
+    angle = cosine_similarity(a, b, dim=-1)[..., None].clamp(-1, 1).acos()
+    sine = angle.sin()
+    weights = ((1 - t) * angle).sin() / sine, (t * angle).sin() / sine
+    is_line = sine < 1e-3
+    return torch.where(is_line, 1 - t, weights[0]) * a + torch.where(is_line, t, weights[1]) * b
 
 
 @torch.no_grad()
@@ -153,31 +145,32 @@ def traverse(
     *,
     labels: Labels = None,
 ) -> Tensor:
-    """What a Decoder makes of a code when one dimension at a time takes other values.
+    """Decodes a code in which one dimension at a time takes other values.
 
     Args:
-        z: one code, [*latent_shape].
-        dimensions: the rows of the result.
-        values: its columns.
+        model: A Decoder.
+        z: One code, [*latent_shape].
+        dimensions: Dimensions to change, one for each row of the result.
+        values: Values that they take, one for each column.
+        labels: Label of the code.
 
     Returns:
         [len(dimensions), len(values), *event_shape].
 
     Raises:
-        ConfigError: the model is no Decoder, its codes do not have such a dimension, or a value is NaN or infinite.
+        ConfigError: The model is not a Decoder, its codes have no such dimension, or a value is NaN or infinite.
         DataError: `z` is not one code.
     """
     decoder = _decoder(model, "traverse")
     if tuple(z.shape) != decoder.latent_shape:
         raise DataError(f"traverse: expected one code of shape {list(decoder.latent_shape)}, found {list(z.shape)}")
-    _check_dimensions(dimensions, z.numel(), "traverse")
     columns = torch.as_tensor(values, dtype=z.dtype, device=model.device)
-    _check_values(columns, "traverse")
+    _check_changes(dimensions, columns, z.numel(), "traverse")
     codes = z.to(model.device).flatten().repeat(len(dimensions), len(columns), 1)
     for row, dimension in enumerate(dimensions):
         codes[row, :, dimension] = columns
-    given = _given(model, labels, 1, repeats=codes.shape[0] * codes.shape[1])
-    images = decoder.decode(codes.view(-1, *decoder.latent_shape), **given)
+    conditions = _given(model, labels, 1, repeats=codes.shape[0] * codes.shape[1])
+    images = decoder.decode(codes.view(-1, *decoder.latent_shape), **conditions)
     return images.view(len(dimensions), len(columns), *images.shape[1:])
 
 
@@ -190,77 +183,87 @@ def edit(
     relative: bool = False,
     labels: Labels = None,
 ) -> Tensor:
-    """Images after some dimensions of their codes have changed.
+    """Changes dimensions of the codes of images.
 
     Args:
-        model: an Encoder and Decoder.
-        x: [B, *event_shape].
-        changes: new values by dimension of the code.
-        relative: they are added to the old values.
+        model: An Encoder and Decoder.
+        x: Images, [B, *event_shape].
+        changes: New values by dimension of the code.
+        relative: Whether to add the values to the old ones.
+        labels: Labels of the images.
 
     Returns:
         [B, *event_shape]; without changes, the reconstructions.
 
     Raises:
-        ConfigError: the model has not what it takes, its codes do not have such a dimension, or a value is NaN or
-            infinite.
-        DataError: images of another shape.
+        ConfigError: The model lacks a capability, its codes have no such dimension, or a value is NaN or infinite.
+        DataError: The images have another shape.
     """
     decoder = _decoder(model, "edit", Encoder)
     z = _encode(model, x, "edit", labels)
     codes = z.flatten(1)
-    _check_dimensions(list(changes), codes.shape[1], "edit")
-    _check_values(torch.tensor(list(changes.values())), "edit")
+    _check_changes(list(changes), torch.tensor(list(changes.values())), codes.shape[1], "edit")
     for dimension, value in changes.items():
         codes[:, dimension] = codes[:, dimension] + value if relative else value
     return decoder.decode(codes.view_as(z), **_given(model, labels, len(x)))
 
 
+def _check_changes(dimensions: Sequence[int], values: Tensor, size: int, name: str) -> None:
+    """ConfigError if a code of this size lacks a dimension, or a value is NaN or infinite."""
+    if unknown := [dimension for dimension in dimensions if not 0 <= dimension < size]:
+        raise ConfigError(f"{name}: expected dimensions of the code from 0 to {size - 1}, found {unknown[0]}")
+    if not values.isfinite().all():
+        wrong = values[~values.isfinite()][0].item()
+        raise ConfigError(f"{name}: expected finite numbers as values of a dimension, found {wrong}")
+
+
+# ---------------------------------------------------------------------------------------------- attributes and classes
+
+
 @torch.no_grad()
 def attribute(model: GenerativeModel, present: Tensor, absent: Tensor) -> Tensor:
-    """The direction in which codes gain an attribute: mean code of images with it minus mean code of images without.
+    """The mean code of images with an attribute minus the mean code of images without it.
 
-    Larsen et al. 2016 (https://arxiv.org/abs/1512.09300, section 4.1) call it a visual attribute vector.
+    Larsen et al. 2016 (https://arxiv.org/abs/1512.09300, section 4.1) call this a visual attribute vector.
 
     Args:
-        model: an Encoder; not Conditional, since codes need not tell what a label does.
-        present, absent: images with the attribute and without it, [N, *event_shape] and [M, *event_shape].
+        model: An Encoder that is not Conditional: the code of a conditional model need not contain what labels say.
+        present: Images with the attribute, [N, *event_shape].
+        absent: Images without it, [M, *event_shape].
 
     Returns:
         [*latent_shape].
 
     Raises:
-        ConfigError: the model is no Encoder, or Conditional.
-        DataError: images of another shape, or none on one side.
+        ConfigError: The model is not an Encoder, or it is Conditional.
+        DataError: The images have another shape, or there are none on one side.
     """
     _check_attribute(model, Encoder)
     for name, x in (("present", present), ("absent", absent)):
         if len(x) == 0:
             raise DataError(f"attribute: expected images on both sides, found none with the attribute {name}")
-    first, second = (
-        torch.cat([_encode(model, part, "attribute") for part in x.split(500)]).mean(0) for x in (present, absent)
-    )
-    return first - second
+    means = [torch.cat([_encode(model, part, "attribute") for part in x.split(500)]).mean(0) for x in (present, absent)]
+    return means[0] - means[1]
 
 
 @torch.no_grad()
 def apply_attribute(
     model: GenerativeModel, x: Tensor, direction: Tensor, strengths: Sequence[float] | Tensor
 ) -> Tensor:
-    """Images whose codes have moved along a direction, such as `attribute` gives.
+    """Moves the codes of images along a direction, such as the one that `attribute` returns.
 
     Args:
-        model: an Encoder and Decoder; not Conditional.
-        x: [B, *event_shape].
-        direction: [*latent_shape].
-        strengths: how far, in units of the direction: 0 for the reconstructions.
+        model: An Encoder and Decoder that is not Conditional.
+        x: Images, [B, *event_shape].
+        direction: Direction in the space of codes, [*latent_shape].
+        strengths: Distances to move, in units of the direction; 0 gives the reconstructions.
 
     Returns:
         [B, len(strengths), *event_shape].
 
     Raises:
-        ConfigError: the model has not what it takes, or is Conditional.
-        DataError: images or a direction of another shape.
+        ConfigError: The model lacks a capability, or it is Conditional.
+        DataError: The images or the direction have another shape.
     """
     _check_attribute(model, Encoder, Decoder)
     decoder = _decoder(model, "attribute")
@@ -274,6 +277,42 @@ def apply_attribute(
     return decoder.decode(moved.flatten(0, 1)).view(len(x), len(factors), *x.shape[1:])
 
 
+def _check_attribute(model: GenerativeModel, *needed: type) -> None:
+    _check_capabilities(model, "attribute", *needed)
+    if isinstance(model, Conditional):
+        raise ConfigError(
+            f"attribute: {type(model).__name__} is Conditional: its codes need not contain what labels say; "
+            "decode them with other labels, by `analogies` (`zoo analogies`)"
+        )
+
+
+@torch.no_grad()
+def analogies(model: GenerativeModel, x: Tensor, labels: Labels) -> Tensor:
+    """Draws every class in the style of each image: decodes its code with each label in turn.
+
+    Args:
+        model: A Conditional Encoder and Decoder.
+        x: Images, [B, *event_shape].
+        labels: Labels of these images.
+
+    Returns:
+        [B, num_classes, *event_shape].
+
+    Raises:
+        ConfigError: The model lacks a capability, or a label is none of its classes.
+        DataError: The images have another shape.
+    """
+    decoder = _decoder(model, "analogies", Conditional, Encoder)
+    assert isinstance(model, Conditional)
+    z = _encode(model, x, "analogies", labels)
+    classes = torch.arange(model.num_classes, device=model.device)
+    images = decoder.decode(z.repeat_interleave(len(classes), 0), labels=classes.repeat(len(x)))  # type: ignore[call-arg]
+    return images.view(len(x), len(classes), *x.shape[1:])
+
+
+# ------------------------------------------------------------------------------------------------------------- complete
+
+
 def complete(
     model: GenerativeModel,
     x: Tensor,
@@ -282,52 +321,39 @@ def complete(
     generator: torch.Generator | None = None,
     batch_size: int = 250,
 ) -> Tensor:
-    """Images whose unknown pixels a Completable draws given the known ones, where `mask` is True.
+    """Draws the unknown pixels of images given the known ones.
 
     Args:
-        x: [B, *event_shape].
-        mask: bool, [*event_shape] or [B, *event_shape].
-        generator: source of the draws.
-        batch_size: images that are completed at once; it bounds the memory, and changes nothing else.
+        model: A Completable.
+        x: Images, [B, *event_shape].
+        mask: Known pixels, bool, [*event_shape] or [B, *event_shape].
+        generator: Source of the random draws.
+        batch_size: Number of images to complete at once; it bounds the memory and changes nothing else.
 
     Returns:
         [B, *event_shape].
 
     Raises:
-        ConfigError: the model is not Completable, or cannot condition on the pixels of this mask.
-        DataError: images of another shape.
+        ConfigError: The model is not Completable, or cannot condition on the pixels of this mask.
+        DataError: The images have another shape.
     """
     _check_capabilities(model, "complete", Completable)
     assert isinstance(model, Completable)
     return model.complete(x, mask, generator=generator, batch_size=batch_size)
 
 
-def _slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """sin((1 - t) w)/sin(w) a + sin(t w)/sin(w) b at the angle w of a and b, or a straight line where sin(w) is 0."""
-    cosine = torch.nn.functional.cosine_similarity(a, b, dim=-1)[..., None]
-    angle = cosine.clamp(-1, 1).acos()
-    sine = angle.sin()
-    weights = ((1 - t) * angle).sin() / sine, (t * angle).sin() / sine
-    is_line = sine < 1e-3
-    return torch.where(is_line, 1 - t, weights[0]) * a + torch.where(is_line, t, weights[1]) * b
+# ---------------------------------------------------------------------------------------------- what a model has to be
 
 
 def _decoder(model: GenerativeModel, name: str, *others: type) -> Decoder:
-    """The model, a Decoder that has the other capabilities too."""
+    """The model, which has to be a Decoder and to have the other capabilities."""
     _check_capabilities(model, name, *others, Decoder)
     assert isinstance(model, Decoder)
     return model
 
 
-def _prior(decoder: Decoder) -> Distribution:
-    prior = decoder.prior()
-    while isinstance(prior, Independent):
-        prior = prior.base_dist
-    return prior
-
-
 def _encode(model: GenerativeModel, x: Tensor, name: str, labels: Labels = None) -> Tensor:
-    """Codes of images, a tensor of its own: [B, *latent_shape]."""
+    """The codes of images, [B, *latent_shape], in memory of their own."""
     _check_capabilities(model, name, Encoder)
     assert isinstance(model, Encoder)
     check_images(model, x, name)
@@ -336,16 +362,27 @@ def _encode(model: GenerativeModel, x: Tensor, name: str, labels: Labels = None)
 
 
 def _given(model: GenerativeModel, labels: Labels, num: int, repeats: int = 1) -> dict[str, Tensor]:
-    """Labels of `num` things, each `repeats` times, as keywords of `encode` and `decode`."""
-    if not isinstance(model, Conditional):
-        if labels is not None:
-            raise ConfigError(f"labels: {type(model).__name__} is not Conditional (zoo.capabilities): leave them out")
-        return {}
-    return {"labels": check_labels(model, labels, num).repeat_interleave(repeats).to(model.device)}
+    """Keyword arguments of `encode` and `decode`: the labels of `num` examples, each `repeats` times."""
+    if isinstance(model, Conditional):
+        return {"labels": check_labels(model, labels, num).repeat_interleave(repeats).to(model.device)}
+    if labels is not None:
+        raise ConfigError(f"labels: {type(model).__name__} is not Conditional (zoo.capabilities): leave them out")
+    return {}
+
+
+def _base(distribution: Distribution) -> Distribution:
+    """The distribution of independent dimensions that `Independent` joins."""
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def _is_one_or_more(x: Tensor, shape: tuple[int, ...]) -> bool:
+    return tuple(x.shape) == shape or tuple(x.shape[1:]) == shape
 
 
 def _check_capabilities(model: GenerativeModel, name: str, *needed: type) -> None:
-    """ConfigError where the model lacks one of them, with checkpoints that have all."""
+    """ConfigError if the model lacks a capability, with checkpoints that have all of them."""
     missing = [capability.__name__ for capability in needed if not isinstance(model, capability)]
     if not missing:
         return
@@ -362,27 +399,3 @@ def _listed(names: Sequence[str], conjunction: str) -> str:
     """`an Encoder and a Decoder`."""
     articled = [f"{'an' if name[0] in 'AEIOU' else 'a'} {name}" for name in names]
     return f" {conjunction} ".join(filter(None, (", ".join(articled[:-1]), articled[-1])))
-
-
-def _check_attribute(model: GenerativeModel, *needed: type) -> None:
-    _check_capabilities(model, "attribute", *needed)
-    if isinstance(model, Conditional):
-        raise ConfigError(
-            f"attribute: {type(model).__name__} is Conditional: its codes need not tell what labels do; "
-            "decode them with other labels, by `analogies` (`zoo analogies`)"
-        )
-
-
-def _is_one_or_more(x: Tensor, shape: tuple[int, ...]) -> bool:
-    return tuple(x.shape) == shape or tuple(x.shape[1:]) == shape
-
-
-def _check_dimensions(dimensions: Sequence[int], size: int, name: str) -> None:
-    if unknown := [dimension for dimension in dimensions if not 0 <= dimension < size]:
-        raise ConfigError(f"{name}: expected dimensions of the code from 0 to {size - 1}, found {unknown[0]}")
-
-
-def _check_values(values: Tensor, name: str) -> None:
-    if not values.isfinite().all():
-        wrong = values[~values.isfinite()][0].item()
-        raise ConfigError(f"{name}: expected finite numbers as values of a dimension, found {wrong}")

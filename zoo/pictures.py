@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,13 +45,12 @@ def save_grid(images: Tensor, path: str | Path, *, columns: int | None = None, s
     return path
 
 
-def save_animation(frames: Sequence[Image], path: str | Path) -> Path:
-    """Writes pictures as a GIF that repeats, each shown for 40 milliseconds and the last for two seconds more."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+def animation(frames: Sequence[Image]) -> bytes:
+    """A GIF that repeats. Each frame is shown for 40 milliseconds, the last one for two seconds more."""
+    file = io.BytesIO()
     durations = [40] * (len(frames) - 1) + [2040]
-    frames[0].save(path, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
-    return path
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    return file.getvalue()
 
 
 def field_of_sight(field: Tensor, before: Tensor, row: int, column: int) -> Tensor:

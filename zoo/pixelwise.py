@@ -1,4 +1,4 @@
-"""What models that draw one pixel after another show: receptive fields, expectations, a drawing in the making."""
+"""What models show that draw one pixel after another: receptive fields, expectations, and images as they are drawn."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from zoo.given import check_images
 from zoo.progress import steps
 from zoo.random import Streams, rand, seed_from
 
-PART = 4  # images whose gradients are taken at once: 1 GB of colours of 32x32 pixels and 256 levels
+PART = 4  # images per backward pass, which take 1 GB for colours of 32x32 pixels and 256 levels
 
 
 def receptive_field(
     model: GenerativeModel, row: int, column: int, *, num: int = 16, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """How much what is expected of a pixel changes with every other: the mean of |dE[x_d given those before] / dx|.
+    """The mean of |dE[x_d | the values before x_d] / dx| over images of noise, for a pixel d.
 
-    The mean is over images of noise, every level as likely as any other. Where it is exactly zero, the pixel is blind;
-    in double precision, so that what is small is not zero. What enters as a choice among levels has no gradient. In
-    `zoo.autoregressive.color_pixelcnn` these are the earlier channels of the pixel itself; and with `embedding` the
-    learned vector of every level, beside its value: the field is then that of the values alone.
+    In the noise, all levels are equally likely. If the field is exactly zero somewhere, the model does not see that
+    pixel; gradients are in double precision, so that small ones are not rounded to zero. Values that select a level
+    have no gradient: in `zoo.autoregressive.color_pixelcnn`, these are the earlier channels of the same pixel, and with
+    `embedding` the learned vectors of levels. The field is then that of the values alone.
 
     Args:
-        row, column: of the pixel.
-        num: images to average over.
-        generator: of the images, and of the order where a model has several, which is the same for all of them.
+        model: An Autoregressive model of images.
+        row, column: Position of the pixel.
+        num: Number of images to average over.
+        generator: Source of the images, and of the order if the model has several; all images have the same order.
 
     Returns:
-        The field of each channel of the pixel, float64, at least 0, and which values come before it: both
+        The field of each channel of the pixel, float64, at least 0, and which values come before it, bool: both
         [C, *event_shape].
 
     Raises:
-        ConfigError: the model is not `Autoregressive`, or has no such pixel; or `num` is below 1.
+        ConfigError: The model is not `Autoregressive` or has no such pixel, or `num` is below 1.
     """
     levels = autoregressive(model).levels
     assert levels is not None  # the models that draw value by value are of grey levels
@@ -69,13 +70,13 @@ def receptive_field(
 
 @torch.no_grad()
 def draw(model: GenerativeModel, num: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Draws, and the order in which the pixels of each came.
+    """Draws images, and says in which order the pixels of each were drawn.
 
     Returns:
-        [num, *event_shape], and [num, D], int64.
+        The images, [num, *event_shape], and the orders, [num, D], int64.
 
     Raises:
-        ConfigError: the model is not `Autoregressive`.
+        ConfigError: The model is not `Autoregressive`.
     """
     generator = generator or torch.Generator().manual_seed(seed_from(None))
     again = generator.clone_state()
@@ -85,18 +86,19 @@ def draw(model: GenerativeModel, num: int, *, generator: torch.Generator | None 
 
 @torch.no_grad()
 def probabilities(model: GenerativeModel, x: Tensor, order: Tensor | None = None) -> Tensor:
-    """p(x_d = 1 given the pixels before) of every binary pixel, or the grey level or colour expected of it.
+    """E[x_d | the pixels before x_d] of every pixel: the probability of 1 if pixels are binary.
 
     Args:
-        x: [B, *event_shape].
-        order: in which the pixels of each image came, [B, D]; by default, the first order that the model has.
+        model: An Autoregressive model.
+        x: Images, [B, *event_shape].
+        order: Order in which the pixels of each image were drawn, [B, D]; by default, the first one of the model.
 
     Returns:
         [B, *event_shape].
 
     Raises:
-        ConfigError: the model is not `Autoregressive`.
-        DataError: x has another shape than examples of the model.
+        ConfigError: The model is not `Autoregressive`.
+        DataError: The images have another shape than examples of the model.
     """
     density = autoregressive(model)
     check_images(model, x, "probabilities")
@@ -104,12 +106,19 @@ def probabilities(model: GenerativeModel, x: Tensor, order: Tensor | None = None
 
 
 def drawing(x: Tensor, num_frames: int, order: Tensor | None = None) -> Tensor:
-    """Images as they are drawn, pixel by pixel, grey where nothing is yet: [B, ...] -> [num_frames, B, ...].
-
-    The first frame is empty, and the last one is x; at least 2 frames.
+    """Images as they are drawn pixel by pixel; pixels that are not drawn yet are grey.
 
     Args:
-        order: in which the pixels come, [B, D], places in a flattened image; by default, as they lie there.
+        x: Images, [B, *event_shape].
+        num_frames: Number of frames, at least 2: the first is empty, and the last is x.
+        order: Order in which the pixels come, [B, D], as positions in the flattened image; by default, from the first
+            position to the last.
+
+    Returns:
+        [num_frames, B, *event_shape].
+
+    Raises:
+        ConfigError: There are fewer than 2 frames.
     """
     if num_frames < 2:
         raise ConfigError(f"animate: expected at least 2 frames, the first and the last, found {num_frames}")
@@ -120,7 +129,11 @@ def drawing(x: Tensor, num_frames: int, order: Tensor | None = None) -> Tensor:
 
 
 def autoregressive(model: GenerativeModel) -> Autoregressive:
-    """The model, one that draws one pixel after another; ConfigError where it does not."""
+    """The model, if it draws one pixel after another.
+
+    Raises:
+        ConfigError: It does not.
+    """
     if not isinstance(model, Autoregressive):
         raise ConfigError(
             f"pixel by pixel: expected a model that draws one after another (zoo.capabilities.Autoregressive), found "

@@ -18,7 +18,9 @@ from PIL import Image
 
 from zoo import Zoo
 from zoo.classifier.lenet import LeNet
-from zoo.cli import _parser, main
+from zoo.cli import main
+from zoo.cli.command import COMMANDS
+from zoo.cli.options import local_path
 from zoo.errors import CheckpointError, ConfigError, DownloadError, UploadError
 from zoo.store import checkpoint
 from zoo.vae.vae import VAE
@@ -323,13 +325,10 @@ def test_bad_input(row: Row, world: World) -> None:
 
 
 def test_every_command_that_writes_a_file_has_its_rows() -> None:
-    (commands,) = (action.choices for action in _parser()._actions if isinstance(action.choices, dict))
-    files = {name for name, command in commands.items() if "--overwrite" in command._option_string_actions}
-    assert files == COMMANDS.keys()
-    assert {name for name, command in commands.items() if "--out" in command._option_string_actions} == files | {
-        "fit",
-        "finetune",
-    }
+    flags = {name: command.parser()._option_string_actions for name, command in COMMANDS.items()}
+    files = {name for name, has in flags.items() if "--overwrite" in has}
+    assert files == WRITING.keys()
+    assert {name for name, has in flags.items() if "--out" in has} == files | {"fit", "finetune"}
 
 
 def test_the_checkpoint_of_the_table_is_sound(world: World) -> None:
@@ -374,7 +373,7 @@ for text, *sentence in (
     ("evaluate vae-digits --k 0", "k: expected at least 1, found 0"),
     ("evaluate vae-digits --write --slice", "--write: a slice is a check"),
     ("complete vae-digits", "expected a Completable", "found VAE"),
-    ("complete vae-digits --known 2", "--known: expected a part of the rows, between 0 and 1, found 2.0"),
+    ("complete vae-digits --known 2", "--known: expected a fraction between 0 and 1, found 2"),
     ("sample vae-digits --num 0", "--num: expected at least 1, found 0"),
     ("traverse vae-digits --steps 0", "--steps: expected at least 1, found 0"),
     ("sample vae-digits -n 100000000000000", "--num: expected at most 100000, found 100000000000000"),
@@ -392,7 +391,7 @@ for text, *sentence in (
     ("attribute vae-digits --add 7 --strength much", "--strength: expected a finite number", "found 'much'"),
     ("list nothing*", "no checkpoint matches 'nothing*'", "`zoo list` shows all"),
     ("reconstruct vae-digits --num 301", "expected a subset of 0 to 300 examples of test, found 301"),
-    ("sample vae-digits --num many", "invalid int value: 'many'", "zoo sample --help"),
+    ("sample vae-digits --num many", "--num: expected a whole number, found 'many'", "zoo sample --help"),
     ("sample vae-digits --device gpux", "expected one of this machine, such as 'cpu', found 'gpux'"),
     ("sample vae-digits --out picture.xyz", "picture.xyz: cannot write a picture there"),
     ("sample vae-digits --out checkpoints", "checkpoints: cannot write a picture there: a folder is there"),
@@ -407,14 +406,31 @@ for text, *sentence in (
     ("score vae-digits --data x.npy --sheet x.csv", "x.csv: cannot write a sheet there: unknown file extension: .csv"),
     ("sample vae-digits --seed 9223372036854775808", "--seed: expected a whole number of at most 64 bits, found '92"),
     ("evaluate vae-digits --num 0", "num: expected at least 1, found 0"),
-    ("animate vae-digits --frames 1", "--frames: expected at least 2, the first and the last, found 1"),
-    ("animate vae-digits --frames -3", "--frames: expected at least 2, the first and the last, found -3"),
-    ("interpolate vae-digits --steps 1", "--steps: expected at least 2, the two ends, found 1"),
+    ("animate vae-digits --frames 1", "--frames: expected at least 2, found 1"),
+    ("animate vae-digits --frames -3", "--frames: expected at least 2, found -3"),
+    ("interpolate vae-digits --steps 1", "--steps: expected at least 2, found 1"),
     ("sample vae-digits --trainer.devices 2", "`zoo sample` takes no keys of a recipe"),
-    ("sample", "arguments are required: name"),
-    ("", "arguments are required: COMMAND"),
-    ("smaple vae-digits", "invalid choice: 'smaple'"),
-    ("list --pattern vae", "unrecognized arguments: --pattern"),
+    ("sample", "arguments are required: NAME; see `zoo sample --help`"),
+    ("", "expected a command; see `zoo --help`"),
+    ("smaple vae-digits", "no command is called 'smaple'; did you mean 'sample'"),
+    ("list --pattern vae", "unrecognized arguments: --pattern", "zoo list --help"),
+    ("edit vae-digits --set 0=1 --label 3", "unrecognized arguments: --label 3; see `zoo edit --help`"),
+    ("sample vae-digits --labels 3,x", "--labels: expected a whole number, found 'x'"),
+    ("sample vae-digits --labels 3,-1", "--labels: expected at least 0, found -1"),
+    ("sample vae-digits --labels 3,7", "is not conditional: expected no label, found 3,7"),
+    ("receptive-field vae-digits --pixel 3", "--pixel: expected ROW,COLUMN, such as 14,14, found '3'"),
+    ("animate vae-digits --out x.png", "--out: expected a name that ends in .gif, found x.png"),
+    ("interpolate vae-digits --test --images a.png b.png", "--images: not allowed with argument --test"),
+    ("info s3://bucket/vae", "NAME: expected a path on this machine, found the address 's3://bucket/vae'"),
+    ("info local-dir:s3://bucket/vae", "expected a path on this machine, found the address"),
+    ("sample vae-digits --out s3://bucket/x.png", "--out: expected a path on this machine", "'s3://bucket/x.png'"),
+    ("score vae-digits --data gs://bucket/images", "--data: expected a path on this machine"),
+    ("score vae-digits --data x.npy --sheet s3://bucket/x.png", "--sheet: expected a path on this machine"),
+    ("interpolate vae-digits --images https://a.b/c.png d.png", "--images: expected a path on this machine"),
+    ("finetune vae-digits --data x.npy --out s3://bucket/new", "--out: expected a path on this machine"),
+    ("fit s3://bucket/recipe.yaml --out new", "RECIPE: expected a path on this machine"),
+    ("push s3://bucket/vae you/vae", "NAME: expected a path on this machine"),
+    ("sample vae-digits --out ~nobody-here/x.png", "'~nobody-here/x.png': expected a path, found ~ without a home"),
     ("fit nowhere.yaml --out new", "nowhere.yaml: no such file"),
     ("fit registry.json --out new", "recipe: unknown key 'format_version'"),
     ("fit checkpoints/vae-digits/recipe.yaml --out new", "expected one section 'model' or 'start'"),
@@ -426,7 +442,7 @@ for text, *sentence in (
         return text.split()
 
 
-COMMANDS = {  # those that write a file, and what more they must be told
+WRITING = {  # commands that write a file, and what more they must be told
     "sample": "",
     "interpolate": "",
     "reconstruct": "",
@@ -443,7 +459,7 @@ COMMANDS = {  # those that write a file, and what more they must be told
 }
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", WRITING)
 def test_nothing_is_replaced_and_nothing_done_in_vain(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -458,11 +474,64 @@ def test_nothing_is_replaced_and_nothing_done_in_vain(
         (folder, "there: a folder is there; choose another --out"),
         (theirs / "x.gif", f"there: {theirs} is not yours to write; choose another --out"),
     ):
-        assert main([name, "nowhere", *COMMANDS[name].split(), "--out", str(place)]) == 1
+        assert main([name, "nowhere", *WRITING[name].split(), "--out", str(place)]) == 1
         assert capsys.readouterr().err.endswith(f"{said}\n")
-    assert main([name, "nowhere", *COMMANDS[name].split(), "--out", str(mine), "--overwrite"]) == 1
+    assert main([name, "nowhere", *WRITING[name].split(), "--out", str(mine), "--overwrite"]) == 1
     assert "no checkpoint is called 'nowhere'" in capsys.readouterr().err
     assert mine.read_text() == "a day's work" and not [*theirs.iterdir()]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_path_may_begin_with_a_home_folder(name: str) -> None:
+    for action in COMMANDS[name].parser()._actions:
+        is_path = action.dest in ("out", "sheet", "recipe", "images") or (action.dest == "data" and name != "list")
+        assert (action.type is local_path) == is_path
+    assert local_path("~/x.png") == Path.home() / "x.png"
+
+
+def test_pictures_go_to_the_home_folder(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.patch.setenv("HOME", str(world.root))
+    assert main(["sample", "local-dir:~/checkpoints/vae-digits", "-n", "1", "--out", "~/deep/x.png"]) == 0
+    assert capsys.readouterr().out == f"{world.root}/deep/x.png\n"
+    assert [path.name for path in (world.root / "deep").iterdir()] == ["x.png"]
+
+
+def test_a_picture_is_written_whole_or_not_at_all(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.patch.chdir(world.root)
+    Path("real.png").write_text("a day's work")
+    Path("x.png").symlink_to("real.png")
+    words = ["sample", "vae-digits", "-n", "1", "--overwrite", "--out", "x.png"]
+    before = tree(world.root)
+    with world.patch.context() as patch:
+        patch.setattr(os, "fsync", _full_disk)
+        assert main(words) == 1
+        assert "x.png: cannot write a picture there: [Errno 28] No space left on device" in capsys.readouterr().err
+        assert tree(world.root) == before
+    assert main(words) == 0
+    assert Path("x.png").is_symlink() and Path("real.png").read_bytes().startswith(b"\x89PNG")
+    with Image.open("real.png") as picture:
+        picture.load()
+    assert tree(world.root).keys() == before.keys()
+
+
+def test_what_appears_meanwhile_is_not_replaced(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.patch.chdir(world.root)
+    draw = VAE.draw
+
+    def meanwhile(self: VAE, streams: Any) -> torch.Tensor:
+        Path("x.png").write_text("a day's work")
+        return draw(self, streams)
+
+    world.patch.setattr(VAE, "draw", meanwhile)
+    assert main(["sample", "vae-digits", "-n", "1", "--out", "x.png"]) == 1
+    assert "x.png: cannot write a picture there: a file is there" in capsys.readouterr().err
+    assert Path("x.png").read_text() == "a day's work"
+
+
+@says("pipe.csv: cannot write a table there: it is not a regular file")
+def pipe_in_place_of_a_file(world: World) -> list[str]:
+    os.mkfifo(world.root / "pipe.csv")
+    return ["score", "vae-digits", "--data", "x.npy", "--out", "pipe.csv", "--overwrite"]
 
 
 @says("sheet.png: cannot write a sheet there: a file is there")
@@ -477,7 +546,7 @@ def numbers_for_the_checkpoint_of_somebody_else(world: World) -> list[str]:
     return ["evaluate", f"local-dir:{world.folder}", "--write"]
 
 
-@says("vae-digits: the model finds pixels that are no numbers; choose smaller values")
+@says("vae-digits: expected images, found NaN in some pixels; choose smaller values")
 def codes_too_far_away(world: World) -> list[str]:
     world.patch.setattr(VAE, "decode", lambda self, z: torch.full((len(z), 1, 8, 8), torch.nan))
     return ["edit", "vae-digits", "--set", "0=3e38"]

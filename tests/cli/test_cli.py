@@ -1,9 +1,11 @@
 """The `zoo` command, end to end: every command on small stand-ins, and the pictures of every shipped checkpoint."""
 
+import argparse
 import csv
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +24,9 @@ from zoo import Zoo, latents
 from zoo.autoregressive.made import MADE
 from zoo.capabilities import GenerativeModel
 from zoo.cli import main
+from zoo.cli.command import COMMANDS, GROUPS, option
+from zoo.cli.command import command as made_of
+from zoo.cli.options import NAME, checkpoint_of
 from zoo.data import Arrays, Digits
 from zoo.data.own import read_image
 from zoo.density.gaussian import Gaussian
@@ -127,28 +132,96 @@ def size(path: Path) -> tuple[int, int]:
 # ------------------------------------------------------------------------------------------------------ looking around
 
 
-def test_looking_around_imports_neither_torch_nor_lightning() -> None:
-    code = """
+def test_quick_answers_import_neither_torch_nor_lightning(tmp_path: Path) -> None:
+    (tmp_path / "there.png").write_text("old")
+    answered = ["list", "list --json", "list gaussian-*", "info gaussian-mnist", "--help", "sample --help", "--version"]
+    refused = [
+        "",
+        "sampel gaussian-mnist",
+        "info gaussian-mnis",
+        "sample gaussian-mnis",
+        "evaluate gaussian-mnis",
+        f"sample gaussian-mnist --out {tmp_path}/there.png",
+        f"traverse vae-mnist --out {tmp_path}/there.png",
+        f"complete made-binarized-mnist --out {tmp_path}/picture.xyz",
+        f"score gaussian-mnist --data x.npy --out {tmp_path}/there.png",
+        f"fit recipe.yaml --out {tmp_path}",
+        f"finetune gaussian-mnist --data x.npy --out {tmp_path}",
+        "reconstruct vae-mnist --num 0",
+    ]
+    code = f"""
 import sys
 import zoo
 from zoo.cli import main
 zoo.Zoo.list()
-for words in ("list", "list --json", "list gaussian-*", "info gaussian-mnist", "info x", "--help"):
-    try:
-        main(words.split())
-    except SystemExit as exit:
-        assert exit.code == 0
-print("loaded", *sorted({"torch", "lightning", "torchvision", "torchmetrics", "numpy"} & sys.modules.keys()))
+for words in {answered}:
+    assert main(words.split()) == 0, words
+for words in {refused}:
+    assert main(words.split()) == 1, words
+print("loaded", *sorted({{"torch", "lightning", "torchvision", "torchmetrics", "numpy"}} & sys.modules.keys()))
 """
     root = Path(zoo.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert "gaussian-mnist" in done.stdout and done.stdout.splitlines()[-1] == "loaded", done.stdout
-    assert done.stderr.count("\n") == 1 and "no checkpoint is called 'x'" in done.stderr
+    assert done.stderr.count("\n") == len(refused), done.stderr
+    assert (tmp_path / "there.png").read_text() == "old" and len([*tmp_path.iterdir()]) == 1
+
+
+def test_help_lists_every_command_under_its_heading(run: Run) -> None:
+    sections = re.split(r"^(\w+)\n(?=  )", run("--help").split("options:")[0], flags=re.MULTILINE)
+    assert tuple(sections[1::2]) == GROUPS
+    for heading, text in zip(sections[1::2], sections[2::2], strict=True):
+        lines = text.rstrip().splitlines()
+        assert [line.split()[0] for line in lines] == [c.name for c in COMMANDS.values() if c.group == heading]
+        assert all(len(line) <= 80 and len(line.split()) > 2 for line in lines)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_a_help(name: str, run: Run) -> None:
+    text = run(name, "--help")
+    assert COMMANDS[name].help[0].endswith(".") and text.startswith(f"usage: zoo {name} ")
+    assert all(action.help for action in COMMANDS[name].parser()._actions)
+
+
+def test_a_command_is_a_function_in_one_place(run: Run, fail: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.cli.command.COMMANDS", commands := {})
+
+    @made_of("Look", NAME, option("--loud", action="store_true", help="Shout"))
+    def size_of(options: argparse.Namespace) -> None:
+        """Print the size of a checkpoint.
+
+        In bytes.
+        """
+        print(checkpoint_of(options).size, "!" if options.loud else ".")
+
+    for name, made in commands.items():
+        monkeypatch.setitem(COMMANDS, name, made)
+    assert "\n  size-of          Print the size of a checkpoint\n" in run("--help")
+    assert "In bytes." in run("size-of", "--help")
+    assert run("size-of", "gaussian-mnist", "--loud") == f"{Zoo.info('gaussian-mnist').size} !\n"
+    assert "no checkpoint is called 'x'" in fail("size-of", "x")
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("list >&-", 0, ""),
+        ("--help >&-", 0, ""),
+        ("list 2>&- >&-", 0, ""),
+        ("info x 2>&-", 1, ""),
+        ("list | head -n 1 >/dev/null", 0, ""),
+        ("list >/dev/full", 1, "zoo: No space left on device\n"),
+    ],
+)
+def test_standard_streams_that_are_closed_or_full(command: str, status: int, said: str) -> None:
+    words = ["sh", "-c", f'"{sys.executable}" -m zoo {command}']
+    done = subprocess.run(words, cwd=Path(zoo.__file__).parents[1], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (status, said)
 
 
 def test_a_failure_is_the_status_of_the_process() -> None:
     root = Path(zoo.__file__).parents[1]
-    done = subprocess.run([sys.executable, "-m", "zoo.cli", "info", "gaussian-mnis"], cwd=root, capture_output=True)
+    done = subprocess.run([sys.executable, "-m", "zoo", "info", "gaussian-mnis"], cwd=root, capture_output=True)
     assert done.returncode == 1 and done.stdout == b""
     assert done.stderr.count(b"\n") == 1 and b"did you mean 'gaussian-mnist'" in done.stderr
 
@@ -161,7 +234,7 @@ def test_list(run: Run, fail: Run) -> None:
     classifiers = json.loads(run("list", "--capability", "Classifier", "--json"))
     assert [info["source"] for info in classifiers] == ["lenet-fashion-mnist", "lenet-mnist"]
     assert json.loads(run("list", "nothing*", "--json")) == []
-    assert "no checkpoint matches '*' and the options beside it" in fail(
+    assert "no checkpoint matches '*' and the options;" in fail(
         "list", "--family", "classifier", "--capability", "TractableDensity"
     )
     assert "did you mean 'ClosedForm'?" in fail("list", "--capability", "closedform")
@@ -232,6 +305,16 @@ def test_samples_show_the_labels_in_turn(home: Path, tmp_path: Path, run: Run) -
     assert out.read_bytes() == save_grid(drawn, tmp_path / "expected.png", scale=2).read_bytes()
 
 
+@pytest.mark.parametrize(("option", "labels"), [(("--labels", "3,7"), [3, 7, 3, 7, 3]), (("--label", 5), [5] * 5)])
+def test_samples_of_chosen_labels(
+    option: tuple[object, ...], labels: list[int], home: Path, tmp_path: Path, run: Run
+) -> None:
+    run("sample", f"local-dir:{home / 'conditional'}", "-n", 5, *option, "--out", tmp_path / "x.png")
+    drawn = conditional(home).sample(5, labels=labels, generator=torch.Generator().manual_seed(0))
+    expected = save_grid(drawn, tmp_path / "expected.png", scale=2).read_bytes()
+    assert (tmp_path / "x.png").read_bytes() == expected
+
+
 def conditional(home: Path) -> ConditionalVAE:
     model = Zoo.load(f"local-dir:{home / 'conditional'}")
     assert isinstance(model, ConditionalVAE)
@@ -256,7 +339,7 @@ def test_walks_between_labelled_images(label: int | None, home: Path, tmp_path: 
 def test_walks_between_own_images_of_a_class(home: Path, images: Path, tmp_path: Path, run: Run, fail: Run) -> None:
     files, out, source = sorted(images.rglob("*.png"))[:2], tmp_path / "walk.png", f"local-dir:{home / 'conditional'}"
     words = ["interpolate", source, "--images", *files, "--steps", 4, "--out", out]
-    assert "is conditional: say the class of your images with --label" in fail(*words)
+    assert "is conditional; give the class of your images with --label" in fail(*words)
     run(*words, "--label", 3)
     a, b = (read_image(path, (1, 8, 8)) for path in files)
     walk = latents.interpolate(conditional(home), a, b, 4, labels=3)
@@ -279,8 +362,8 @@ def test_pictures_that_a_model_cannot_give(home: Path, tmp_path: Path, fail: Run
     assert "another label than that of --add, found 7" in fail("attribute", source, "--add", 7, "--remove", 7, *out)
     assert "`zoo analogies`" in fail("attribute", f"local-dir:{home / 'conditional'}", "--add", 7, *out)
     assert "such as conditional-vae-mnist" in fail("analogies", source, *out)
-    for command in ("sample", "interpolate", "traverse"):
-        assert "is not conditional: expected none, found 3" in fail(command, source, "--label", 3, *out)
+    for name in ("sample", "interpolate", "traverse"):
+        assert "is not conditional: expected no label, found 3" in fail(name, source, "--label", 3, *out)
     assert "labels: expected classes from 0 to 9, found 10" in fail(
         "sample", f"local-dir:{home / 'conditional'}", "--label", 10, *out
     )
@@ -291,7 +374,7 @@ def test_pictures_that_a_model_cannot_give(home: Path, tmp_path: Path, fail: Run
 def test_what_does_not_fit_in_memory(home: Path, tmp_path: Path, fail: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latents, "interpolate", lambda *_, **__: torch.empty(1 << 60))
     words = ("interpolate", f"local-dir:{home / 'vae'}", "--out", tmp_path / "x.png")
-    assert "more memory than there is; ask for fewer" in fail(*words)
+    assert "not enough memory; ask for fewer" in fail(*words)
     assert not (tmp_path / "x.png").exists()
     monkeypatch.setattr(latents, "interpolate", lambda *_, **__: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="size"):
@@ -325,7 +408,7 @@ def test_pictures_of_shipped_checkpoints(
     has = Zoo.info(name).capabilities
     path = tmp_path / "picture.png"
     if "GenerativeModel" not in has:
-        assert "expected a model of images" in fail("sample", name, "--out", path)
+        assert "expected a model that draws images" in fail("sample", name, "--out", path)
         return
     commands: list[list[object]] = [["sample", "-n", 2]]
     if "Decoder" in has:
@@ -377,7 +460,7 @@ def test_two_processes_make_the_checkpoint_that_one_makes(home: Path, tmp_path: 
     words = ["fit", home / "vae.yaml", "--out", tmp_path / "vae", "--trainer.max_epochs", "1", "--trainer.devices", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(zoo.__file__).parents[1]
-    command = [sys.executable, "-m", "zoo.cli", *words]
+    command = [sys.executable, "-m", "zoo", *words]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("now measure it") == 1  # said by one of them

@@ -340,6 +340,7 @@ def test_shared_commands_meet_before_anything_can_fail_in_one(
     def meet(device: str = "cpu") -> str:
         raise ZooError("met")
 
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
     monkeypatch.setattr("zoo.distributed.join", meet)
     assert main(words.split()) == 1 and capsys.readouterr().err == "zoo: met\n"
 

@@ -1,0 +1,248 @@
+"""Draw: what the codes of a model are good for."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import ArgumentTypeError
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.cli.command import command, either, option
+from zoo.cli.images import image_model, prior_codes, some_test_images
+from zoo.cli.options import (
+    DEVICE,
+    LABELS,
+    NAME,
+    SEED,
+    Checkpoint,
+    checkpoint_of,
+    generator,
+    given,
+    local_path,
+    num,
+    number,
+    whole,
+)
+from zoo.cli.output import out, show
+from zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.capabilities import GenerativeModel
+    from zoo.data.base import DataModule, Which
+
+
+# -------------------------------------------------------------------------------------------------- walks, dimensions
+
+
+@command(
+    "Draw",
+    NAME,
+    num(8, "walks"),
+    option("--steps", type=whole(2), default=10, help="Number of images per walk (default %(default)s)"),
+    either(
+        option("--test", action="store_true", help="Walk between test images instead of codes from the prior"),
+        option("--images", nargs=2, type=local_path, metavar="FILE", help="Walk between two images of your own"),
+    ),
+    LABELS,
+    SEED,
+    out("interpolate.png"),
+    DEVICE,
+)
+def interpolate(options: argparse.Namespace) -> None:
+    """Walk from code to code, one walk per row.
+
+    A conditional model decodes a walk between test images with the label of its first one, unless --label is given.
+    """
+    checkpoint = checkpoint_of(options)
+
+    import torch
+
+    from zoo import latents
+
+    model = image_model(checkpoint, options)
+    num = 1 if options.images else options.num
+    conditions = given(options, model, num)
+    if options.images:
+        if conditions and options.labels is None:
+            raise ConfigError(f"--images: {options.name} is conditional; give the class of your images with --label")
+        x = torch.stack([_own_image(file, model, checkpoint) for file in options.images])
+        ends = latents.encode(model, x, **given(options, model, 2))
+    elif options.test:
+        batch = some_test_images(checkpoint, 2 * num, options)
+        own = model.conditions(batch)
+        ends = latents.encode(model, batch.x, **own)
+        if options.labels is None:
+            conditions = {name: value[:num] for name, value in own.items()}
+    else:
+        ends = prior_codes(model, 2 * num, generator(options))
+    walks = latents.interpolate(model, ends[:num], ends[num:], options.steps, **conditions)
+    show(walks.flatten(0, 1), options, columns=options.steps)
+
+
+def _own_image(file: Path, model: GenerativeModel, checkpoint: Checkpoint) -> Tensor:
+    """An image of the user's, resized to the model's shape, and made black and white if the model's data are."""
+    from zoo.data.own import read_image
+
+    x = read_image(file, model.event_shape)
+    return (x >= 0.5).float() if checkpoint.data().levels == 2 else x
+
+
+@command(
+    "Draw",
+    NAME,
+    num(64, "dimensions, at most"),
+    option("--steps", type=whole(), default=11, help="Number of images per row (default %(default)s)"),
+    LABELS,
+    SEED,
+    out("traverse.png"),
+    DEVICE,
+)
+def traverse(options: argparse.Namespace) -> None:
+    """Change one dimension of a code at a time, one per row.
+
+    From left to right, the dimension goes from -3 to 3.
+    """
+    checkpoint = checkpoint_of(options)
+
+    import torch
+
+    from zoo import latents
+
+    model = image_model(checkpoint, options)
+    code = prior_codes(model, 1, generator(options))[0]
+    dimensions, size = range(min(options.num, code.numel())), code.numel()
+    values = torch.linspace(-3, 3, options.steps)
+    rows = latents.traverse(model, code, dimensions, values, **given(options, model, 1))
+    show(rows.flatten(0, 1), options, columns=options.steps)
+    if len(dimensions) < size:
+        print(f"dimensions 0 to {len(dimensions) - 1} of {size}; --num {size} shows all")
+
+
+# ------------------------------------------------------------------------------------------------ codes of test images
+
+
+@command("Draw", NAME, num(10), SEED, out("reconstruct.png"), DEVICE)
+def reconstruct(options: argparse.Namespace) -> None:
+    """Encode and decode test images.
+
+    The originals are above the reconstructions.
+    """
+    checkpoint = checkpoint_of(options)
+
+    import torch
+
+    from zoo import latents
+
+    model, batch = image_model(checkpoint, options), some_test_images(checkpoint, options.num, options)
+    reconstructed = latents.reconstruct(model, batch.x, **model.conditions(batch))
+    show(torch.cat([batch.x, reconstructed.cpu()]), options, columns=options.num)
+
+
+def _change(text: str) -> tuple[int, float]:
+    """A dimension of a code and its new value."""
+    try:
+        dimension, value = text.split("=")
+        return int(dimension), number(value)
+    except ValueError:
+        raise ArgumentTypeError(f"expected DIMENSION=VALUE, such as 3=2.5, found {text[:60]!r}") from None
+
+
+@command(
+    "Draw",
+    NAME,
+    num(10),
+    option(
+        "--set", nargs="+", type=_change, required=True, metavar="DIMENSION=VALUE", help="New values, such as 3=2.5"
+    ),
+    option("--relative", action="store_true", help="Add the values to the old ones"),
+    SEED,
+    out("edit.png"),
+    DEVICE,
+)
+def edit(options: argparse.Namespace) -> None:
+    """Change dimensions of the codes of test images.
+
+    The originals are above the edited images.
+    """
+    checkpoint = checkpoint_of(options)
+
+    import torch
+
+    from zoo import latents
+
+    model, batch = image_model(checkpoint, options), some_test_images(checkpoint, options.num, options)
+    conditions = model.conditions(batch)
+    edited = latents.edit(model, batch.x, dict(options.set), relative=options.relative, **conditions)
+    show(torch.cat([batch.x, edited.cpu()]), options, columns=options.num)
+
+
+@command(
+    "Draw",
+    NAME,
+    num(8),
+    option("--add", type=int, required=True, metavar="LABEL", help="Class that has the attribute"),
+    option("--remove", type=int, metavar="LABEL", help="Class without the attribute (default: all other classes)"),
+    option("--steps", type=whole(), default=7, help="Number of images per row (default %(default)s)"),
+    option("--strength", type=number, default=1.5, help="How much is added in the last image (default %(default)s)"),
+    SEED,
+    out("attribute.png"),
+    DEVICE,
+)
+def attribute(options: argparse.Namespace) -> None:
+    """Give test images an attribute, more of it from left to right.
+
+    Each row begins with a test image.
+    """
+    if options.add == options.remove:
+        raise ConfigError(f"--remove: expected another label than that of --add, found {options.remove} for both")
+    checkpoint = checkpoint_of(options)
+
+    import torch
+
+    from zoo import latents
+
+    model, data = image_model(checkpoint, options), checkpoint.data()
+    absent = {"label": options.add, "others": True} if options.remove is None else {"label": options.remove}
+    present_images = _images_of(data, "train", 2000, options.seed, label=options.add)
+    absent_images = _images_of(data, "train", 2000, options.seed, **absent)
+    direction = latents.attribute(model, present_images, absent_images)
+    x = _images_of(data, "test", options.num, options.seed, **absent)
+    walks = latents.apply_attribute(model, x, direction, torch.linspace(0, options.strength, options.steps))
+    rows = torch.cat([x[:, None], walks.cpu()], 1)
+    show(rows.flatten(0, 1), options, columns=options.steps + 1)
+
+
+def _images_of(data: DataModule, which: Which, num: int, seed: int, *, label: int, others: bool = False) -> Tensor:
+    """At most `num` images of a class, or of all other classes, chosen with a seed."""
+    labels = data.split(which).labels
+    if labels is None:
+        raise ConfigError(f"attribute: expected labelled data, found {data.name}, which has no labels")
+    order = data.subset(which, len(labels), seed)
+    is_wanted = (labels[order] == label) != others
+    if not is_wanted.any():
+        raise ConfigError(
+            f"attribute: expected {which} images of {data.name} with {'other labels than' if others else 'label'} "
+            f"{label}, found none; its labels are 0 to {int(labels.max())}"
+        )
+    chosen = order[is_wanted][:num]
+    return next(data.batches(which, index=chosen, batch_size=num)).x
+
+
+@command("Draw", NAME, num(8), SEED, out("analogies.png"), DEVICE)
+def analogies(options: argparse.Namespace) -> None:
+    """Draw every class in the style of test images.
+
+    Each row begins with a test image.
+    """
+    checkpoint = checkpoint_of(options)
+
+    import torch
+
+    from zoo import latents
+
+    model, batch = image_model(checkpoint, options), some_test_images(checkpoint, options.num, options)
+    drawn = latents.analogies(model, batch.x, batch.labels)
+    rows = torch.cat([batch.x[:, None], drawn.cpu()], 1)
+    show(rows.flatten(0, 1), options, columns=rows.shape[1])

@@ -1,0 +1,89 @@
+"""Draw: samples, and whether they are copies."""
+
+from __future__ import annotations
+
+import argparse
+
+from zoo.cli.command import command, option
+from zoo.cli.images import image_model, prior_codes
+from zoo.cli.options import DEVICE, LABELS, NAME, SEED, SHARED, checkpoint_of, generator, given, num, whole
+from zoo.cli.output import out, show
+
+
+@command(
+    "Draw",
+    NAME,
+    num(64),
+    LABELS,
+    option("--expected", action="store_true", help="Show E[x | z] of codes drawn from the prior, without pixel noise"),
+    SEED,
+    out("samples.png"),
+    DEVICE,
+    SHARED,
+)
+def sample(options: argparse.Namespace) -> None:
+    """Draw images from a model."""
+    checkpoint = checkpoint_of(options)
+
+    import torch
+
+    from zoo import latents
+    from zoo.distributed import gather, is_leader, on_leader, share
+    from zoo.pictures import pixels
+    from zoo.progress import bar
+
+    model = image_model(checkpoint, options)
+    mine, conditions = share(options.num), given(options, model, options.num)
+    if options.expected:
+        codes = prior_codes(model, options.num, generator(options))
+        batches = [
+            pixels(latents.decode(model, codes[rows], **{name: value[rows] for name, value in conditions.items()}))
+            for rows in mine.split(250)
+        ]
+    else:
+        samples = model.iter_samples(options.num, generator=generator(options), positions=mine, **conditions)
+        with bar("sampling", shown=is_leader()):
+            batches = [pixels(batch) for batch in samples]
+    images = gather(torch.cat(batches), options.num)
+    on_leader(lambda: show(images, options))
+
+
+@command(
+    "Draw",
+    NAME,
+    num(8, "samples to show"),
+    option("--k", type=whole(), default=8, help="Number of training images per sample (default %(default)s)"),
+    option("--by", metavar="NAME", default="pixels", help="Compare pixels, or features of a classifier: lenet-mnist"),
+    option("--draws", type=whole(), default=1000, help="Number of samples to measure with (default %(default)s)"),
+    SEED,
+    out("neighbours.png"),
+    DEVICE,
+)
+def neighbours(options: argparse.Namespace) -> None:
+    """Show samples beside their nearest training images.
+
+    This tells whether a model copies its training images; the command also prints how often it does.
+    """
+    checkpoint = checkpoint_of(options)
+
+    import torch
+
+    from zoo.metrics.extractors import load_extractor
+    from zoo.metrics.memorisation import check_neighbours, neighbours
+    from zoo.progress import bar
+
+    model, data = image_model(checkpoint, options), checkpoint.data()
+    extractor = None if options.by == "pixels" else load_extractor(options.by, options.device)
+    num = max(options.num, options.draws)
+    check_neighbours([num, *model.event_shape], data, options.k, extractor)
+    with bar("sampling"):
+        samples = model.sample(num, generator=generator(options)).cpu()
+    found = neighbours(samples, data, options.k, extractor=extractor)
+    nearest = data.rows("train", found.index[: options.num].flatten())
+    images = data.convert(nearest.x, nearest.index, 0).view(options.num, options.k, *model.event_shape)
+    show(torch.cat([samples[: options.num, None], images], 1).flatten(0, 1), options, columns=options.k + 1)
+    print(
+        f"copied {found.copied:.3f}: fraction of the pairs of a sample and a test image in which the sample is nearer\n"
+        f"to a training image. Copies have 1; draws from the distribution of the data have 0.5, from which this is\n"
+        f"{found.score:+.1f} standard deviations away ({num} samples, {found.num_test} test images, by {options.by})."
+    )

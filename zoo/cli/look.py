@@ -1,0 +1,55 @@
+"""Look: what checkpoints there are, and what is known of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from zoo.cli.command import command, option
+from zoo.cli.options import JSON, NAME, checkpoint_of
+from zoo.errors import ConfigError
+
+
+@command(
+    "Look",
+    option("pattern", metavar="PATTERN", nargs="?", default="*", help="Names to show, such as 'vae-*'"),
+    option("--capability", metavar="TYPE", help="Show models of this type of zoo.capabilities, such as Decoder"),
+    option("--data", metavar="DATA", help="Show models of this data set, such as binarized-mnist"),
+    option("--family", metavar="FAMILY", help="Show models of this family, such as autoregressive"),
+    JSON,
+)
+def list_(options: argparse.Namespace) -> None:
+    """List the pretrained checkpoints."""
+    from zoo.store.zoo import Zoo
+
+    names = Zoo.list(options.pattern, capability=options.capability, data=options.data, family=options.family)
+    if options.json:
+        print(json.dumps([Zoo.info(name).to_dict() for name in names], indent=2))
+        return
+    if not names:
+        raise ConfigError(
+            f"list: no checkpoint matches {options.pattern!r} and the options; a pattern is such as 'vae-*', and "
+            "`zoo list` shows all"
+        )
+    width = max(map(len, names))
+    for name in names:
+        info = Zoo.info(name)
+        print(f"{name:{width}} {info.capabilities[0]:20} {info.size / 1e6:5.1f} MB  {_headline(info.numbers)}")
+
+
+def _headline(numbers: list[dict[str, Any]]) -> str:
+    """The test likelihood, or else its bound or an accuracy, and the FID, in a few words."""
+    from zoo.metrics.measurement import Measurement
+
+    tested = [m for m in map(Measurement.from_dict, numbers) if m.split == "test"]
+    named = [[m for m in tested if m.name == name][-1:] for name in ("nll", "neg_elbo", "accuracy", "class_accuracy")]
+    best = next(filter(None, named), []) + [m for m in tested if m.name == "fid"][:1]
+    return ", ".join(f"{m.name} {m.value:.4g}{' ' + m.unit if m.unit else ''} ({m.kind})" for m in best)
+
+
+@command("Look", NAME, JSON)
+def info(options: argparse.Namespace) -> None:
+    """Show a checkpoint: its numbers, recipe, size and licence."""
+    checkpoint = checkpoint_of(options)
+    print(json.dumps(checkpoint.to_dict(), indent=2) if options.json else checkpoint)

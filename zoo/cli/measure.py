@@ -1,0 +1,264 @@
+"""Measure: numbers of checkpoints, published tables, and the likelihood of own images."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.command import command, option
+from zoo.cli.images import prior_codes
+from zoo.cli.options import (
+    DEVICE,
+    JSON,
+    NAME,
+    SEED,
+    SHARED,
+    Checkpoint,
+    checkpoint_of,
+    local_path,
+    num,
+    own_data,
+    whole,
+)
+from zoo.cli.output import check_place, encoded, out, write
+from zoo.errors import ConfigError, ZooError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.capabilities import GenerativeModel
+    from zoo.metrics.measurement import Measurement
+
+MANY = 10**9
+SLICE = option("--slice", action="store_true", help="Use a few seeded examples only: a check in seconds")
+
+
+# ------------------------------------------------------------------------------------------------------------ evaluate
+
+
+@command(
+    "Measure",
+    NAME,
+    option(
+        "--only",
+        nargs="+",
+        metavar="GROUP",
+        help="Groups of numbers to measure: likelihood, quality, accuracy, reconstruction, outliers",
+    ),
+    option("--k", type=whole(1, MANY), help="Number of importance samples (default: as in the recipe)"),
+    option("--num", type=whole(1, MANY), help="Number of images for sample quality (default: as in the recipe)"),
+    option("--sampling-seeds", type=whole(1, MANY), metavar="N", help="Number of sampling seeds for the spread of FID"),
+    SLICE,
+    option("--write", action="store_true", help="Record the numbers and a picture of samples in the folder"),
+    DEVICE,
+    JSON,
+    SHARED,
+)
+def evaluate(options: argparse.Namespace) -> None:
+    """Recompute the numbers of a checkpoint and check its record.
+
+    The exit status is 1 if a number differs.
+    """
+    if options.write and options.slice:
+        raise ConfigError("--write: a slice is a check, not a number to record; leave out --slice")
+    checkpoint = checkpoint_of(options)
+    if options.write:
+        _check_own(checkpoint)
+    weights_sha256 = _weights_sha256(checkpoint) if options.write else ""
+
+    from zoo.distributed import on_leader
+    from zoo.metrics.evaluate import evaluate_checkpoint
+
+    found = evaluate_checkpoint(
+        checkpoint.source,
+        k=options.k,
+        num=options.num,
+        sampling_seeds=options.sampling_seeds,
+        only=options.only,
+        on_slice=options.slice,
+        device=options.device,
+    )
+
+    def report() -> None:
+        differences = _print_numbers(checkpoint, found, options)
+        if options.write:
+            _record(checkpoint, weights_sha256, found, options)
+        elif differences:
+            raise ZooError(
+                f"{checkpoint.source}: {len(differences)} of {len(found)} numbers differ from its record: "
+                f"{'; '.join(differences)}"
+            )
+
+    on_leader(report)
+
+
+def _check_own(checkpoint: Checkpoint) -> None:
+    """ConfigError if numbers cannot be recorded in the folder of the checkpoint."""
+    if checkpoint.is_copy:
+        raise ConfigError(
+            f"--write: expected a checkpoint of your own, found {checkpoint.source}, which is only a copy from the Hub"
+        )
+    if not os.access(checkpoint.folder, os.W_OK):
+        raise ConfigError(f"--write: {checkpoint.folder} is not yours to write; copy the folder, and evaluate the copy")
+
+
+def _weights_sha256(checkpoint: Checkpoint) -> str:
+    from zoo.store.checkpoint import read_metrics
+
+    return read_metrics(Path(checkpoint.folder)).weights_sha256
+
+
+def _print_numbers(checkpoint: Checkpoint, found: list[Measurement], options: argparse.Namespace) -> list[str]:
+    """Prints numbers and how they compare with the record; returns the recorded ones that differ."""
+    from zoo.metrics.measurement import Measurement, compare, recorded_value
+
+    recorded = [Measurement.from_dict(row) for row in checkpoint.numbers]
+    differences = compare(recorded, found)
+    different = [str(difference) for difference in differences if difference.recorded is not None]
+    compared = sum(recorded_value(recorded, measurement) is not None for measurement in found)
+    if options.json:
+        numbers = [measurement.to_dict() for measurement in found]
+        page = {"measurements": numbers, "compared": compared, "differences": [str(d) for d in differences]}
+        print(json.dumps(page, indent=2))
+        return different
+    print("\n".join(map(str, found)) or "this model has no such numbers on these data")
+    if found and not options.write and not different:
+        verdict = "nothing was compared: no number is recorded with these settings"
+        if compared:
+            verdict = (
+                f"no number differs from those recorded with the same settings ({compared} of {len(found)} compared)"
+            )
+        new = f"; {len(differences)} are not on record, and --write puts them there" if differences else ""
+        print(verdict + new)
+    return different
+
+
+def _record(checkpoint: Checkpoint, weights_sha256: str, found: list[Measurement], options: argparse.Namespace) -> None:
+    """Records numbers of the weights with this sha256, in place of those of the same name, and draws the samples."""
+    from zoo.capabilities import GenerativeModel
+    from zoo.metrics.measurement import Measurement
+    from zoo.pictures import grid
+    from zoo.store.checkpoint import SAMPLES, read_metrics, update
+
+    folder, files = Path(checkpoint.folder), {}
+    model = checkpoint.load(device=options.device)
+    if isinstance(model, GenerativeModel) and len(model.event_shape) == 3:
+        picture = io.BytesIO()
+        grid(_portrait(model)).save(picture, "PNG")
+        files[SAMPLES] = picture.getvalue()
+    record = read_metrics(folder)  # again, since another process may have recorded numbers meanwhile
+    if record.weights_sha256 != weights_sha256:
+        raise ZooError(
+            f"{checkpoint.source}: its weights were replaced meanwhile; nothing was written, evaluate it again"
+        )
+    # a number that is replaced keeps its place
+    rows = {Measurement.from_dict(row).key: row for row in record.measurements}
+    repeat = _repeat(checkpoint, options)
+    rows |= {measurement.key: {**measurement.to_dict(), "command": repeat} for measurement in found}
+    update(folder, rows.values(), files)
+
+
+def _repeat(checkpoint: Checkpoint, options: argparse.Namespace) -> str:
+    """The command that finds these numbers again."""
+    from zoo.store.zoo import LOCAL
+
+    prefix = LOCAL if checkpoint.source.startswith(LOCAL) else ""
+    words = ["zoo evaluate", prefix + Path(checkpoint.folder).resolve().name]
+    settings = {"--k": options.k, "--num": options.num, "--sampling-seeds": options.sampling_seeds}
+    words += [f"{flag} {value}" for flag, value in settings.items() if value is not None]
+    words += ["--only", *options.only] if options.only else []
+    return " ".join(words)
+
+
+def _portrait(model: GenerativeModel) -> Tensor:
+    """The 64 images of the card: samples; for decoders with pixel noise, half of them are E[x | z] instead."""
+    import torch
+
+    from zoo import latents
+    from zoo.capabilities import Conditional, Decoder, EvidenceLowerBound
+
+    conditions: dict[str, Any] = {}
+    if isinstance(model, Conditional):
+        conditions = {"labels": torch.arange(64) % model.num_classes}
+    samples = model.sample(64, generator=torch.Generator().manual_seed(0), **conditions)
+    if not (isinstance(model, Decoder) and isinstance(model, EvidenceLowerBound)):
+        return samples
+    codes = prior_codes(model, 32, torch.Generator().manual_seed(0))
+    expected = latents.decode(model, codes, **{name: value[:32] for name, value in conditions.items()})
+    return torch.cat([expected, samples[:32]])
+
+
+# ----------------------------------------------------------------------------------------------------------- reproduce
+
+
+@command(
+    "Measure",
+    option(
+        "table",
+        metavar="TABLE",
+        help="mnist-nll, mnist-bpd, cifar10-bpd, mnist-fid, fashion-mnist-fid, outliers or taxonomy",
+    ),
+    option("--k", type=whole(1, MANY), help="Number of importance samples per image (default: what takes minutes)"),
+    option("--recorded", action="store_true", help="Show the recorded numbers without recomputing them"),
+    SLICE,
+    DEVICE,
+    JSON,
+    SHARED,
+)
+def reproduce(options: argparse.Namespace) -> None:
+    """Recompute a table of the literature from the checkpoints."""
+    from zoo.distributed import is_leader
+    from zoo.metrics.tables import reproduce
+
+    table = reproduce(
+        options.table, recompute=not options.recorded, k=options.k, on_slice=options.slice, device=options.device
+    )
+    if is_leader():
+        print(json.dumps(table.to_dict(), indent=2) if options.json else table)
+
+
+# --------------------------------------------------------------------------------------------------------------- score
+
+
+@command(
+    "Measure",
+    NAME,
+    own_data,
+    num(64, "images on the sheet"),
+    option("--k", type=whole(1, MANY), default=100, help="Number of importance samples (default %(default)s)"),
+    SEED,
+    out("scores.csv", "table"),
+    option("--sheet", metavar="FILE", type=local_path, help="File to write the sheet to (default: beside the table)"),
+    DEVICE,
+)
+def score(options: argparse.Namespace) -> None:
+    """Rank your own images by their likelihood, odd ones first.
+
+    The command writes a table of all images, and a sheet that shows the first and the last ones.
+    """
+    sheet = options.sheet or options.out.parent / f"{options.out.stem}.png"
+    if sheet.resolve() == options.out.resolve():
+        raise ConfigError(f"--out: {sheet} is where the sheet goes; name the table .csv, or the sheet with --sheet")
+    check_place(sheet, options.overwrite, "sheet")
+    checkpoint = checkpoint_of(options)
+
+    from zoo.metrics.score import score
+
+    scores = score(
+        checkpoint.source,
+        options.data,
+        resize=options.resize,
+        binarize=options.binarize,
+        skip_corrupt=options.skip_corrupt,
+        k=options.k,
+        seed=options.seed,
+        device=options.device,
+    )
+    picture = encoded(scores.sheet(options.num), sheet, "sheet") if scores.is_visible else None
+    write(options.out, scores.to_csv().encode(), options.overwrite, "table")
+    if picture is not None:
+        write(sheet, picture, options.overwrite, "sheet")

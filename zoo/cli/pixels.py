@@ -1,0 +1,161 @@
+"""Draw: what models show that draw an image pixel by pixel, or complete one."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import ArgumentTypeError
+from typing import TYPE_CHECKING
+
+from zoo.cli.command import command, option
+from zoo.cli.images import check_images, image_model, some_test_images
+from zoo.cli.options import DEVICE, NAME, SEED, checkpoint_of, fraction, generator, local, num, whole
+from zoo.cli.output import out, show, write
+from zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.capabilities import GenerativeModel
+
+
+@command(
+    "Draw",
+    NAME,
+    num(10),
+    option("--known", type=fraction, default=0.5, help="Fraction of the rows to keep (default %(default)s)"),
+    option("--draws", type=whole(), default=4, help="Number of completions of each image (default %(default)s)"),
+    SEED,
+    out("complete.png"),
+    DEVICE,
+)
+def complete(options: argparse.Namespace) -> None:
+    """Erase the lower part of test images and sample it anew.
+
+    The rows are the test images, what is known of them, and the completions.
+    """
+    checkpoint = checkpoint_of(options)
+
+    import torch
+
+    from zoo import latents
+    from zoo.progress import bar
+
+    model, x = image_model(checkpoint, options), some_test_images(checkpoint, options.num, options).x
+    mask = torch.zeros(model.event_shape, dtype=torch.bool)
+    mask[:, : round(options.known * model.event_shape[1])] = True
+    with bar("completing"):
+        drawn = latents.complete(model, x.repeat(options.draws, 1, 1, 1), mask, generator=generator(options))
+    erased = torch.where(mask, x, torch.full_like(x, 0.5))
+    show(torch.cat([x, erased, drawn.cpu()]), options, columns=options.num)
+
+
+@command("Draw", NAME, num(10), SEED, out("probabilities.png"), DEVICE)
+def probabilities(options: argparse.Namespace) -> None:
+    """Draw images, and show what the model expected of each pixel.
+
+    Below the images are the expectations given the pixels drawn before: the probability of white if pixels are
+    binary, else the mean grey level or colour. MADE expects with the mixture of its masks, EoNADE with the ordering in
+    which the image was drawn.
+    """
+    checkpoint = checkpoint_of(options)
+
+    import torch
+
+    model = image_model(checkpoint, options)
+    show(torch.cat(_draws_and_expectations(model, options)[:2]), options, columns=options.num)
+
+
+@command(
+    "Draw",
+    NAME,
+    num(6),
+    option("--frames", type=whole(2), default=113, help="Number of frames of the GIF (default %(default)s)"),
+    SEED,
+    out("animate.gif", "GIF"),
+    DEVICE,
+)
+def animate(options: argparse.Namespace) -> None:
+    """Draw images pixel by pixel, as a GIF.
+
+    Below the images are the expectations that `zoo probabilities` shows.
+    """
+    if options.out.suffix.lower() != ".gif":
+        raise ConfigError(f"--out: expected a name that ends in .gif, found {options.out}")
+    checkpoint = checkpoint_of(options)
+
+    import torch
+
+    from zoo import pixelwise
+    from zoo.pictures import animation, grid
+
+    model = image_model(checkpoint, options)
+    x, expected, order = _draws_and_expectations(model, options)
+    frames = pixelwise.drawing(torch.cat([x, expected]), options.frames, torch.cat([order, order]))
+    film = animation([grid(frame, columns=options.num, scale=3) for frame in frames])
+    write(options.out, film, options.overwrite, "GIF")
+
+
+def _draws_and_expectations(model: GenerativeModel, options: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor]:
+    """Samples, the expectation of each pixel, and the order in which the pixels were drawn."""
+    from zoo import pixelwise
+    from zoo.progress import bar
+
+    with bar("sampling"):
+        x, order = pixelwise.draw(model, options.num, generator=generator(options))
+    return x, pixelwise.probabilities(model, x, order), order
+
+
+def _pixel(text: str) -> tuple[int, int]:
+    try:
+        row, column = map(int, text.split(","))
+    except ValueError:
+        raise ArgumentTypeError(f"expected ROW,COLUMN, such as 14,14, found {text[:60]!r}") from None
+    return row, column
+
+
+@command(
+    "Draw",
+    option("name", metavar="NAME", type=local, help="Checkpoint, or a recipe (.yaml) for the field before training"),
+    num(16, "images of noise to average over"),
+    option(
+        "--pixel", type=_pixel, metavar="ROW,COLUMN", default="14,14", help="Position, from 0,0 (default %(default)s)"
+    ),
+    option("--channel", type=int, help="Channel of the pixel, from 0 (default: all, side by side)"),
+    SEED,
+    out("receptive-field.png"),
+    DEVICE,
+)
+def receptive_field(options: argparse.Namespace) -> None:
+    """Show by gradients which pixels a pixel depends on.
+
+    The pixel is red. The brighter another pixel, the more the expectation of the red one changes with it. Blue pixels
+    come before the red one, which does not depend on them.
+    """
+    model = _untrained(options) if options.name.endswith(".yaml") else image_model(checkpoint_of(options), options)
+
+    import torch
+
+    from zoo import pixelwise
+    from zoo.pictures import field_of_sight
+    from zoo.progress import bar
+
+    row, column = options.pixel
+    if options.channel is not None and not 0 <= options.channel < model.event_shape[0]:
+        raise ConfigError(f"--channel: expected one between 0 and {model.event_shape[0] - 1}, found {options.channel}")
+    with bar("computing gradients"):
+        fields = pixelwise.receptive_field(model, row, column, num=options.num, generator=generator(options))
+    pictures = [field_of_sight(*field, row, column) for field in zip(*fields, strict=True)]
+    shown = pictures if options.channel is None else [pictures[options.channel]]
+    show(torch.stack(shown), options, columns=len(shown), scale=10)
+
+
+def _untrained(options: argparse.Namespace) -> GenerativeModel:
+    """The model that a recipe describes, with the weights before training."""
+    from zoo.store.checkpoint import device_of
+    from zoo.training.recipe import build_model, load_recipe
+
+    recipe = load_recipe(options.name)
+    if "model" not in recipe:
+        raise ConfigError(f"{options.name}: expected a recipe with a section 'model', found one without")
+    model = build_model(recipe["model"], options.seed).to(device_of(options.device)).eval()
+    return check_images(model, options)

@@ -1,0 +1,48 @@
+"""Share: checkpoints from the Hugging Face Hub, and to it."""
+
+from __future__ import annotations
+
+import argparse
+
+from zoo.cli.command import command, option
+from zoo.cli.options import checkpoint_of, local
+from zoo.errors import ConfigError
+
+
+@command("Share", option("name", metavar="NAME", type=local, help="Checkpoint: hf-hub:USER/REPO@TAG, or @COMMIT"))
+def pull(options: argparse.Namespace) -> None:
+    """Download a checkpoint from the Hugging Face Hub and verify it.
+
+    Without a tag or commit, the newest version is downloaded.
+    """
+    checkpoint = checkpoint_of(options)
+    checkpoint.load()
+    print(checkpoint.folder)
+
+
+@command(
+    "Share",
+    option("name", metavar="NAME", type=local, nargs="?", help="Checkpoint: a folder, or a name of `zoo list`"),
+    option("repo", metavar="USER/REPO", nargs="?", help="Repository, which is created if there is none"),
+    option("--private", action="store_true", help="Make the repository visible to its owner alone"),
+    option("--pull-request", action="store_true", help="Propose the checkpoint to an existing repository"),
+    option("--all", action="store_true", help="Push every pretrained checkpoint, and pin each in the registry"),
+    option("--namespace", metavar="ORG", help="Owner of the repositories ORG/NAME of --all"),
+)
+def push(options: argparse.Namespace) -> None:
+    """Publish a checkpoint on the Hugging Face Hub.
+
+    The checkpoint is verified first, and published in one commit, with a tag. Log in with `hf auth login`, or set
+    HF_TOKEN. If a push is interrupted, the same command completes it.
+    """
+    from zoo.store.zoo import Zoo
+
+    if options.all:
+        if options.namespace is None or options.name or options.pull_request:
+            raise ConfigError("--all: expected `zoo push --all --namespace ORG`, with --private or without")
+        for pushed in Zoo.push_all(options.namespace, private=options.private):
+            print(pushed, flush=True)
+        return
+    if options.repo is None or options.namespace:
+        raise ConfigError("push: expected `zoo push FOLDER USER/NAME`, or `zoo push --all --namespace ORG`")
+    print(Zoo.push(options.name, options.repo, private=options.private, pull_request=options.pull_request))

@@ -1,0 +1,114 @@
+"""Train: from a recipe, or from a checkpoint on own data."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from zoo.cli.command import command, option
+from zoo.cli.options import NAME, SHARED, checkpoint_of, local_path, own_data, seed, whole
+from zoo.config import parse_yaml
+from zoo.errors import ConfigError, ZooError
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a training run, and keys of its recipe."""
+    parser.add_argument(
+        "--out", type=local_path, required=True, help="Checkpoint folder to create; the run is kept in OUT.run"
+    )
+    parser.add_argument("--seed", type=seed, help="Seed in place of the recipe's")
+    parser.add_argument("--resume", action="store_true", help="Go on with the run in OUT.run")
+    parser.set_defaults(takes_recipe_keys=True, check=_check_folder)
+    parser.epilog = "--SECTION.KEY VALUE sets a key of the recipe: --trainer.devices 2 --optimization.lr 1e-4"
+
+
+def split_recipe_keys(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Separates `--section.key value` and `--section.key=value` from the other words.
+
+    Returns:
+        The other words, and {"section.key": value} with each value read as YAML.
+    """
+    words: list[str] = []
+    keys: dict[str, Any] = {}
+    rest = iter(arguments)
+    for word in rest:
+        key, equals, value = word.partition("=")
+        if not (key.startswith("--") and "." in key):
+            words.append(word)
+            continue
+        if not equals and ((value := next(rest, "--")).startswith("--")):
+            raise ConfigError(f"{key}: expected a value after it, found {'none' if value == '--' else value}")
+        keys[key[2:]] = parse_yaml(f"value: {value}", key)["value"]
+    return words, keys
+
+
+def _check_folder(options: argparse.Namespace) -> None:
+    if options.out.exists():
+        raise ConfigError(f"{options.out}: exists already; choose another folder")
+
+
+@command(
+    "Train",
+    option("recipe", metavar="RECIPE", type=local_path, help="YAML file, as in a checkpoint"),
+    _run_options,
+    SHARED,
+)
+def fit(options: argparse.Namespace) -> None:
+    """Train the model that a recipe describes."""
+    from zoo.distributed import is_leader
+    from zoo.store.checkpoint import read_metrics
+    from zoo.training.recipe import load_recipe, make
+
+    recipe = load_recipe(options.recipe, _recipe_keys(options))
+    with _resumable():
+        folder = make(recipe, options.out, resume=options.resume)
+    if is_leader():
+        print(folder)
+        if not read_metrics(folder).measurements:
+            print(f"now measure it: zoo evaluate local-dir:{folder} --write")
+
+
+@command(
+    "Train",
+    NAME,
+    own_data,
+    option("--epochs", type=whole(), default=10, help="Passes over the data (default %(default)s)"),
+    _run_options,
+    SHARED,
+)
+def finetune(options: argparse.Namespace) -> None:
+    """Adapt a checkpoint to your own images or arrays."""
+    checkpoint = checkpoint_of(options)
+
+    from zoo.distributed import is_leader
+    from zoo.training.finetune import finetune
+
+    with _resumable():
+        folder = finetune(
+            checkpoint.source,
+            options.data,
+            options.out,
+            epochs=options.epochs,
+            resize=options.resize,
+            binarize=options.binarize,
+            skip_corrupt=options.skip_corrupt,
+            resume=options.resume,
+            overrides=_recipe_keys(options),
+        )
+    if is_leader():
+        print(folder)
+
+
+def _recipe_keys(options: argparse.Namespace) -> dict[str, Any]:
+    return options.recipe_keys if options.seed is None else {**options.recipe_keys, "seed": options.seed}
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Says how an interrupted run goes on."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
+        raise ZooError("interrupted; give the same command with --resume to go on") from None
