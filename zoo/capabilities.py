@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple, TypeAlias, cast
 
-import zoo.imports  # noqa: F401
+import zoo.compatibility  # noqa: F401
 
 # isort: split
 import torch
