@@ -27,10 +27,9 @@ from zoo import Zoo
 from zoo.capabilities import GenerativeModel
 from zoo.distributed import share
 from zoo.errors import ConfigError
-from zoo.metrics.evaluate import data_of, recipe_of
 from zoo.metrics.extractors import Extractor, default_extractor, load_extractor
 from zoo.metrics.quality import extract, reference_of, scores
-from zoo.store.checkpoint import read_metrics
+from zoo.store.source import checkpoint
 from zoo.training.recipe import build_data, make, override
 
 ROOT = Path(__file__).resolve().parent
@@ -50,7 +49,7 @@ def train_and_measure(recipe: dict[str, Any], extractor: Extractor, num: int, fo
     samples = model.iter_samples(num, generator=generator, positions=share(num))
     truth = reference_of(data, "valid", extractor, num, seed=0, progress=False)
     found = scores(extract(samples, extractor, num, label="samples", progress=False), truth, seed=0)
-    sha256 = read_metrics(place).weights_sha256
+    sha256 = checkpoint(f"local-dir:{place}").weights_sha256
     return {column: found[column][0] for column in COLUMNS} | {
         "weights_sha256": sha256,
         "processor_seconds": round(seconds, 1),
@@ -98,8 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "gan_stability.json")
     options = parser.parse_args(arguments)
 
-    data = data_of(options.names[0])
-    seen = [{**recipe_of(name).get("data", {}), "batch_size": None} for name in options.names]
+    data = checkpoint(options.names[0]).data()
+    seen = [{**checkpoint(name).settings.get("data", {}), "batch_size": None} for name in options.names]
     if other := next((name for name, section in zip(options.names, seen, strict=True) if section != seen[0]), None):
         raise ConfigError(f"{other}: expected the data of {options.names[0]}, with whose numbers its own compare")
     extractor = load_extractor(default_extractor(data.name))
@@ -114,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plan = {}
     for seed in range(options.seeds):
         for name in options.names:
-            recipe = override(recipe_of(name), {"seed": seed, **changes})
+            recipe = override(checkpoint(name).settings, {"seed": seed, **changes})
             plan[digest(recipe, settings)] = (name, seed, recipe)
     runs = finished(options.out, set(plan))
 

@@ -60,18 +60,6 @@ def near(name: str, known: Iterable[str]) -> str:
 # ------------------------------------------------------------------------------------------------------------ files
 
 
-def expand(path: str | Path) -> Path:
-    """The path, with the home folder for a leading `~` or `~user`.
-
-    Raises:
-        ConfigError: there is no such home folder.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise ConfigError(f"{brief(str(path))}: expected a path, found ~ without a home folder; write it out") from None
-
-
 def read_bytes(path: Path, limit: int, error: type[Exception] = ConfigError) -> bytes:
     """The content of a regular file of at most `limit` bytes; `error` otherwise."""
     try:

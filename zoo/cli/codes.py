@@ -71,7 +71,7 @@ def interpolate(options: argparse.Namespace) -> None:
         ends = latents.encode(model, x, **given(options, model, 2))
     elif options.test:
         batch = some_test_images(checkpoint, 2 * num, options)
-        own = model.conditions(batch)
+        own = model.given(batch)
         ends = latents.encode(model, batch.x, **own)
         if options.labels is None:
             conditions = {name: value[:num] for name, value in own.items()}
@@ -136,7 +136,7 @@ def reconstruct(options: argparse.Namespace) -> None:
     from zoo import latents
 
     model, batch = image_model(checkpoint, options), some_test_images(checkpoint, options.num, options)
-    reconstructed = latents.reconstruct(model, batch.x, **model.conditions(batch))
+    reconstructed = latents.reconstruct(model, batch.x, **model.given(batch))
     show(torch.cat([batch.x, reconstructed.cpu()]), options, columns=options.num)
 
 
@@ -173,7 +173,7 @@ def edit(options: argparse.Namespace) -> None:
     from zoo import latents
 
     model, batch = image_model(checkpoint, options), some_test_images(checkpoint, options.num, options)
-    conditions = model.conditions(batch)
+    conditions = model.given(batch)
     edited = latents.edit(model, batch.x, dict(options.set), relative=options.relative, **conditions)
     show(torch.cat([batch.x, edited.cpu()]), options, columns=options.num)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from typing import TYPE_CHECKING
 
 from zoo.cli.command import command, option
 from zoo.cli.options import JSON, NAME, checkpoint_of
 from zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zoo.measurement import Measurement
 
 
 @command(
@@ -38,11 +41,9 @@ def list_(options: argparse.Namespace) -> None:
         print(f"{name:{width}} {info.capabilities[0]:20} {info.size / 1e6:5.1f} MB  {_headline(info.numbers)}")
 
 
-def _headline(numbers: list[dict[str, Any]]) -> str:
+def _headline(numbers: list[Measurement]) -> str:
     """The test likelihood, or else its bound or an accuracy, and the FID, in a few words."""
-    from zoo.metrics.measurement import Measurement
-
-    tested = [m for m in map(Measurement.from_dict, numbers) if m.split == "test"]
+    tested = [m for m in numbers if m.split == "test"]
     named = [[m for m in tested if m.name == name][-1:] for name in ("nll", "neg_elbo", "accuracy", "class_accuracy")]
     best = next(filter(None, named), []) + [m for m in tested if m.name == "fid"][:1]
     return ", ".join(f"{m.name} {m.value:.4g}{' ' + m.unit if m.unit else ''} ({m.kind})" for m in best)

@@ -6,7 +6,7 @@ import argparse
 import io
 import json
 import os
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.command import command, option
@@ -17,7 +17,6 @@ from zoo.cli.options import (
     NAME,
     SEED,
     SHARED,
-    Checkpoint,
     checkpoint_of,
     local_path,
     num,
@@ -31,7 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zoo.capabilities import GenerativeModel
-    from zoo.metrics.measurement import Measurement
+    from zoo.measurement import Measurement
+    from zoo.store.checkpoint import Checkpoint
 
 MANY = 10**9
 SLICE = option("--slice", action="store_true", help="Use a few seeded examples only: a check in seconds")
@@ -68,13 +68,12 @@ def evaluate(options: argparse.Namespace) -> None:
     checkpoint = checkpoint_of(options)
     if options.write:
         _check_own(checkpoint)
-    weights_sha256 = _weights_sha256(checkpoint) if options.write else ""
 
     from zoo.distributed import on_leader
     from zoo.metrics.evaluate import evaluate_checkpoint
 
     found = evaluate_checkpoint(
-        checkpoint.source,
+        checkpoint,
         k=options.k,
         num=options.num,
         sampling_seeds=options.sampling_seeds,
@@ -86,7 +85,7 @@ def evaluate(options: argparse.Namespace) -> None:
     def report() -> None:
         differences = _print_numbers(checkpoint, found, options)
         if options.write:
-            _record(checkpoint, weights_sha256, found, options)
+            _record(checkpoint, found, options)
         elif differences:
             raise ZooError(
                 f"{checkpoint.source}: {len(differences)} of {len(found)} numbers differ from its record: "
@@ -98,7 +97,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def _check_own(checkpoint: Checkpoint) -> None:
     """ConfigError if numbers cannot be recorded in the folder of the checkpoint."""
-    if checkpoint.is_copy:
+    if checkpoint.root != checkpoint.folder:
         raise ConfigError(
             f"--write: expected a checkpoint of your own, found {checkpoint.source}, which is only a copy from the Hub"
         )
@@ -106,17 +105,11 @@ def _check_own(checkpoint: Checkpoint) -> None:
         raise ConfigError(f"--write: {checkpoint.folder} is not yours to write; copy the folder, and evaluate the copy")
 
 
-def _weights_sha256(checkpoint: Checkpoint) -> str:
-    from zoo.store.checkpoint import read_metrics
-
-    return read_metrics(Path(checkpoint.folder)).weights_sha256
-
-
 def _print_numbers(checkpoint: Checkpoint, found: list[Measurement], options: argparse.Namespace) -> list[str]:
     """Prints numbers and how they compare with the record; returns the recorded ones that differ."""
-    from zoo.metrics.measurement import Measurement, compare, recorded_value
+    from zoo.measurement import compare, recorded_value
 
-    recorded = [Measurement.from_dict(row) for row in checkpoint.numbers]
+    recorded = checkpoint.numbers
     differences = compare(recorded, found)
     different = [str(difference) for difference in differences if difference.recorded is not None]
     compared = sum(recorded_value(recorded, measurement) is not None for measurement in found)
@@ -137,37 +130,37 @@ def _print_numbers(checkpoint: Checkpoint, found: list[Measurement], options: ar
     return different
 
 
-def _record(checkpoint: Checkpoint, weights_sha256: str, found: list[Measurement], options: argparse.Namespace) -> None:
-    """Records numbers of the weights with this sha256, in place of those of the same name, and draws the samples."""
+def _record(checkpoint: Checkpoint, found: list[Measurement], options: argparse.Namespace) -> None:
+    """Records numbers in place of those of the same name, and draws the samples."""
     from zoo.capabilities import GenerativeModel
-    from zoo.metrics.measurement import Measurement
+    from zoo.measurement import Measurement
     from zoo.pictures import grid
-    from zoo.store.checkpoint import SAMPLES, read_metrics, update
+    from zoo.store.checkpoint import SAMPLES
+    from zoo.store.zoo import Zoo
 
-    folder, files = Path(checkpoint.folder), {}
+    files = {}
     model = checkpoint.load(device=options.device)
     if isinstance(model, GenerativeModel) and len(model.event_shape) == 3:
         picture = io.BytesIO()
         grid(_portrait(model)).save(picture, "PNG")
         files[SAMPLES] = picture.getvalue()
-    record = read_metrics(folder)  # again, since another process may have recorded numbers meanwhile
-    if record.weights_sha256 != weights_sha256:
+    now = replace(checkpoint)  # its files are read again, since another process may have recorded numbers meanwhile
+    if now.weights_sha256 != checkpoint.weights_sha256:
         raise ZooError(
             f"{checkpoint.source}: its weights were replaced meanwhile; nothing was written, evaluate it again"
         )
-    # a number that is replaced keeps its place
-    rows = {Measurement.from_dict(row).key: row for row in record.measurements}
+    rows = {Measurement.from_dict(row).key: row for row in now.records}  # a number that is replaced keeps its place
     repeat = _repeat(checkpoint, options)
     rows |= {measurement.key: {**measurement.to_dict(), "command": repeat} for measurement in found}
-    update(folder, rows.values(), files)
+    Zoo.update(now, rows.values(), files)
 
 
 def _repeat(checkpoint: Checkpoint, options: argparse.Namespace) -> str:
     """The command that finds these numbers again."""
-    from zoo.store.zoo import LOCAL
+    from zoo.store.source import LOCAL
 
     prefix = LOCAL if checkpoint.source.startswith(LOCAL) else ""
-    words = ["zoo evaluate", prefix + Path(checkpoint.folder).resolve().name]
+    words = ["zoo evaluate", prefix + checkpoint.folder.resolve().name]
     settings = {"--k": options.k, "--num": options.num, "--sampling-seeds": options.sampling_seeds}
     words += [f"{flag} {value}" for flag, value in settings.items() if value is not None]
     words += ["--only", *options.only] if options.only else []
@@ -249,7 +242,7 @@ def score(options: argparse.Namespace) -> None:
     from zoo.metrics.score import score
 
     scores = score(
-        checkpoint.source,
+        checkpoint,
         options.data,
         resize=options.resize,
         binarize=options.binarize,

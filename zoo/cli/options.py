@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.command import Part, default, option
-from zoo.config import expand
 from zoo.errors import ConfigError
+from zoo.files import expand
 
 if TYPE_CHECKING:
     from torch import Generator
 
-    from zoo.capabilities import GenerativeModel, ZooModule
-    from zoo.data.base import DataModule
+    from zoo.capabilities import GenerativeModel
+    from zoo.store.checkpoint import Checkpoint
 
 MOST = 100_000  # largest number of images in a picture: as many digits of MNIST are 19,000 pixels high and wide
 
@@ -83,9 +83,15 @@ def local_path(text: str) -> Path:
 
 # ------------------------------------------------------------------------------------------------------ shared options
 
-NAME = option(
-    "name", metavar="NAME", type=local, help="Checkpoint: a name of `zoo list`, local-dir:PATH or hf-hub:USER/REPO@TAG"
-)
+
+def NAME(parser: argparse.ArgumentParser) -> None:  # noqa: N802 - stands among the constants
+    """The checkpoint, and the packages whose classes it may use."""
+    text = "Checkpoint: a name of `zoo list`, local-dir:PATH or hf-hub:USER/REPO@TAG"
+    parser.add_argument("name", metavar="NAME", type=local, help=text)
+    text = "Installed package whose model classes the checkpoint may use; can be given several times"
+    parser.add_argument("--plugin", dest="plugins", metavar="PACKAGE", action="append", default=[], help=text)
+
+
 SEED = option("--seed", type=seed, default=0, help="Seed for all random draws (default %(default)s)")
 DEVICE = option("--device", default="cpu", help="Device to compute on, such as cuda (default %(default)s)")
 JSON = option("--json", action="store_true", help="Print JSON, for programs")
@@ -117,38 +123,6 @@ def own_data(parser: argparse.ArgumentParser) -> None:
 # -------------------------------------------------------------------------------------------------- what options mean
 
 
-class Checkpoint:
-    """A checkpoint, found once from its source; what is known of it are the attributes of `zoo.store.zoo.Info`."""
-
-    def __init__(self, source: str) -> None:
-        from zoo.store.zoo import Zoo
-
-        self._info = Zoo.info(source)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._info, name)
-
-    def __str__(self) -> str:
-        return str(self._info)
-
-    @property
-    def is_copy(self) -> bool:
-        """Whether the files are those of the Hub's cache."""
-        from zoo.store.zoo import locate
-
-        return locate(self._info.source).inside is not None
-
-    def load(self, *, device: str = "cpu") -> ZooModule:
-        from zoo.store.zoo import Zoo
-
-        return Zoo.load(self._info.source, device=device)
-
-    def data(self) -> DataModule:
-        from zoo.metrics.evaluate import data_of
-
-        return data_of(self._info.source)
-
-
 def checkpoint_of(options: argparse.Namespace) -> Checkpoint:
     """The checkpoint that NAME means. A command calls this once, before it imports torch.
 
@@ -161,7 +135,9 @@ def checkpoint_of(options: argparse.Namespace) -> Checkpoint:
             f"{options.command}: expected a checkpoint, found {options.name}, a recipe; train it first with "
             f"`zoo fit {options.name} --out FOLDER`, then use local-dir:FOLDER"
         )
-    return Checkpoint(options.name)
+    from zoo.store.source import checkpoint
+
+    return checkpoint(options.name, options.plugins)
 
 
 def given(options: argparse.Namespace, model: GenerativeModel, num: int) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def receptive_field(options: argparse.Namespace) -> None:
 
 def _untrained(options: argparse.Namespace) -> GenerativeModel:
     """The model that a recipe describes, with the weights before training."""
-    from zoo.store.checkpoint import device_of
+    from zoo.store.building import device_of
     from zoo.training.recipe import build_model, load_recipe
 
     recipe = load_recipe(options.name)

@@ -58,16 +58,15 @@ def _check_folder(options: argparse.Namespace) -> None:
 def fit(options: argparse.Namespace) -> None:
     """Train the model that a recipe describes."""
     from zoo.distributed import is_leader
-    from zoo.store.checkpoint import read_metrics
     from zoo.training.recipe import load_recipe, make
 
     recipe = load_recipe(options.recipe, _recipe_keys(options))
     with _resumable():
-        folder = make(recipe, options.out, resume=options.resume)
+        made = make(recipe, options.out, resume=options.resume)
     if is_leader():
-        print(folder)
-        if not read_metrics(folder).measurements:
-            print(f"now measure it: zoo evaluate local-dir:{folder} --write")
+        print(made.folder)
+        if not made.numbers:
+            print(f"now measure it: zoo evaluate {made.source} --write")
 
 
 @command(
@@ -87,7 +86,7 @@ def finetune(options: argparse.Namespace) -> None:
 
     with _resumable():
         folder = finetune(
-            checkpoint.source,
+            checkpoint,
             options.data,
             options.out,
             epochs=options.epochs,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from torch.hub import download_url_to_file
 
-from zoo.config import expand
 from zoo.errors import DataError, DownloadError
+from zoo.files import expand
 
 _verified: set[tuple[str, int, int]] = set()  # (path, size, time of change) of the files that were checked
 

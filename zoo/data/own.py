@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.config import expand
 from zoo.data.base import DataModule, Split, Which, division
 from zoo.errors import ConfigError, DataError
+from zoo.files import expand
 
 PUBLISHED = (
     "mnist",

@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from zoo.config import expand
 from zoo.distributed import gather, size
+from zoo.files import expand
 
 FORMAT = 1
 Tensors = dict[str, Tensor]

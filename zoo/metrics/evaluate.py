@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from zoo.capabilities import Classifier, Conditional, Encoder, GenerativeModel, Reconstructive, ZooModule
-from zoo.config import bind, near, parse_yaml
+from zoo.config import bind, near
 from zoo.data.base import DataModule, Which
 from zoo.distributed import share
 from zoo.errors import ConfigError
@@ -18,11 +18,12 @@ from zoo.metrics.classification import accuracy
 from zoo.metrics.codes import code_accuracy
 from zoo.metrics.conditional import class_accuracy, has_classifier
 from zoo.metrics.examples import Index, check_shapes, measuring
-from zoo.metrics.extractors import ClassifierFeatures, Extractor, default_extractor, load_extractor
+from zoo.metrics.extractors import ClassifierFeatures, Extractor, default_extractor, extractor_of, load_extractor
 from zoo.metrics.likelihood import nll
 from zoo.metrics.outliers import NUM, outlier_detection
 from zoo.metrics.quality import NEIGHBOURS, evaluate_quality, quality_floor
 from zoo.metrics.reconstruction import squared_error
+from zoo.store.checkpoint import Checkpoint
 
 GROUPS = ("likelihood", "quality", "accuracy", "reconstruction", "outliers")
 """The groups of numbers, for `only`."""
@@ -149,7 +150,7 @@ def _of_samples(measure: Callable[[int], list[Measurement]], settings: Evaluatio
 
 
 def evaluate_checkpoint(
-    source: str,
+    checkpoint: Checkpoint,
     *,
     k: int | None = None,
     draws: int | None = None,
@@ -167,55 +168,32 @@ def evaluate_checkpoint(
     """Every number of a checkpoint, recomputed from its weights.
 
     Args:
-        source: a name, or `local-dir:` or `hf-hub:` and where it is; as `Zoo.load` takes it.
-        k, draws, num, seed, sampling_seeds: as in `Evaluation`; by default, what the recipe of the checkpoint says.
-        split, only, on_slice, batch_size: as in `evaluate`.
-        data: by default, what the recipe names.
+        checkpoint: The checkpoint.
+        k, draws, num, seed, sampling_seeds: As in `Evaluation`; by default, what the recipe of the checkpoint says.
+        split, only, on_slice, batch_size: As in `evaluate`.
+        data: The data; by default, what the recipe names.
 
     Raises:
-        ConfigError: the checkpoint has no recipe that says which data, or a setting is unknown.
-        ZooError: as `Zoo.load` and `evaluate` do.
+        ConfigError: The checkpoint has no recipe that says which data, or a setting is unknown.
+        ZooError: As `Zoo.load` and `evaluate` do.
     """
-    from zoo.store.zoo import Zoo
-
-    recipe = recipe_of(source)
     chosen = {"k": k, "draws": draws, "num": num, "seed": seed, "sampling_seeds": sampling_seeds}
-    section = (recipe.get("evaluation") or {}) | {name: value for name, value in chosen.items() if value is not None}
-    settings = Evaluation(**bind(Evaluation, section, f"{source}: recipe: evaluation"))
-    model = Zoo.load(source, device=device)
+    section = (checkpoint.settings.get("evaluation") or {}) | {
+        n: value for n, value in chosen.items() if value is not None
+    }
+    settings = Evaluation(**bind(Evaluation, section, f"{checkpoint.source}: recipe: evaluation"))
+    model = checkpoint.load(device=device)
     return evaluate(
         model,
-        data or data_of(source),
+        data or checkpoint.data(),
         settings,
         split=split,
         only=only,
         on_slice=on_slice,
-        extractor=load_extractor(source, device) if isinstance(model, Classifier) else None,
+        extractor=extractor_of(checkpoint, device) if isinstance(model, Classifier) else None,
         batch_size=batch_size,
         progress=progress,
     )
-
-
-def data_of(source: str) -> DataModule:
-    """The data that a checkpoint was made from, as its recipe says.
-
-    Raises:
-        ConfigError: it has no recipe that says which.
-        DataError: own data are not where they were.
-    """
-    from zoo.training.recipe import build_data
-
-    recipe = recipe_of(source)
-    if "data" not in recipe:
-        raise ConfigError(f"{source}: expected a recipe that says which data it was made from, found none")
-    return build_data(recipe["data"], recipe.get("seed", 0))
-
-
-def recipe_of(source: str) -> dict[str, Any]:
-    """The recipe of a checkpoint, empty where it has none."""
-    from zoo.store.zoo import Zoo
-
-    return parse_yaml(Zoo.info(source).recipe or "{}", f"{source}: recipe")
 
 
 def _has_quality(model: ZooModule, data: DataModule, split: Which) -> bool:

@@ -10,7 +10,7 @@ import hashlib
 import io
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from zoo.capabilities import Classifier
 from zoo.data.files import Published, data_root, read
 from zoo.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from zoo.store.checkpoint import Checkpoint
 
 INCEPTION = Published(
     "inception/weights-inception-2015-12-05-6726825d.pth",
@@ -188,17 +191,25 @@ def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
         ConfigError: the name is that of a model without labels.
         ZooError: as `Zoo.load` and `Inception` do.
     """
-    from zoo.store.checkpoint import read_metrics
-    from zoo.store.zoo import LOCAL, Zoo, locate
-
     kind, _, file = name.partition(":")
     if kind == Inception.kind:
         return Inception(file or None).to(device)
-    model = Zoo.load(name, device=str(device))
+    from zoo.store.source import checkpoint
+
+    return extractor_of(checkpoint(name), device)
+
+
+def extractor_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> ClassifierFeatures:
+    """The extractor that a checkpoint of a classifier is.
+
+    Raises:
+        ConfigError: It is no classifier.
+        ZooError: As `Checkpoint.load` does.
+    """
+    model = checkpoint.load(device=str(device))
     if not isinstance(model, Classifier):
         raise ConfigError(
-            f"{name}: expected a classifier as extractor, found {type(model).__name__}; use 'lenet-mnist'"
+            f"{checkpoint.source}: expected a classifier as extractor, found {type(model).__name__}; use 'lenet-mnist'"
         )
-    place = locate(name)
-    title = place.folder.resolve().name if name.startswith(LOCAL) else name
-    return ClassifierFeatures(model, title, read_metrics(place.folder, place.inside).weights_sha256)
+    title = checkpoint.source if checkpoint.entry or checkpoint.root != checkpoint.folder else checkpoint.name
+    return ClassifierFeatures(model, title, checkpoint.weights_sha256)

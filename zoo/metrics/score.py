@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from zoo.config import expand
 from zoo.data.base import DataModule, Split, Which
 from zoo.errors import ConfigError, DataError
+from zoo.files import expand
 from zoo.measurement import nats_to
 from zoo.metrics.likelihood import log_likelihood
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from zoo.store.checkpoint import Checkpoint
 
 SHOWN = 64
 """Images of the sheet."""
@@ -111,7 +113,7 @@ class _Everything(DataModule):
 
 
 def score(
-    source: str,
+    checkpoint: Checkpoint,
     data: str | Path,
     *,
     resize: bool = False,
@@ -127,7 +129,7 @@ def score(
     """log p(x) of each image of a folder or array under a checkpoint, or its tightest bound.
 
     Args:
-        source: what `Zoo.load` takes.
+        checkpoint: The checkpoint.
         data: a folder of images (folders inside it are labels), or an .npz or .npy file.
         resize, binarize, skip_corrupt: as in `zoo.training.finetune.finetune`.
         k, draws, seed, batch_size: as in `log_likelihood`.
@@ -137,19 +139,18 @@ def score(
         DataError: the data are missing, damaged, or do not have the model's shape and grey levels.
     """
     from zoo.capabilities import Classifier, GenerativeModel
+    from zoo.data import build
     from zoo.data.own import ImageFolder, _Own
-    from zoo.store.zoo import Zoo
     from zoo.training.finetune import check_fit, own_section
-    from zoo.training.recipe import build_data
 
-    model = Zoo.load(source, device=device)
+    model, source = checkpoint.load(device=device), checkpoint.source
     if isinstance(model, Classifier) or not isinstance(model, GenerativeModel):
         raise ConfigError(f"{source}: {type(model).__name__} has no density; {_ADVICE}")
-    own = build_data(own_section(model, expand(data).resolve(), resize, binarize, skip_corrupt))
+    own = build(own_section(model, expand(data).resolve(), resize, binarize, skip_corrupt))
     assert isinstance(own, _Own)
     whole = own.everything()
     module = _Everything(own, whole)
-    check_fit(source, model, module)
+    check_fit(checkpoint, model, module)
     found = log_likelihood(model, module, k=k, draws=draws, seed=seed, batch_size=batch_size, progress=progress)
     if found is None:
         raise ConfigError(f"{source}: {type(model).__name__} has neither a density nor a bound; {_ADVICE}")

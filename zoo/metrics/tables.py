@@ -11,10 +11,10 @@ from zoo.config import near
 from zoo.distributed import is_leader
 from zoo.errors import ConfigError
 from zoo.measurement import Measurement
-from zoo.metrics.evaluate import Evaluation, evaluate_checkpoint, recipe_of
-from zoo.store.checkpoint import find_class
+from zoo.metrics.evaluate import Evaluation, evaluate_checkpoint
+from zoo.store.names import find_class
 from zoo.store.registry import Entry, registry
-from zoo.store.zoo import Zoo
+from zoo.store.source import checkpoint as found_at
 
 # Test negative log-likelihood on static binarised MNIST, as collected in table 4 of van den Oord et al. 2016 (Pixel
 # Recurrent Neural Networks, https://arxiv.org/abs/1601.06759), with the sources named there; at the end, what other
@@ -155,12 +155,13 @@ def reproduce(
 
     def numbers(checkpoint: str, group: str) -> list[Measurement]:
         if not recompute:
-            return [Measurement.from_dict(number, checkpoint) for number in Zoo.info(checkpoint).numbers]
+            return found_at(checkpoint).numbers
         if progress and is_leader():
             print(checkpoint, file=sys.stderr)
-        own = (recipe_of(checkpoint).get("evaluation") or {}).get("k", Evaluation.k)
+        source = found_at(checkpoint)
+        own = (source.settings.get("evaluation") or {}).get("k", Evaluation.k)
         return evaluate_checkpoint(
-            checkpoint,
+            source,
             k=min(own, MOST_SAMPLES.get(name, own)) if k is None else k,
             num=num,
             sampling_seeds=1 if on_slice else SAMPLING_SEEDS,

@@ -55,7 +55,7 @@ def render_card(checkpoint: Checkpoint, *, name: str | None = None) -> str:
 
 def about(checkpoint: Checkpoint) -> str:
     """Name and paper of the model: the first lines of its module."""
-    module = sys.modules[checkpoint.model_class(checkpoint.plugins).__module__]
+    module = sys.modules[checkpoint.model_class().__module__]
     return (inspect.getdoc(module) or "").split("\n\n")[0].replace("\n", " ")
 
 
@@ -95,9 +95,10 @@ def _snippet(checkpoint: Checkpoint) -> list[str]:
     """Python lines that load the model and use what it can do."""
     from zoo.module import usage_of
 
-    plugins = f", plugins={json.dumps(checkpoint.plugins)}" if checkpoint.plugins else ""
+    package, colon, _ = checkpoint.class_name.partition(":")
+    plugins = f", plugins=[{json.dumps(package)}]" if colon else ""
     load = f"model = Zoo.load({json.dumps(checkpoint.source)}{plugins})"
-    usage = usage_of(checkpoint.model_class(checkpoint.plugins))
+    usage = usage_of(checkpoint.model_class())
     return ["import torch", "from zoo import Zoo", "", load, *usage]
 
 
@@ -107,7 +108,7 @@ def _numbers(checkpoint: Checkpoint) -> list[str]:
         return ["No number has been measured.", ""]
     lines = ["| number | value | unit | kind | n | data | settings |", "| --- | --- | --- | --- | --- | --- | --- |"]
     for number in checkpoint.numbers:
-        settings = [f"{key} {value}" for key, value in _settings(number).items() if not key.endswith("sha256")]
+        settings = [f"{key} {_short(value)}" for key, value in _settings(number).items()]
         if spread := number.details.get("sampling_seeds"):
             mean = rounded(spread["mean"], spread["std"])
             settings.append(f"over {spread['n']} sampling seeds {mean}")
@@ -125,5 +126,10 @@ def _numbers(checkpoint: Checkpoint) -> list[str]:
 
 
 def _settings(number: Measurement) -> dict[str, Any]:
-    """The plain details of a number: how it was measured."""
-    return {key: value for key, value in number.details.items() if not isinstance(value, dict | list)}
+    """The plain details of a number: how it was measured. Hashes are told once, below the table."""
+    plain = {key: value for key, value in number.details.items() if not isinstance(value, dict | list)}
+    return {key: value for key, value in plain.items() if not key.endswith("sha256")}
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.config import MAX_BYTES, bind, brief, check, parse_json, parse_yaml, read_bytes
 from zoo.errors import CheckpointError, ConfigError
@@ -72,17 +72,19 @@ class Checkpoint:
         folder: Where its files are.
         root: The folder that links of its files may lead into.
         entry: What the registry says of it, for a pretrained checkpoint.
+        plugins: Names of the installed packages whose classes the user trusts; see `Zoo.load`.
     """
 
     source: str
     folder: Path
     root: Path
     entry: Entry | None = None
+    plugins: tuple[str, ...] = ()
 
     @classmethod
-    def of_folder(cls, folder: str | Path) -> Checkpoint:
+    def of_folder(cls, folder: str | Path, plugins: Collection[str] = ()) -> Checkpoint:
         """The checkpoint in a folder on this machine."""
-        return cls(f"local-dir:{folder}", Path(folder), Path(folder))
+        return cls(f"local-dir:{folder}", Path(folder), Path(folder), plugins=tuple(plugins))
 
     # -------------------------------------------------------------------------------------------------------- facts
 
@@ -105,11 +107,6 @@ class Checkpoint:
     def family(self) -> str:
         """The part of the zoo that exports the class, or the package that does."""
         return re.split("[.:]", self.class_name)[0]
-
-    @property
-    def plugins(self) -> list[str]:
-        """The package that its class comes from, if that is not the zoo."""
-        return [self.family] if ":" in self.class_name else []
 
     @cached_property
     def capabilities(self) -> list[str]:
@@ -151,6 +148,11 @@ class Checkpoint:
         """The measurements in `metrics.json`."""
         where = f"{self.folder}: measurement"
         return [Measurement.from_dict(record, where) for record in self._record.measurements]
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The measurements as they stand in `metrics.json`, each with the command that recomputes it."""
+        return self._record.measurements
 
     @property
     def commands(self) -> list[str]:
@@ -195,9 +197,9 @@ class Checkpoint:
 
     # ------------------------------------------------------------------------------------------------------ what it is
 
-    def model_class(self, plugins: Collection[str] = ()) -> type[ZooModule]:
-        """The class of the model; see `Zoo.load` for plugins."""
-        return find_class(self.class_name, str(self.folder / CONFIG), plugins)
+    def model_class(self) -> type[ZooModule]:
+        """The class of the model."""
+        return find_class(self.class_name, str(self.folder / CONFIG), self.plugins)
 
     def data(self) -> DataModule:
         """The data that it was made from, as its recipe says.
@@ -212,14 +214,13 @@ class Checkpoint:
             raise ConfigError(f"{self.source}: expected a recipe that says which data it was made from, found none")
         return build(self.settings["data"], self.settings.get("seed", 0))
 
-    def load(self, *, device: str = "cpu", plugins: Collection[str] = ()) -> ZooModule:
+    def load(self, *, device: str = "cpu") -> ZooModule:
         """The model with its weights, in evaluation mode and float32.
 
         No tensor is read if the folder is not what it promises.
 
         Args:
             device: Where to put the model, such as "cuda".
-            plugins: Names of installed packages whose classes may be used.
 
         Raises:
             CheckpointError, ConfigError: One line that says what is wrong.
@@ -234,7 +235,7 @@ class Checkpoint:
             raise CheckpointError(f"{path}: expected a file, found something else")
         with path.open("rb") as file:
             header = read_header(file, str(path))
-            cls = self.model_class(plugins)
+            cls = self.model_class()
             arguments = bind(cls, self.arguments, f"{where}: arguments")
             for promised in {self.config_sha256, self.entry.config_sha256 if self.entry else self.config_sha256}:
                 _compare(where, promised, self._config.sha256)
@@ -249,7 +250,7 @@ class Checkpoint:
         except (SafetensorError, RuntimeError) as exc:
             raise CheckpointError(f"{path}: {str(exc).splitlines()[0][:200]}; fetch it again") from exc
         model.pretrained = True
-        return cast("ZooModule", model.eval().to(target))
+        return model.eval().to(target)
 
     # ------------------------------------------------------------------------------------------------------ its files
 

@@ -95,7 +95,7 @@ def push(checkpoint: Checkpoint, repo: str, *, card: Card, private: bool = False
 
 def _contents(checkpoint: Checkpoint, card: Card) -> dict[str, Path | bytes]:
     """The files of a sound checkpoint by name, with its card."""
-    checkpoint.load(plugins=checkpoint.plugins)
+    checkpoint.load()
     folder = checkpoint.folder
     contents: dict[str, Path | bytes] = {name: folder / name for name in FILES if (folder / name).exists()}
     for path in contents.values():

@@ -76,8 +76,9 @@ def save(
         temporary.mkdir(parents=True)
         for name, content in contents.items():
             write_new(temporary / name, content)
-        saved = Checkpoint(f"local-dir:{folder.name}", temporary, temporary)
-        saved.load(plugins=saved.plugins)
+        plugins = (name_of(type(model)).partition(":")[0],)
+        saved = Checkpoint(f"local-dir:{folder.name}", temporary, temporary, plugins=plugins)
+        saved.load()
         write_new(temporary / CARD, card(saved).encode())
         sync(temporary)
         if folder.exists():
@@ -99,7 +100,7 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
-    return Checkpoint.of_folder(folder)
+    return Checkpoint.of_folder(folder, plugins)
 
 
 def update(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from zoo.config import brief, near
 from zoo.errors import CheckpointError, ConfigError
@@ -15,8 +16,12 @@ from zoo.store.registry import registry
 LOCAL = "local-dir:"
 
 
-def checkpoint(source: str) -> Checkpoint:
+def checkpoint(source: str, plugins: Collection[str] = ()) -> Checkpoint:
     """The checkpoint that a source means: in the shipped folder, in the Hub's cache, or downloaded now.
+
+    Args:
+        source: What the user calls it.
+        plugins: Names of installed packages whose classes it may use; see `Zoo.load`.
 
     Raises:
         ConfigError: There is no such name, or the source has another form.
@@ -27,10 +32,10 @@ def checkpoint(source: str) -> Checkpoint:
         raise ConfigError(f"expected the name of a checkpoint, found {brief(source)}; see Zoo.list()")
     if source.startswith(LOCAL):
         folder = expand(source.removeprefix(LOCAL))
-        return Checkpoint(source, folder, folder)
+        return Checkpoint(source, folder, folder, plugins=tuple(plugins))
     if source.startswith(PREFIX):
         folder = fetch(*parse_source(source))
-        return Checkpoint(source, folder, cache_of(folder))
+        return Checkpoint(source, folder, cache_of(folder), plugins=tuple(plugins))
     entry = registry().get(source)
     if entry is None:
         if re.search(r"[/\\]|^[.~]", source):

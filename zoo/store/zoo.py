@@ -73,13 +73,16 @@ class Zoo:
         )
 
     @staticmethod
-    def info(source: str) -> Checkpoint:
+    def info(source: str, *, plugins: Collection[str] = ()) -> Checkpoint:
         """The checkpoint itself: its numbers, recipe, size and licence. It prints as a page.
+
+        Args:
+            source, plugins: As in `load`.
 
         Raises:
             ZooError: As `load`.
         """
-        return checkpoint(source)
+        return checkpoint(source, plugins)
 
     @overload
     @staticmethod
@@ -108,7 +111,7 @@ class Zoo:
             CheckpointError: Files are missing, damaged or do not belong together.
             DownloadError: The checkpoint is not here and could not be fetched.
         """
-        model = checkpoint(source).load(device=device, plugins=plugins)
+        model = checkpoint(source, plugins).load(device=device)
         if kind is not None and not isinstance(model, kind):
             raise ConfigError(f"{source}: expected a model that is {kind.__name__}, found {type(model).__name__}")
         return model

@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from zoo.capabilities import ZooModule
-from zoo.config import bind, expand
+from zoo.config import bind
 from zoo.data.base import DataModule, levels_title
 from zoo.data.own import SUFFIXES
 from zoo.distributed import join, on_leader
 from zoo.errors import ConfigError, DataError
-from zoo.metrics.evaluate import Evaluation, data_of, evaluate
+from zoo.files import expand
+from zoo.metrics.evaluate import Evaluation, evaluate
 from zoo.metrics.examples import check_classes
+from zoo.store.checkpoint import Checkpoint
+from zoo.store.source import checkpoint
+from zoo.store.zoo import Zoo
 from zoo.training.recipe import build_data, check_absent, make, override
 
 
 def finetune(
-    source: str,
+    source: str | Checkpoint,
     data: str | Path,
     folder: str | Path,
     *,
@@ -52,19 +56,17 @@ def finetune(
         DataError: the data are missing, damaged, or do not have the model's shape.
         ConfigError: an unknown checkpoint or setting, or `folder` is in the way.
     """
-    from zoo.store import checkpoint
-    from zoo.store.zoo import Zoo
-
     folder, path = Path(folder), expand(data).resolve()
     join()
     on_leader(lambda: check_absent(folder))
     if epochs < 1:
         raise ConfigError(f"epochs: expected at least 1, found {epochs}")
-    model = Zoo.load(source)
+    start = source if isinstance(source, Checkpoint) else checkpoint(source)
+    model = start.load()
     recipe = override(
         {
             "name": folder.name,
-            "start": source,
+            "start": start.source,
             "seed": 0,
             "data": own_section(model, path, resize, binarize, skip_corrupt),
             "optimization": {"lr": 2e-4, "schedule": "cosine", "gradient_clip": 100.0},
@@ -75,10 +77,10 @@ def finetune(
     )
     module = build_data(recipe["data"], recipe["seed"])
     settings = Evaluation(**bind(Evaluation, recipe["evaluation"] or {}, "evaluation"))
-    check_fit(source, model, module)
+    check_fit(start, model, module)
     check_classes(model, module)
     result = make(recipe, folder, resume=resume, data=module)
-    before, after = (evaluate(m, module, settings) for m in (model, Zoo.load(f"local-dir:{result}")))
+    before, after = (evaluate(m, module, settings) for m in (model, result.load()))
 
     def record() -> None:
         rows = []
@@ -86,10 +88,10 @@ def finetune(
             print(f"before: {old}\nafter:  {new}")
             row = replace(new, details=new.details | {"before": old.value})
             rows.append({**row.to_dict(), "command": f"zoo evaluate local-dir:{result.name}"})
-        checkpoint.update(result, rows)
+        Zoo.update(result, rows)
 
     on_leader(record)
-    return result
+    return result.folder
 
 
 def own_section(model: ZooModule, path: Path, resize: bool, binarize: bool, skip_corrupt: bool) -> dict[str, Any]:
@@ -115,7 +117,7 @@ def own_section(model: ZooModule, path: Path, resize: bool, binarize: bool, skip
     return section | {name: True for name in ("binarize", "skip_corrupt") if options[name]}
 
 
-def check_fit(source: str, model: ZooModule, data: DataModule) -> None:
+def check_fit(start: Checkpoint, model: ZooModule, data: DataModule) -> None:
     """Shape and grey levels of the data against those that the model was trained on.
 
     Raises:
@@ -124,17 +126,17 @@ def check_fit(source: str, model: ZooModule, data: DataModule) -> None:
     expected, found = _event_shape(model), tuple(data.event_shape)
     if found != expected:
         raise DataError(
-            f"{data.name}: expected examples of shape {_title(expected)} (channels x height x width) for {source}, "
-            f"found {_title(found)}; pass --resize (resize=True) to bring images to this shape"
+            f"{data.name}: expected examples of shape {_title(expected)} (channels x height x width) for "
+            f"{start.source}, found {_title(found)}; pass --resize (resize=True) to bring images to this shape"
         )
     try:
-        levels = data_of(source).levels
+        levels = start.data().levels
     except (ConfigError, DataError):  # no recipe, or own data that stayed on another machine: nothing to compare with
         return
     if data.levels != levels:
         advice = {2: "pass --binarize, or an array of bool", 256: "pass images, or an array of uint8"}
         raise DataError(
-            f"{data.name}: expected {levels_title(levels)} for {source}, found {levels_title(data.levels)}; "
+            f"{data.name}: expected {levels_title(levels)} for {start.source}, found {levels_title(data.levels)}; "
             f"{advice.get(levels or 0, 'pass an array of floats')}"
         )
 

@@ -37,9 +37,9 @@ from zoo.measurement import Measurement
 from zoo.metrics.evaluate import evaluate_checkpoint
 from zoo.metrics.examples import check_classes, check_levels
 from zoo.optim.optimization import Optimization
-from zoo.store import checkpoint
-from zoo.store.checkpoint import CURVE, RECIPE
-from zoo.store.zoo import LOCAL, Zoo
+from zoo.store.checkpoint import CURVE, RECIPE, Checkpoint
+from zoo.store.names import find_class
+from zoo.store.zoo import Zoo
 from zoo.training.curve import draw_curve
 from zoo.training.tracking import failing, finish, is_tracked
 
@@ -89,8 +89,6 @@ def override(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
 
 def build_model(section: Mapping[str, Any], seed: int = 0) -> ZooModule:
     """The model that the section `model` of a recipe describes, its weights initialised with `seed`."""
-    from zoo.store.checkpoint import find_class
-
     arguments = dict(section)
     kind = find_class(str(arguments.pop("class", None)), "recipe: model")
     bound = bind(kind, arguments, f"model: {kind.__name__}")
@@ -249,7 +247,7 @@ def check_fit(model: ZooModule, data: DataModule) -> None:
 
 def make(
     recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False, data: DataModule | None = None
-) -> Path:
+) -> Checkpoint:
     """`fit` in `<folder>.run`, then the checkpoint folder itself with its training curve; the leader writes it.
 
     A run that is logged to Weights & Biases ends with the numbers of the checkpoint, measured as its recipe says.
@@ -264,10 +262,11 @@ def make(
     model = fit(recipe, run, resume=resume, data=data)
     with failing(model.trainer):
         on_leader(lambda: _export(model, recipe, run, folder))
+        made = Checkpoint.of_folder(folder)
         if is_tracked(model.trainer):
-            numbers = evaluate_checkpoint(f"{LOCAL}{folder}", device=str(model.trainer.strategy.root_device))
-            on_leader(lambda: _publish(model.trainer, folder, numbers))
-    return folder
+            numbers = evaluate_checkpoint(made, device=str(model.trainer.strategy.root_device))
+            on_leader(lambda: _publish(model.trainer, made, numbers))
+    return made
 
 
 def check_absent(folder: Path) -> None:
@@ -279,10 +278,10 @@ def check_absent(folder: Path) -> None:
 def _export(model: ZooModule, recipe: Mapping[str, Any], run: Path, folder: Path) -> None:
     Zoo.save(model, folder, recipe=recipe, dtype=recipe.get("dtype", "float32"))
     if (curve := draw_curve(run)) is not None:
-        checkpoint.update(folder, files={CURVE: curve})
+        Zoo.update(Checkpoint.of_folder(folder), files={CURVE: curve})
 
 
-def _publish(trainer: lightning.Trainer, folder: Path, numbers: list[Measurement]) -> None:
-    command = f"zoo evaluate {LOCAL}{folder.name}"
-    checkpoint.update(folder, [{**number.to_dict(), "command": command} for number in numbers])
-    finish(trainer, folder, numbers)
+def _publish(trainer: lightning.Trainer, made: Checkpoint, numbers: list[Measurement]) -> None:
+    command = f"zoo evaluate local-dir:{made.name}"
+    Zoo.update(made, [{**number.to_dict(), "command": command} for number in numbers])
+    finish(trainer, made.folder, numbers)
