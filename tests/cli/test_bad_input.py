@@ -22,7 +22,7 @@ from zoo.cli import main
 from zoo.cli.command import COMMANDS
 from zoo.cli.options import local_path
 from zoo.errors import CheckpointError, ConfigError, DownloadError, UploadError
-from zoo.store import checkpoint
+from zoo.store.checkpoint import Checkpoint
 from zoo.vae.vae import VAE
 
 ROWS = Table()
@@ -254,7 +254,7 @@ def full_disk_while_overwriting(world: World) -> Action:
 @bad(CheckpointError, "vae-digits: cannot be written: No space left on device", "then repeat the command")
 def full_disk_while_adding_numbers(world: World) -> Action:
     world.patch.setattr(os, "fsync", _full_disk)
-    return lambda: checkpoint.update(world.folder, [])
+    return lambda: Zoo.update(Checkpoint.of_folder(world.folder), [])
 
 
 @bad(CheckpointError, "vae-digits: cannot be written", "nothing was changed")

@@ -32,7 +32,8 @@ from zoo.data.own import read_image
 from zoo.density.gaussian import Gaussian
 from zoo.metrics import evaluate as evaluate_module
 from zoo.pictures import save_grid
-from zoo.store import checkpoint
+from zoo.store import save as save_module
+from zoo.store.checkpoint import WEIGHTS, Checkpoint
 from zoo.training.callbacks import LogMeans
 from zoo.vae.conditional_vae import ConditionalVAE
 
@@ -42,7 +43,7 @@ VAE_RECIPE = {
     "seed": 3,
     "data": DATA,
     "model": {
-        "class": "zoo.vae.vae.VAE",
+        "class": "vae.VAE",
         "event_shape": [1, 8, 8],
         "latent_dim": 3,
         "channels": 8,
@@ -118,7 +119,7 @@ def arrays(tmp_path: Path) -> Path:
 
 
 def weights(folder: Path) -> bytes:
-    return (folder / checkpoint.WEIGHTS).read_bytes()
+    return (folder / WEIGHTS).read_bytes()
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -243,7 +244,7 @@ def test_list(run: Run, fail: Run) -> None:
 def test_info(run: Run, home: Path) -> None:
     assert json.loads(run("info", "lenet-mnist", "--json"))["capabilities"] == ["Classifier"]
     text = run("info", f"local-dir:{home / 'vae'}")
-    assert "zoo.vae.vae.VAE" in text and "ImportanceWeighted" in text and "max_epochs: 1" in text
+    assert "vae.VAE" in text and "ImportanceWeighted" in text and "max_epochs: 1" in text
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
@@ -490,14 +491,14 @@ def test_evaluate(home: Path, tmp_path: Path, run: Run, fail: Run, monkeypatch: 
 
     def meanwhile(*arguments: Any, **options: Any) -> Any:
         found = measure(*arguments, **options)
-        checkpoint.update(folder, [*rows, {**rows[0], "name": "other"}])
+        Zoo.update(Checkpoint.of_folder(folder), [*rows, {**rows[0], "name": "other"}])
         return found
 
     measure = evaluate_module.evaluate_checkpoint
     with monkeypatch.context() as patch:
         patch.setattr(evaluate_module, "evaluate_checkpoint", meanwhile)
         run("evaluate", source, "--write")
-        assert [row["name"] for row in checkpoint.read_metrics(folder).measurements][-1] == "other"
+        assert Checkpoint.of_folder(folder).numbers[-1].name == "other"
         patch.setattr(
             evaluate_module, "evaluate_checkpoint", lambda *_, **__: Zoo.save(other, folder, overwrite=True) and []
         )
@@ -508,7 +509,7 @@ def test_evaluate(home: Path, tmp_path: Path, run: Run, fail: Run, monkeypatch: 
 
     rows[0]["value"] += 1.0
     rows[0]["details"]["slice"]["value"] += 1.0
-    checkpoint.update(folder, rows)
+    Zoo.update(Checkpoint.of_folder(folder), rows)
     assert "1 of 4 numbers differ from its record: neg_elbo: recorded" in fail("evaluate", source)
     assert "1 of 4 numbers differ" in fail("evaluate", source, "--slice")
     run("evaluate", source, "--k", 7, "--only", "likelihood", "--write")  # puts the numbers right
@@ -740,7 +741,7 @@ def test_an_interrupted_run_goes_on(
     assert weights(tmp_path / "mine") == weights(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("where", [(checkpoint, "_write"), (torch, "save")])  # at the end, and in training
+@pytest.mark.parametrize("where", [(save_module, "write_new"), (torch, "save")])  # at the end, and in training
 def test_a_full_disk_loses_nothing(
     where: tuple[Any, str], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, fail: Run
 ) -> None:
@@ -750,7 +751,7 @@ def test_a_full_disk_loses_nothing(
         patch.setattr(*where, full_disk)
         assert "No space left on device" in fail(*words)
     assert [path.name for path in tmp_path.iterdir()] == ["vae.run"]
-    assert (tmp_path / "vae.run" / "last.ckpt").exists() == (where[0] is checkpoint)
+    assert (tmp_path / "vae.run" / "last.ckpt").exists() == (where[0] is save_module)
     run(*words, "--resume")
     assert weights(tmp_path / "vae") == weights(home / "vae")
 

@@ -120,7 +120,7 @@ def test_readme_setup_commands_exist() -> None:
 
 
 def test_readme_table_is_fresh() -> None:
-    assert render_readme(README) == README, "run `python -m zoo.store.registry`"
+    assert render_readme(README) == README, "run `python -m zoo.store.release`"
 
 
 def test_contributing_adds_a_model(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 import zoo
+from zoo import Zoo
 from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.made import MADE
 from zoo.autoregressive.raster import RasterOrder, log_likelihood
@@ -54,7 +55,6 @@ from zoo.nn.point import Point
 from zoo.nn.shift import num_shifts, shift
 from zoo.pixelwise import receptive_field
 from zoo.random import Streams, rand, seed_from
-from zoo.store import checkpoint
 from zoo.training import Trainer
 from zoo.vae.iwae import IWAE
 from zoo.vae.ladder_vae import LadderVAE, _combine
@@ -168,8 +168,8 @@ def test_arguments_are_plain_and_rebuild_the_model(instance: Instance) -> None:
 @having(ZooModule)
 def test_half_precision_files(instance: Instance, tmp_path: Path) -> None:
     model = instance.build()
-    checkpoint.save(model, tmp_path / "model", dtype="float16")
-    loaded = checkpoint.load(tmp_path / "model")
+    Zoo.save(model, tmp_path / "model", dtype="float16")
+    loaded = Zoo.load(f"local-dir:{tmp_path / 'model'}")
     for name, value in model.state_dict().items():
         is_rounded = value.is_floating_point() and name not in model.unrounded
         expected = value.half().float() if is_rounded else value

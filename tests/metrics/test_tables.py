@@ -91,7 +91,7 @@ def shipped(small_zoo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def recorded(name: str) -> list[Measurement]:
-    return [Measurement.from_dict(number) for number in Zoo.info(name).numbers]
+    return Zoo.info(name).numbers
 
 
 QUALITY = ["fid", "kid", "inception_score", "precision", "recall"]
@@ -314,7 +314,7 @@ def test_tables_align_and_leave_out_what_is_not_known() -> None:
 
 @pytest.mark.parametrize("name", registry.shipped_names())
 def test_shipped_checkpoints_reproduce_their_numbers(real_data: str, name: str) -> None:
-    known = [Measurement.from_dict(number) for number in Zoo.info(name).numbers]
+    known = Zoo.info(name).numbers
     found = evaluate_checkpoint(name, on_slice=True, progress=False)
     assert found and all(recorded_value(known, m) is not None for m in found)  # each is compared below
     assert compare(known, found) == []
@@ -322,7 +322,7 @@ def test_shipped_checkpoints_reproduce_their_numbers(real_data: str, name: str) 
 
 @pytest.mark.parametrize("name", ["nade-binarized-mnist", "fvsbn-binarized-mnist", "mixture-binarized-mnist", "rivers"])
 def test_the_whole_test_set_gives_the_numbers_that_are_shown(real_data: str, name: str) -> None:
-    known = [Measurement.from_dict(number) for number in Zoo.info(name).numbers]
+    known = Zoo.info(name).numbers
     found = evaluate_checkpoint(name, only=["likelihood"], progress=False)
     shown = {number.name: number.value for number in known if number.unit == "nats"}
     assert {m.name: m.value for m in found if m.unit == "nats"} == pytest.approx(shown, abs=1e-3)

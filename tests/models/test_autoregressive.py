@@ -17,6 +17,7 @@ from test_training import beginning
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo import Zoo
 from zoo.autoregressive.color_pixelcnn import ColorPixelCNN
 from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.fvsbn import FVSBN
@@ -39,7 +40,6 @@ from zoo.optim.optimization import Optimization
 from zoo.pictures import field_of_sight, pixels
 from zoo.pixelwise import drawing, probabilities, receptive_field
 from zoo.random import Streams, rand, seed_from
-from zoo.store import checkpoint
 from zoo.training import Trainer
 from zoo.training.recipe import build_data, build_model, load_recipe
 
@@ -506,7 +506,7 @@ def test_pictures_from_the_command_line(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    checkpoint.save(model, tmp_path / "gated")
+    Zoo.save(model, tmp_path / "gated")
     gated = f"local-dir:{tmp_path / 'gated'}"
     assert run("probabilities", gated, "-n", 4, "--out", tmp_path / "p.png") == 0
     picture = np.asarray(Image.open(tmp_path / "p.png"))[::2, ::2]
@@ -530,7 +530,7 @@ def test_pictures_from_the_command_line(
         assert len(np.unique(np.asarray(Image.open(tmp_path / "f.png")))) > 4
     torch.manual_seed(0)
     color = ColorPixelCNN([3, 5, 6], levels=5, channels=4, num_layers=1, hidden=5)
-    checkpoint.save(color, tmp_path / "color")
+    Zoo.save(color, tmp_path / "color")
     for channel, shown in (((), 3), (("--channel", 1), 1)):
         words = (f"local-dir:{tmp_path / 'color'}", "--pixel", "3,3", "-n", 2, *channel)
         assert run("receptive-field", *words, "--out", tmp_path / f"c{shown}.png") == 0

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import plugins
 import pytest
 import tiny_runs
 import torch
@@ -23,9 +24,11 @@ from zoo.density.gaussian import Gaussian
 from zoo.errors import CheckpointError, ConfigError
 from zoo.gan.gan import GAN
 from zoo.measurement import Measurement
-from zoo.store import checkpoint
 from zoo.store import registry as records
-from zoo.store.card import render_card, render_model_cards
+from zoo.store import release
+from zoo.store.card import render_card
+from zoo.store.checkpoint import FILES, Checkpoint, capabilities_of, sha256
+from zoo.store.names import find_class
 from zoo.vae.vae import VAE
 
 NUMBER = Measurement(
@@ -90,23 +93,25 @@ def test_half_precision_files_load_as_float32(tmp_path: Path) -> None:
 
 
 def test_a_folder_holds_what_it_says(tmp_path: Path) -> None:
-    recipe = "# reaches -12.5 nats\nseed: 1\nmodel: {class: zoo.vae.vae.VAE}\n"
+    recipe = "# reaches -12.5 nats\nseed: 1\nmodel: {class: vae.VAE}\n"
     folder = Zoo.save(tiny_vae(), tmp_path / "new" / "vae-digits", recipe=recipe, measurements=[NUMBER])
     assert set(tree(tmp_path / "new")) == {
         "vae-digits",
-        *(f"vae-digits/{name}" for name in checkpoint.FILES if name not in ("samples.png", "curve.png")),
+        *(f"vae-digits/{name}" for name in FILES if name not in ("samples.png", "curve.png")),
     }
     config, metrics = (json.loads((folder / name).read_text()) for name in ("config.json", "metrics.json"))
-    assert config["class"] == "zoo.vae.vae.VAE" and config["arguments"]["event_shape"] == [1, 8, 8]
-    assert metrics["weights_sha256"] == checkpoint.sha256((folder / "model.safetensors").read_bytes())
-    assert metrics["config_sha256"] == checkpoint.sha256((folder / "config.json").read_bytes())
+    assert config["class"] == "vae.VAE" and config["arguments"]["event_shape"] == [1, 8, 8]
+    assert metrics["weights_sha256"] == sha256((folder / "model.safetensors").read_bytes())
+    assert metrics["config_sha256"] == sha256((folder / "config.json").read_bytes())
     assert [Measurement.from_dict(record) for record in metrics["measurements"]] == [NUMBER]
     assert (folder / "recipe.yaml").read_text() == recipe
 
 
 def test_weights_on_the_same_memory_stay_tied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "package").mkdir()
-    (tmp_path / "package" / "tied.py").write_text(
+    name = plugins.install(
+        tmp_path,
+        monkeypatch,
+        "Tied",
         "import torch\nfrom zoo.capabilities import GenerativeModel\n\n\n"
         "class Tied(GenerativeModel):\n"
         "    event_shape = (2,)\n\n"
@@ -118,15 +123,70 @@ def test_weights_on_the_same_memory_stay_tied(tmp_path: Path, monkeypatch: pytes
         "        self.second.weight = self.first.weight\n"
         "        self.register_buffer('steps', torch.arange(width), persistent=False)\n\n"
         "    def draw(self, streams):\n"
-        "        return torch.zeros(len(streams), 2)\n"
+        "        return torch.zeros(len(streams), 2)\n",
     )
-    import zoo
-
-    monkeypatch.setattr(zoo, "__path__", [*zoo.__path__, str(tmp_path / "package")])
-    model = checkpoint.find_class("zoo.tied.Tied", "here")(width=3)
-    loaded: Any = Zoo.load(f"local-dir:{Zoo.save(model, tmp_path / 'tied')}")
+    model = find_class(name, "here", [plugins.PACKAGE])(width=3)
+    source = f"local-dir:{Zoo.save(model, tmp_path / 'tied')}"
+    loaded: Any = Zoo.load(source, plugins=[plugins.PACKAGE])
     assert loaded.second.weight is loaded.first.weight and torch.equal(loaded.first.weight, model.first.weight)
     assert loaded.steps.tolist() == [0, 1, 2]
+
+
+def test_classes_of_other_packages_need_consent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = tmp_path / "imported"
+    name = plugins.install(
+        tmp_path,
+        monkeypatch,
+        "Coin",
+        f"open({str(marker)!r}, 'w').close()\n"
+        "import torch\nfrom zoo.capabilities import GenerativeModel\n\n\n"
+        "class Coin(GenerativeModel):\n"
+        "    event_shape = (1,)\n\n"
+        "    def __init__(self, bias: float = 0.5):\n"
+        "        super().__init__()\n"
+        "        self.save_hyperparameters()\n"
+        "        self.bias = torch.nn.Parameter(torch.tensor(bias))\n\n"
+        "    def draw(self, streams):\n"
+        "        return torch.zeros(len(streams), 1)\n",
+    )
+    with pytest.raises(
+        ConfigError, match=r"if you trust that package, install it and pass plugins=\['their-package'\]"
+    ):
+        find_class(name, "here")
+    assert not marker.exists(), "a name alone imports nothing"
+    coin = find_class(name, "here", [plugins.PACKAGE])(bias=0.25)
+    folder = Zoo.save(coin, tmp_path / "coin")
+    assert json.loads((folder / "config.json").read_text())["class"] == name == "their-package:Coin"
+    with pytest.raises(ConfigError, match="the model is Coin of the package 'their-package'"):
+        Zoo.load(f"local-dir:{folder}")
+    loaded: Any = Zoo.load(f"local-dir:{folder}", plugins=[plugins.PACKAGE])
+    assert loaded.bias.item() == 0.25 and f'plugins=["{plugins.PACKAGE}"]' in (folder / "README.md").read_text()
+
+    class Local(type(coin)):  # type: ignore[misc]
+        pass
+
+    with pytest.raises(ConfigError, match="or one that an installed package offers"):
+        Zoo.save(Local(), tmp_path / "local")
+
+
+def test_a_checkpoint_of_format_1_is_read(folder: Path) -> None:
+    """It named the path of the class, and was else the same."""
+    config, metrics = (json.loads((folder / name).read_text()) for name in ("config.json", "metrics.json"))
+    assert config["format_version"] == metrics["format_version"] == 2
+    (folder / "config.json").write_text(json.dumps({**config, "format_version": 1, "class": "zoo.vae.vae.VAE"}))
+    digest = sha256((folder / "config.json").read_bytes())
+    (folder / "metrics.json").write_text(json.dumps({**metrics, "format_version": 1, "config_sha256": digest}))
+    found = Zoo.info(f"local-dir:{folder}")
+    assert found.class_name == "vae.VAE" and found.numbers == [NUMBER] and isinstance(found.load(), VAE)
+    (folder / "config.json").write_text(json.dumps({**config, "format_version": 3}))
+    with pytest.raises(ConfigError, match="expected format_version 1 to 2, found 3; update the zoo"):
+        Zoo.load(f"local-dir:{folder}")
+
+
+def test_a_kind_is_checked(folder: Path) -> None:
+    assert isinstance(Zoo.load(f"local-dir:{folder}", VAE), VAE)
+    with pytest.raises(ConfigError, match="expected a model that is LeNet, found VAE"):
+        Zoo.load(f"local-dir:{folder}", LeNet)
 
 
 def test_overwriting_replaces_the_folder_and_nothing_else(folder: Path) -> None:
@@ -185,15 +245,15 @@ def test_a_kill_while_overwriting_leaves_the_old_one_and_says_where(folder: Path
 
 def test_update_puts_numbers_pictures_and_a_card(folder: Path) -> None:
     weights = (folder / "model.safetensors").read_bytes()
-    checkpoint.update(
-        folder,
+    Zoo.update(
+        Checkpoint.of_folder(folder),
         [NUMBER, {**NUMBER.to_dict(), "name": "iwae", "command": "zoo evaluate"}],
         dict.fromkeys(("samples.png", "curve.png"), b"png"),
     )
-    assert [number["name"] for number in Zoo.info(f"local-dir:{folder}").numbers] == ["elbo", "iwae"]
+    assert [number.name for number in Zoo.info(f"local-dir:{folder}").numbers] == ["elbo", "iwae"]
     assert "| iwae |" in (folder / "README.md").read_text() and "](samples.png)" in (folder / "README.md").read_text()
     assert (folder / "model.safetensors").read_bytes() == weights
-    assert {path.name for path in folder.iterdir()} == set(checkpoint.FILES) - {"recipe.yaml"}
+    assert {path.name for path in folder.iterdir()} == set(FILES) - {"recipe.yaml"}
 
 
 def test_every_flipped_bit_and_every_truncation_is_detected(folder: Path) -> None:
@@ -223,7 +283,7 @@ def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     binary = {**NUMBER.to_dict(), "data": "binarized-digits", "name": "nll", "kind": "exact"}
     Zoo.save(tiny_vae(), root / "vae-digits", measurements=[NUMBER], recipe={"seed": 0})
     Zoo.save(MODELS["made"](), root / "made-binarized-digits", measurements=[binary])
-    records.write_registry()
+    release.release()
     return root
 
 
@@ -240,10 +300,13 @@ def test_names_are_listed_by_pattern_and_by_what_models_are(catalog: Path) -> No
 def test_a_name_loads_and_says_what_it_is(catalog: Path) -> None:
     assert isinstance(Zoo.load("vae-digits"), VAE)
     info = Zoo.info("vae-digits")
-    assert (info.family, info.data, info.licence) == ("vae", "digits", "mit")
+    assert (info.family, info.data_name, info.licence) == ("vae", "digits", "mit")
     assert info.size == (catalog / "vae-digits" / "model.safetensors").stat().st_size
-    assert info.recipe == "seed: 0\n" and info.numbers == [NUMBER.to_dict()]
-    assert "elbo -12.5 +- 0.25 nats (bound" in str(info) and json.loads(json.dumps(info.to_dict()))["data"] == "digits"
+    assert info.recipe == "seed: 0\n" and info.numbers == [NUMBER]
+    assert (
+        "elbo -12.5 +- 0.25 nats (bound" in str(info)
+        and json.loads(json.dumps(info.to_dict()))["data_name"] == "digits"
+    )
 
 
 def test_the_registry_pins_the_weights_of_a_name(catalog: Path) -> None:
@@ -255,21 +318,21 @@ def test_the_registry_pins_the_weights_of_a_name(catalog: Path) -> None:
 
 
 def test_cards_and_registry_of_the_shipped_checkpoints_are_fresh() -> None:
-    names = records.shipped_names()
-    assert names == Zoo.list()
-    assert records.render_registry() == records.REGISTRY.read_text(), "run python -m zoo.store.registry"
-    assert (records.SHIPPED.parent / "MODEL_CARDS.md").read_text() == render_model_cards()
-    for name in names:
-        assert (records.SHIPPED / name / "README.md").read_text() == render_card(records.SHIPPED / name)
+    checkpoints = release.shipped()
+    assert [checkpoint.name for checkpoint in checkpoints] == Zoo.list()
+    assert records.render(release.entries()) == records.REGISTRY.read_text(), "run python -m zoo.store.release"
+    assert (records.SHIPPED.parent / "MODEL_CARDS.md").read_text() == release.render_index(checkpoints)
+    for checkpoint in checkpoints:
+        assert checkpoint.path("README.md").read_text() == render_card(checkpoint)
 
 
-@pytest.mark.parametrize("name", records.shipped_names())
+@pytest.mark.parametrize("name", release.shipped_names())
 def test_every_shipped_checkpoint_loads(name: str) -> None:
     model = Zoo.load(name)
-    assert isinstance(model, ZooModule) and records.capabilities_of(type(model)) == Zoo.info(name).capabilities
+    assert isinstance(model, ZooModule) and capabilities_of(type(model)) == Zoo.info(name).capabilities
     assert Zoo.info(name).size <= 16e6 and Zoo.info(name).numbers and Zoo.info(name).recipe
     assert str(Zoo.info(name)).startswith(name)
-    for number in Zoo.info(name).numbers:  # what recomputes it, as anyone can type it
+    for number in Zoo.info(name).records:  # what recomputes it, as anyone can type it
         assert number["command"].split()[:3] == ["zoo", "evaluate", name]
 
 
@@ -290,7 +353,7 @@ def test_a_card_carries_the_metadata_of_the_hub(folder: Path) -> None:
     assert card.data.library_name == "generative-zoo" and card.data.pipeline_tag == "unconditional-image-generation"
     (result,) = card.data.eval_results or []
     assert (result.metric_type, result.metric_value, result.dataset_name) == ("elbo", -12.5, "digits")
-    assert "| elbo | -12.5 ± 0.25 | nats | bound | 300 | digits test |" in card.text
+    assert "| elbo | -12.50 ± 0.25 | nats | bound | 300 | digits test |" in card.text
     assert "arxiv.org/abs/1312.6114" in card.text
     assert card.data.license is None  # that of a user's model is the user's affair
 
@@ -299,13 +362,14 @@ def test_the_card_of_a_shipped_model_names_its_licence(catalog: Path) -> None:
     card = ModelCard((catalog / "vae-digits" / "README.md").read_text())
     assert card.data.license == "mit" and 'Zoo.load("vae-digits")' in card.text
     cards = (catalog.parent / "MODEL_CARDS.md").read_text()
-    assert "## vae-digits" in cards and "## made-binarized-digits" in cards and "library_name" not in cards
+    assert "[`vae-digits`](checkpoints/vae-digits)" in cards and "## Autoregressive models" in cards
+    assert "| elbo" not in cards and "nll -12.50 ± 0.25 nats" in cards and "library_name" not in cards
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_snippet_of_a_card_runs(name: str, tmp_path: Path) -> None:
     folder = Zoo.save(MODELS[name](), tmp_path / name)
-    (snippet,) = re.findall(r"```python\n(.*?)```", render_card(folder, source=f"local-dir:{folder}"), re.DOTALL)
+    (snippet,) = re.findall(r"```python\n(.*?)```", render_card(Checkpoint.of_folder(folder)), re.DOTALL)
     names: dict[str, Any] = {}
     exec(snippet, names)
     results = [value for key, value in names.items() if isinstance(value, torch.Tensor)]

@@ -20,18 +20,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import plugins
 import pytest
 import torch
 from harm import Action, Row, Table, World, refuse, tree
 
-import zoo
 from zoo import Zoo
 from zoo.autoregressive.made import MADE
 from zoo.classifier.lenet import LeNet
 from zoo.density.gaussian import Gaussian
 from zoo.errors import CheckpointError, ConfigError
 from zoo.gan.gan import GAN
-from zoo.store import checkpoint
+from zoo.store.checkpoint import Checkpoint
+from zoo.store.names import find_class
 from zoo.vae.vae import VAE
 
 ROOT = Path(__file__).parents[2]
@@ -227,7 +228,7 @@ def downloaded(world: World) -> Path:
 
 
 def load_downloaded(snapshot: Path) -> Action:
-    return lambda: checkpoint.load(snapshot, inside=snapshot.parents[1])
+    return lambda: Checkpoint("hf-hub:user/vae", snapshot, snapshot.parents[1]).load()
 
 
 for target in ("/etc/passwd", "../../../../secret", "../../../models--user--other/blobs/secret"):
@@ -315,17 +316,17 @@ for name in (
         return world.configure(**{"class": name})
 
 
-for name in ("zoo.vae.vae.Vae", "zoo.vae.vae.torch.nn.Linear", "zoo.vae.nothing.VAE", "zoo.errors.Path"):
+for name in ("vae.Vae", "vae.vae", "vae.lazy_loader", "vae.__getattr__", "vae.torch", "gan.Generator", "flows.Flow"):
 
-    @config(ConfigError, "config.json", "the zoo has no class", name)
+    @config(ConfigError, "config.json", "this version of the zoo has no class", name)
     def class_that_the_zoo_has_not(world: World, name: str = name) -> Action:
         return world.configure(**{"class": name})
 
 
-for name in ("zoo.errors.ZooError", "zoo.capabilities.GenerativeModel", "zoo.store.checkpoint.Config"):
+for name in ("os:system", "torch:load", "their-package:Model"):
 
-    @config(ConfigError, "config.json", "expected a model", name)
-    def class_that_is_no_model(world: World, name: str = name) -> Action:
+    @config(ConfigError, "config.json", "if you trust that package", name.split(":")[0])
+    def class_of_a_package_that_nobody_named(world: World, name: str = name) -> Action:
         return world.configure(**{"class": name})
 
 
@@ -339,7 +340,7 @@ def class_that_is_a_list(world: World) -> Action:
     return world.configure(**{"class": ["os", "system"]})
 
 
-for number in (2, 0, True, "1", None, 1.0):
+for number in (3, 0, True, "1", None, 1.0):
 
     @config(ConfigError, "config.json", "format_version", f"found {number!r}")
     def format_of_no_version(world: World, number: object = number) -> Action:
@@ -436,9 +437,8 @@ def degrees_beyond_the_file(world: World) -> Action:
 
 
 def towers(world: World, num_layers: int) -> Action:
-    """A model whose depth is an argument, as part of the zoo."""
-    (world.root / "package").mkdir()
-    (world.root / "package" / "towers.py").write_text(
+    """A model whose depth is an argument, of a package that the user trusts."""
+    source = (
         "import torch\nfrom zoo.capabilities import GenerativeModel\n\n\n"
         "class Tower(GenerativeModel):\n"
         "    def __init__(self, num_layers: int = 2):\n"
@@ -448,10 +448,9 @@ def towers(world: World, num_layers: int) -> Action:
         "    def draw(self, streams):\n"
         "        return torch.zeros(len(streams), 1)\n"
     )
-    world.patch.setattr(zoo, "__path__", [*zoo.__path__, str(world.root / "package")])
-    world.patch.setattr(sys, "dont_write_bytecode", True)
-    sys.modules.pop("zoo.towers", None)
-    world.replace(checkpoint.find_class("zoo.towers.Tower", "here")())
+    name = plugins.install(world.root, world.patch, "Tower", source)
+    world.plugins = (plugins.PACKAGE,)
+    world.replace(find_class(name, "here", world.plugins)())
     assert world.load()
     return world.configure(arguments={"num_layers": num_layers})
 
@@ -481,8 +480,8 @@ for text, words in (
     (b'{"x": [' + b"[]," * 5_000 + b"[]]}", "unknown key 'x'"),
     (b'{"\\ud800\\u0000": 1}', r"unknown key '\ud800\x00'"),
     (b'{"format_version": 1}', "missing key 'class'"),
-    (b'{"format_version": 1, "class": "zoo.vae.vae.VAE"}', "missing key 'arguments'"),
-    (b'{"format_version": 1, "class": "zoo.vae.vae.VAE", "arguments": [1]}', "arguments must be dict[str, Any]"),
+    (b'{"format_version": 1, "class": "vae.VAE"}', "missing key 'arguments'"),
+    (b'{"format_version": 1, "class": "vae.VAE", "arguments": [1]}', "arguments must be dict[str, Any]"),
     (b"[]", "expected a JSON object, found []"),
     (b"", "expected JSON"),
     (b"{'class': 1}", "expected JSON"),

@@ -20,9 +20,10 @@ from zoo import Zoo
 from zoo.autoregressive.made import MADE
 from zoo.cli import main
 from zoo.errors import CheckpointError, ConfigError, DownloadError, UploadError
-from zoo.store import checkpoint
-from zoo.store import hub as client
+from zoo.store import pull as client
 from zoo.store import registry as records
+from zoo.store import release
+from zoo.store.checkpoint import FILES, Checkpoint
 
 TAG = f"v{zoo.__version__}"
 GENERATED = {"README.md"}  # on the Hub it says how to load it from there
@@ -86,10 +87,14 @@ def test_a_registered_name_comes_from_the_hub_where_it_is_not_shipped(
 ) -> None:
     commit = hub.add("user/made", tiny_files)
     hub.add("user/made", {})  # the newest commit is another
-    entry = {**records.describe(tiny_checkpoint).__dict__, "repo": "user/made", "revision": commit}
+    entry = {
+        **release.describe(Checkpoint.of_folder(tiny_checkpoint)).__dict__,
+        "repo": "user/made",
+        "revision": commit,
+    }
     entries = {"made": entry, "forged": {**entry, "weights_sha256": "0" * 64}}
     registry = tmp_path / "registry.json"
-    registry.write_text(json.dumps({"format_version": 1, "checkpoints": entries}))
+    registry.write_text(json.dumps({"format_version": 2, "checkpoints": entries}))
     monkeypatch.setattr(records, "REGISTRY", registry)
     monkeypatch.setattr(records, "SHIPPED", tmp_path / "nothing")
     assert is_same(Zoo.load("made"), tiny_checkpoint)
@@ -212,8 +217,8 @@ def test_a_pushed_folder_arrives_in_one_commit_with_card_and_tag(hub: Hub, user:
     repository = hub.repositories["user/my-made"]
     first, commit = repository.commits
     assert list(first.files) == [".gitattributes"] and not repository.private
-    assert set(commit.files) == {*checkpoint.FILES, ".gitattributes"}
-    for name in set(checkpoint.FILES) - GENERATED:
+    assert set(commit.files) == {*FILES, ".gitattributes"}
+    for name in set(FILES) - GENERATED:
         assert commit.files[name] == (folder / name).read_bytes()
     assert repository.tags == {TAG: commit.oid}
     assert str(pushed) == f"{hub.endpoint}/user/my-made\nhf-hub:user/my-made@{commit.oid} = {TAG}"
@@ -325,7 +330,7 @@ def catalog(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(records, "REGISTRY", tmp_path / "registry.json")
     for name in ("made-a", "made-b", "made-c"):
         shutil.copytree(tiny_checkpoint, root / name)
-    records.REGISTRY.write_text(records.render_registry())
+    records.write_registry(release.entries())
     return root
 
 
@@ -347,7 +352,7 @@ def test_push_all_pins_every_commit_and_goes_on_where_it_stopped(
             f"{hub.endpoint}/org/{name}",
             f"hf-hub:org/{name}@{commit.oid} = {TAG}",
         ]
-    assert records.render_registry() == records.REGISTRY.read_text()
+    assert records.render(release.entries()) == records.REGISTRY.read_text()
     assert {path.name for path in catalog.parent.iterdir()} == {"checkpoints", "registry.json"}
     hub.add("org/made-a", {})
     shutil.rmtree(catalog)

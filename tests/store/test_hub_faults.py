@@ -14,7 +14,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from zoo import Zoo
 from zoo.errors import DownloadError, UploadError
-from zoo.store import hub as client
+from zoo.store import network
+from zoo.store import pull as client
 
 LOADED = ("config.json", "metrics.json", "model.safetensors")
 Files = dict[str, bytes]
@@ -59,7 +60,7 @@ def test_a_server_that_always_sends_other_bytes_is_refused_until_it_is_repaired(
 ) -> None:
     hub.add("user/made", tiny_files)
     hub.faults = [Fault("replace", "GET .*safetensors")]
-    monkeypatch.setattr(client, "PATIENCE", 2.0)
+    monkeypatch.setattr(network, "PATIENCE", 2.0)
     with pytest.raises(DownloadError, match=r"model.safetensors is damaged .* other bytes than promised"):
         Zoo.load("hf-hub:user/made")
     with pytest.raises(DownloadError, match=r"model.safetensors is damaged"):
@@ -150,7 +151,7 @@ def test_patience_ends_by_the_deadline(
     hub.add("user/made", tiny_files)
     fault.where, fault.times = where, float("inf")
     hub.faults = [fault]
-    monkeypatch.setattr(client, "PATIENCE", 1.0)
+    monkeypatch.setattr(network, "PATIENCE", 1.0)
     start = time.monotonic()
     with pytest.raises(DownloadError, match=words):
         client.fetch("user/made", "main")
@@ -163,7 +164,7 @@ def test_a_cached_branch_loads_though_the_server_only_stalls(
     hub.add("user/made", tiny_files)
     client.fetch("user/made", "main")
     hub.faults = [Fault("stall", value=30)]
-    monkeypatch.setattr(client, "PATIENCE", 6.0)
+    monkeypatch.setattr(network, "PATIENCE", 6.0)
     start = time.monotonic()
     assert is_whole(client.fetch("user/made", "main"), tiny_files)
     assert time.monotonic() - start < 6
@@ -302,7 +303,7 @@ def test_two_pushes_at_once_do_not_mix(
 def test_a_push_without_an_answer_says_so_by_its_deadline(
     hub: Hub, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "PATIENCE", 1.0)
+    monkeypatch.setattr(network, "PATIENCE", 1.0)
     hub.faults = [Fault("stall", value=30)]
     start = time.monotonic()
     with pytest.raises(UploadError, match=r"user/made: not finished, since .* gives no sound answer.*; push again"):

@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from zoo import Zoo
 from zoo.errors import ZooError
-from zoo.store import checkpoint
 from zoo.store import registry as records
+from zoo.store import release
+from zoo.store.checkpoint import sha256
 from zoo.vae.vae import VAE
 
 Action = Callable[[], object]
@@ -33,6 +34,7 @@ class World:
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
+        self.plugins: tuple[str, ...] = ()
         self.patch = monkeypatch
         self.shipped = root / "checkpoints"
         self.folder = self.shipped / "vae-digits"
@@ -43,14 +45,14 @@ class World:
         monkeypatch.setattr(records, "REGISTRY", root / "registry.json")
         if not _FILES:  # the first: all are alike
             Zoo.save(self.model, self.folder, recipe={"data": {"class": "Digits"}})
-            records.write_registry()
+            records.write_registry(release.entries())
             _FILES.update({path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()})
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, content in _FILES.items():
             (root / name).write_bytes(content)
 
     def load(self) -> object:
-        return Zoo.load(f"local-dir:{self.folder}")
+        return Zoo.load(f"local-dir:{self.folder}", plugins=self.plugins)
 
     def save(self, **options: Any) -> Action:
         return lambda: Zoo.save(self.model, options.pop("folder", self.root / "new"), **options)
@@ -59,8 +61,8 @@ class World:
         """Makes metrics.json agree with the files, as whoever forged them would."""
         path = self.folder / "metrics.json"
         record = json.loads(path.read_text())
-        record["config_sha256"] = checkpoint.sha256(self.config.read_bytes())
-        record["weights_sha256"] = checkpoint.sha256(self.weights.read_bytes())
+        record["config_sha256"] = sha256(self.config.read_bytes())
+        record["weights_sha256"] = sha256(self.weights.read_bytes())
         path.write_text(json.dumps(record))
 
     def replace(self, model: Any) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download  # noqa: F401 - imports the client before a fork, and so once
 
 from zoo.errors import DownloadError
-from zoo.store import hub
+from zoo.store import pull
 
 
 def fork(task: Callable[[], object]) -> int:
@@ -36,10 +36,10 @@ def fork(task: Callable[[], object]) -> int:
 def kill(*repos: str) -> int:
     """The first is left in peace, for the time that it takes."""
     start, draw, alive = time.monotonic(), random.Random(0), 0
-    os.waitpid(fork(lambda: hub.fetch(repos[0], "main")), 0)
+    os.waitpid(fork(lambda: pull.fetch(repos[0], "main")), 0)
     whole = time.monotonic() - start
     for repo in repos[1:]:
-        pid = fork(lambda repo=repo: hub.fetch(repo, "main"))  # type: ignore[misc]
+        pid = fork(lambda repo=repo: pull.fetch(repo, "main"))  # type: ignore[misc]
         time.sleep(draw.uniform(0, whole))
         os.kill(pid, signal.SIGKILL)
         alive += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
@@ -47,7 +47,7 @@ def kill(*repos: str) -> int:
 
 
 def crowd(repo: str) -> int:
-    children = [fork(lambda: hub.fetch(repo, "main")) for _ in range(8)]
+    children = [fork(lambda: pull.fetch(repo, "main")) for _ in range(8)]
     return sum(os.waitpid(pid, 0)[1] == 0 for pid in children)
 
 
@@ -55,7 +55,7 @@ def fetch(*sources: str) -> str:
     lines = []
     for source in sources:
         try:
-            lines.append(str(hub.fetch(*hub.parse_source(source))))
+            lines.append(str(pull.fetch(*pull.parse_source(source))))
         except DownloadError as error:
             lines.append(str(error))
     return "\n".join(lines)
@@ -70,7 +70,7 @@ def run(*arguments: str, **environment: str) -> str:
     """What such a process prints."""
     return subprocess.run(
         [sys.executable, __file__, *arguments],
-        env={**os.environ, "PYTHONPATH": str(Path(hub.__file__).parents[1]), **environment},
+        env={**os.environ, "PYTHONPATH": str(Path(pull.__file__).parents[2]), **environment},
         capture_output=True,
         text=True,
         check=True,

@@ -38,20 +38,20 @@ from zoo.training.recipe import fit, make
 SHAPE = {"event_shape": [1, 8, 8]}
 MODELS: dict[str, dict[str, Any]] = {
     "likelihood": {
-        "class": "zoo.vae.vae.VAE",
+        "class": "vae.VAE",
         "latent_dim": 2,
         "channels": 4,
         "hidden": 8,
         "likelihood": "discretized-logistic",
     },
-    "adversarial": {"class": "zoo.gan.gan.GAN", "latent_dim": 4, "channels": 16},
+    "adversarial": {"class": "gan.GAN", "latent_dim": 4, "channels": 16},
     # two channels a group of its normalisation: with one, biases have no gradient but rounding errors
-    "several steps": {"class": "zoo.gan.wgan_gp.WGANGP", "latent_dim": 4, "channels": 16, "critic_steps": 5},
-    "noise": {"class": "zoo.gan.dcgan.DCGAN", "latent_dim": 4, "channels": 16, "instance_noise": 0.5},
-    "labels": {"class": "zoo.gan.conditional_gan.ConditionalGAN", "latent_dim": 4, "channels": 16, "penalty": 0.0},
-    "pairs": {"class": "zoo.gan.ali.ALI", "latent_dim": 4, "channels": 16, "hidden": 16, "penalty": 0.0},
-    "spectral": {"class": "zoo.gan.sngan.SNGAN", "latent_dim": 4, "channels": 16},
-    "closed-form": {"class": "zoo.density.gaussian.Gaussian", "levels": 256, "jitter": 1e-4},
+    "several steps": {"class": "gan.WGANGP", "latent_dim": 4, "channels": 16, "critic_steps": 5},
+    "noise": {"class": "gan.DCGAN", "latent_dim": 4, "channels": 16, "instance_noise": 0.5},
+    "labels": {"class": "gan.ConditionalGAN", "latent_dim": 4, "channels": 16, "penalty": 0.0},
+    "pairs": {"class": "gan.ALI", "latent_dim": 4, "channels": 16, "hidden": 16, "penalty": 0.0},
+    "spectral": {"class": "gan.SNGAN", "latent_dim": 4, "channels": 16},
+    "closed-form": {"class": "density.Gaussian", "levels": 256, "jitter": 1e-4},
 }
 
 

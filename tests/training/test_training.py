@@ -603,10 +603,10 @@ def test_a_run_in_the_way(tmp_path: Path) -> None:
         ({"data": {"class": "Digit"}}, r"data: no class 'Digit'; did you mean 'Digits'\?"),
         ({"data": {"class": "Digits", "batch_sise": 3}}, r"data: Digits: unknown key 'batch_sise'; did you mean"),
         ({"data": {"class": "Digits", "batch_size": "3"}}, r"data: Digits: batch_size must be int, found '3'"),
-        ({"model": {"class": "zoo.vae.vae.VEA"}}, r"recipe: model: the zoo has no class 'zoo.vae.vae.VEA'"),
+        ({"model": {"class": "vae.VEA"}}, r"recipe: model: the zoo has no class 'zoo.vae.vae.VEA'"),
         ({"model": {"class": "os.system"}}, r"recipe: model: expected a class of the zoo"),
-        ({"model": {"class": "zoo.vae.vae.VAE", "latent": 3}}, r"model: VAE: unknown key 'latent'"),
-        ({"model": {"class": "zoo.vae.vae.VAE"}}, r"model: expected event_shape \[1, 8, 8\], .* found \[1, 28, 28\]"),
+        ({"model": {"class": "vae.VAE", "latent": 3}}, r"model: VAE: unknown key 'latent'"),
+        ({"model": {"class": "vae.VAE"}}, r"model: expected event_shape \[1, 8, 8\], .* found \[1, 28, 28\]"),
         ({"optimization": {"lrr": 0.1}}, r"optimization: unknown key 'lrr'"),
         ({"optimization": {"lr": -0.1}}, r"optimization: lr must be positive, found -0.1"),
         ({"optimization": {"schedule": "exponential"}}, r"optimization: schedule must be one of"),
@@ -643,9 +643,9 @@ def test_options_that_lightning_refuses_when_it_starts(tmp_path: Path) -> None:
 
 def test_a_model_begins_with_weights_of_the_same_shapes(tmp_path: Path) -> None:
     sizes = {"event_shape": [1, 8, 8], "latent_dim": 2, "channels": 4, "hidden": 5}
-    vae = build_model({"class": "zoo.vae.vae.VAE", **sizes}, seed=3)
+    vae = build_model({"class": "vae.VAE", **sizes}, seed=3)
     Zoo.save(vae, tmp_path / "vae")
-    recipe = {"start": f"local-dir:{tmp_path / 'vae'}", "model": {"class": "zoo.vae.iwae.IWAE", **sizes}}
+    recipe = {"start": f"local-dir:{tmp_path / 'vae'}", "model": {"class": "vae.IWAE", **sizes}}
     model = begin(recipe)
     assert type(model).__name__ == "IWAE" and model.hparams["num_samples"] == 50
     for name, value in vae.state_dict().items():
@@ -658,7 +658,7 @@ def test_a_model_begins_with_weights_of_the_same_shapes(tmp_path: Path) -> None:
 
 def test_a_model_begins_with_weights_of_some_of_its_parts(tmp_path: Path) -> None:
     sizes = {"event_shape": [1, 4, 4], "hidden": 5, "num_layers": 1}
-    teacher, professor = ({"class": "zoo.autoregressive.rnn.RNN", **sizes, **more} for more in ({}, PROFESSOR))
+    teacher, professor = ({"class": "autoregressive.RNN", **sizes, **more} for more in ({}, PROFESSOR))
     Zoo.save(first := build_model(teacher, seed=3), tmp_path / "teacher")
     model = begin({"start": f"local-dir:{tmp_path / 'teacher'}", "model": professor})
     assert model.pretrained and model.state_dict().keys() > first.state_dict().keys()
@@ -671,14 +671,14 @@ def test_a_model_begins_with_weights_of_some_of_its_parts(tmp_path: Path) -> Non
 
 def test_a_recipe_with_teachers(tmp_path: Path) -> None:
     """It trains on what they expect, and a run goes on with those that it began with."""
-    sizes = {"class": "zoo.autoregressive.rnn.RNN", "event_shape": [1, 8, 8], "hidden": 5, "num_layers": 1}
+    sizes = {"class": "autoregressive.RNN", "event_shape": [1, 8, 8], "hidden": 5, "num_layers": 1}
     for seed, name in enumerate(("first", "second")):
         Zoo.save(build_model(sizes, seed), tmp_path / name)
     first, second = (f"local-dir:{tmp_path / name}" for name in ("first", "second"))
     recipe = {
         "name": "pupil",
         "data": {"class": "Digits", "binarize": True, "batch_size": 500},
-        "model": {"class": "zoo.autoregressive.pixelcnn.PixelCNN", "event_shape": [1, 8, 8], "channels": 4},
+        "model": {"class": "autoregressive.PixelCNN", "event_shape": [1, 8, 8], "channels": 4},
         "trainer": {"max_steps": 2, "progress": False},
     }
     trained = [
@@ -692,7 +692,7 @@ def test_a_recipe_with_teachers(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the run to resume began with another section 'teachers': "):
         fit(recipe | {"teachers": [second]}, tmp_path / "run-1", resume=True)
     with pytest.raises(ConfigError, match=r"teachers: VAE learns from the data alone; leave them out$"):
-        begin({"model": {"class": "zoo.vae.vae.VAE"}, "teachers": [first]})
+        begin({"model": {"class": "vae.VAE"}, "teachers": [first]})
     with pytest.raises(ConfigError, match=r"recipe: teachers must be list\[str\]"):
         override(recipe, {"teachers": first})
 

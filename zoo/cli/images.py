@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from zoo.capabilities import Batch, GenerativeModel, ZooModule
-    from zoo.cli.options import Checkpoint
+    from zoo.store.checkpoint import Checkpoint
 
 
 def image_model(checkpoint: Checkpoint, options: argparse.Namespace) -> GenerativeModel:

@@ -68,6 +68,7 @@ def evaluate(options: argparse.Namespace) -> None:
     checkpoint = checkpoint_of(options)
     if options.write:
         _check_own(checkpoint)
+        _ = checkpoint.weights_sha256  # read now: the numbers will be those of these weights
 
     from zoo.distributed import on_leader
     from zoo.metrics.evaluate import evaluate_checkpoint

@@ -230,19 +230,20 @@ class Checkpoint:
 
         from zoo.store.building import build, device_of, sketch
 
-        target, where, path = device_of(device), str(self.folder / CONFIG), self.path(WEIGHTS)
+        target, where = device_of(device), str(self.folder / CONFIG)
+        config, record, path = self._config, self._record, self.path(WEIGHTS)
         if not path.is_file():
             raise CheckpointError(f"{path}: expected a file, found something else")
         with path.open("rb") as file:
             header = read_header(file, str(path))
             cls = self.model_class()
-            arguments = bind(cls, self.arguments, f"{where}: arguments")
-            for promised in {self.config_sha256, self.entry.config_sha256 if self.entry else self.config_sha256}:
-                _compare(where, promised, self._config.sha256)
+            arguments = bind(cls, config.arguments, f"{where}: arguments")
+            for promised in {record.config_sha256, self.entry.config_sha256 if self.entry else record.config_sha256}:
+                _compare(where, promised, config.sha256)
             compare(str(path), header, sketch(cls, arguments, where))
             file.seek(0)
             content = file.read(min(os.fstat(file.fileno()).st_size, MAX_WEIGHTS))
-        for promised in {self.weights_sha256, self.entry.weights_sha256 if self.entry else self.weights_sha256}:
+        for promised in {record.weights_sha256, self.entry.weights_sha256 if self.entry else record.weights_sha256}:
             _compare(str(path), promised, sha256(content))
         model = build(cls, arguments)
         try:

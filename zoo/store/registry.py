@@ -59,16 +59,20 @@ def registry() -> dict[str, Entry]:
     return {name: Entry(**fields) for name, fields in content["checkpoints"].items()}
 
 
+def render(entries: dict[str, Entry]) -> str:
+    """The content of `registry.json`."""
+    plain: dict[str, Any] = {name: asdict(entry) for name, entry in sorted(entries.items())}
+    return json.dumps({"format_version": FORMAT, "checkpoints": plain}, indent=1) + "\n"
+
+
 def write_registry(entries: dict[str, Entry]) -> None:
     """Writes `registry.json`, all of it or nothing.
 
     Raises:
         CheckpointError: It cannot be written.
     """
-    plain: dict[str, Any] = {name: asdict(entry) for name, entry in sorted(entries.items())}
-    text = json.dumps({"format_version": FORMAT, "checkpoints": plain}, indent=1) + "\n"
     try:
-        write_atomically(REGISTRY, text.encode())
+        write_atomically(REGISTRY, render(entries).encode())
     except OSError as exc:
         raise CheckpointError(
             f"{REGISTRY}: cannot be written: {exc.strerror}; run this where the zoo can be written to"

@@ -48,6 +48,11 @@ def shipped() -> list[Checkpoint]:
     return found
 
 
+def entries() -> dict[str, Entry]:
+    """The registry that the folders deserve."""
+    return {checkpoint.name: checkpoint.entry for checkpoint in shipped() if checkpoint.entry}
+
+
 def describe(checkpoint: Checkpoint) -> Entry:
     """The entry of the registry that a checkpoint deserves. Imports its class, and so torch."""
     return Entry(
@@ -85,7 +90,7 @@ def render_index(checkpoints: list[Checkpoint]) -> str:
 def release() -> None:
     """Writes `registry.json`, the card of every shipped checkpoint, and MODEL_CARDS.md."""
     checkpoints = shipped()
-    records.write_registry({checkpoint.name: checkpoint.entry for checkpoint in checkpoints if checkpoint.entry})
+    records.write_registry(entries())
     for checkpoint in checkpoints:
         (checkpoint.folder / CARD).write_text(render_card(checkpoint))
     Path(records.SHIPPED.parent / "MODEL_CARDS.md").write_text(render_index(checkpoints))

@@ -82,7 +82,9 @@ class Zoo:
         Raises:
             ZooError: As `load`.
         """
-        return checkpoint(source, plugins)
+        found = checkpoint(source, plugins)
+        found.to_dict()  # reads all files but the weights, so that what is wrong shows now
+        return found
 
     @overload
     @staticmethod
@@ -168,7 +170,14 @@ class Zoo:
         return saving.update(of, card=render_card, numbers=numbers, files=files)
 
     @staticmethod
-    def push(source: str | Path, repo: str, *, private: bool = False, pull_request: bool = False) -> pushing.Pushed:
+    def push(
+        source: str | Path,
+        repo: str,
+        *,
+        private: bool = False,
+        pull_request: bool = False,
+        plugins: Collection[str] = (),
+    ) -> pushing.Pushed:
         """Publishes a checkpoint on the Hugging Face Hub; see `zoo.store.push` for commits, tags and tokens.
 
         Args:
@@ -177,13 +186,14 @@ class Zoo:
             repo: Name of the repository, "user/name"; it is created if there is none.
             private: Whether it is visible to its owner alone.
             pull_request: Whether to propose the commit to an existing repository.
+            plugins: Names of installed packages whose classes it may use.
 
         Raises:
             ConfigError: There is no such name or folder, or no such name of a repository.
             CheckpointError: The checkpoint is not sound; nothing was sent.
             UploadError: The Hub refused or did not answer.
         """
-        found = _to_push(source)
+        found = _to_push(source, plugins)
         card = replace(found, source=f"{PREFIX}{repo}")
         return pushing.push(
             found,
@@ -214,7 +224,7 @@ class Zoo:
             yield pushed
 
 
-def _to_push(source: str | Path) -> Checkpoint:
+def _to_push(source: str | Path, plugins: Collection[str]) -> Checkpoint:
     name = str(source)
     if isinstance(source, str) and name in registry():
         shipped = records.SHIPPED / name
@@ -228,4 +238,4 @@ def _to_push(source: str | Path) -> Checkpoint:
         raise ConfigError(
             f"expected a checkpoint folder or a name to push, found {brief(name)}; {near(name, registry())}"
         )
-    return Checkpoint.of_folder(folder)
+    return Checkpoint.of_folder(folder, plugins)
