@@ -1,4 +1,4 @@
-"""Data layer: shuffled batches of MNIST as float images, against torchvision with ToTensor and two worker processes."""
+"""Speed of the data layer: shuffled batches of MNIST as floats, compared with torchvision, ToTensor and two workers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH_SIZE = 128
 
 
 def images_per_second(batches: Iterable[Tensor], num: int) -> float:
-    """Of `num` batches after the first one, so that nobody pays for starting workers."""
+    """Speed over `num` batches. The first batch is not counted, since it includes starting the workers."""
     iterator = iter(batches)
     next(iterator)
     start = time.perf_counter()

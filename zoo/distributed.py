@@ -1,12 +1,12 @@
-"""Work that processes share: each computes a part of the examples, and all have the whole.
+"""Work that is divided among processes: each computes a part of the examples, and all receive the whole.
 
-    positions = share(num)       # of this process
-    rows = ...                   # one for each of them
+    positions = share(num)       # positions that this process computes
+    rows = ...                   # one row for each of them
     whole = gather(rows, num)    # [num, ...], the same in every process
-    on_leader(write)             # the first alone does it; if it fails, all fail
+    on_leader(write)             # only the first process writes; if it fails, all fail
 
-Noise is keyed by the position of an example, so that it does not matter who computes it. Without a process group,
-`share` gives all positions and `gather` returns its argument.
+Noise depends on the position of an example, so that it does not matter which process computes it. Without a process
+group, `share` returns all positions and `gather` returns its argument.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+
+import zoo.compatibility  # noqa: F401
+
+# isort: split
 from lightning.fabric.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
@@ -30,20 +34,26 @@ from torch import Tensor, distributed
 
 from zoo.errors import ConfigError, ZooError
 
-_LOST = "another process of this command failed; see what it says"
+_LOST = "another process of this command failed; see its message"
 
 
 def launcher(num_nodes: object = 1) -> ClusterEnvironment | None:
-    """What started this process as one of several, `torchrun` or SLURM's `srun`; None where Lightning may look itself.
+    """The environment that started this process as one of several: `torchrun` or SLURM's `srun`.
 
-    A job of SLURM has a number of tasks, but only `srun` starts them: what its batch script or an interactive shell
-    runs without it is one process, from which Lightning starts others on the same machine.
-    Lightning's own requeueing under SLURM is off: it saves in the middle of a step.
+    A SLURM job has a number of tasks, but only `srun` starts them. Without `srun`, a command in a batch script or an
+    interactive shell is a single process, from which Lightning can start others on the same machine. Lightning's own
+    requeueing under SLURM is disabled, because it saves in the middle of a step.
+
+    Args:
+        num_nodes: Number of machines that the command uses.
+
+    Returns:
+        The environment, or None if Lightning should detect it itself.
 
     Raises:
-        ConfigError: SLURM's settings contradict each other, or processes on other nodes are asked for without `srun`.
+        ConfigError: SLURM's settings contradict each other, or several machines are to be used without `srun`.
     """
-    if TorchElasticEnvironment.detect():  # first, as in Lightning: torchrun may run inside SLURM
+    if TorchElasticEnvironment.detect():  # comes first, as in Lightning: torchrun may run inside SLURM
         return TorchElasticEnvironment()
     if "SLURM_JOB_ID" not in os.environ:
         return None
@@ -59,7 +69,7 @@ def launcher(num_nodes: object = 1) -> ClusterEnvironment | None:
                 "before it to use all",
                 stacklevel=1,
             )
-        return LightningEnvironment()  # Lightning's own look would wait for the other tasks
+        return LightningEnvironment()  # Lightning's own detection would wait for the other tasks
     try:
         return SLURMEnvironment(auto_requeue=False)
     except RuntimeError as error:
@@ -67,10 +77,10 @@ def launcher(num_nodes: object = 1) -> ClusterEnvironment | None:
 
 
 def _is_started_by_srun() -> bool:
-    """Whether this is one of several tasks that srun has started; by the variables of a step, which srun alone sets.
+    """Whether this process is one of several tasks that srun started. Only srun sets the variables of a step.
 
-    The shell of `salloc` is a step too, of a number near 2^32 and one task. `srun --pty bash` with several tasks leaves
-    one of them at the terminal. The name of the job tells nothing: salloc's `interactive` is inherited by srun.
+    The shell of `salloc` is also a step, but with a number near 2^32 and a single task. `srun --pty bash` with several
+    tasks leaves one of them at the terminal. The name of the job does not help, since srun inherits that of salloc.
     """
     is_shell = "SLURM_PTY_PORT" in os.environ and SLURMEnvironment.job_name() == "bash"
     step, tasks = (os.environ.get(f"SLURM_STEP_{name}", "") for name in ("ID", "NUM_TASKS"))
@@ -78,13 +88,16 @@ def _is_started_by_srun() -> bool:
 
 
 def join(device: str = "cpu") -> str:
-    """Makes a group of the processes that were launched for one command; it lasts until they end.
+    """Makes a group of the processes that were started for one command. The group lasts until they end.
+
+    Args:
+        device: "cpu", "cuda" or another device of torch.
 
     Returns:
-        The device of this process: where `device` is "cuda", one of its machine's GPUs.
+        The device of this process; for "cuda", one of the machine's GPUs.
 
     Raises:
-        ConfigError: the other processes cannot be reached.
+        ConfigError: The other processes cannot be reached.
     """
     started = launcher()
     if started is None or started.world_size() == 1:
@@ -92,7 +105,7 @@ def join(device: str = "cpu") -> str:
     try:
         os.environ |= {"MASTER_ADDR": started.main_address, "MASTER_PORT": str(started.main_port)}
         if not distributed.is_initialized():
-            # what is gathered or said lies on the CPU; gradients, if this group trains, on GPUs
+            # results and messages are on the CPU, gradients can be on GPUs
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
             distributed.init_process_group(backend, rank=started.global_rank(), world_size=started.world_size())
             atexit.register(_leave)
@@ -111,21 +124,24 @@ def _leave() -> None:
 
 
 def is_leader() -> bool:
-    """Whether this is the first of the processes that work together, each of which runs the whole program."""
+    """Whether this is the first of the processes that work together. Each of them runs the whole program."""
     if _rank_and_size()[1] > 1:
         return distributed.get_rank() == 0
-    node = os.environ.get("NODE_RANK", "0")  # given to Lightning, which counts the first process of each node as one
+    node = os.environ.get("NODE_RANK", "0")  # for Lightning, the first process of each node has rank 0
     return getattr(rank_zero_only, "rank", 0) == 0 and node == "0"
 
 
 def on_leader(act: Callable[[], object]) -> None:
-    """Runs `act` in the first process, while the others wait for its end. Where it fails, all fail, with one message.
+    """Runs a function in the first process while the others wait. If it fails, all processes fail with its message.
 
-    Every process must call it. Where there is no group yet, those that Lightning is going to start find it done.
+    All processes must call it. If there is no group yet, processes that Lightning starts later find the work done.
+
+    Args:
+        act: Function without arguments.
 
     Raises:
-        ZooError: what `act` raised, in every process; or another process failed. Anything else that `act` raised is
-            raised in the first process, and told to the others as a ZooError.
+        ZooError: `act` raised it (in all processes), or another process failed. Other errors of `act` are raised in the
+            first process, and become a ZooError in the others.
     """
     failure: BaseException | None = None
     if is_leader():
@@ -153,10 +169,10 @@ def _one_line(error: BaseException) -> str:
 
 @contextmanager
 def sensing_loss() -> Iterator[None]:
-    """Says in one line that another process of the group is gone, where PyTorch tells of a closed connection.
+    """Within this context, PyTorch's errors about closed connections become one clear error.
 
     Raises:
-        ZooError: it is gone.
+        ZooError: Another process of the group failed.
     """
     try:
         yield
@@ -174,15 +190,18 @@ def _rank_and_size() -> tuple[int, int]:
 
 
 def size() -> int:
-    """Of the group, 1 where there is none."""
+    """Number of processes in the group; 1 if there is no group."""
     return _rank_and_size()[1]
 
 
 def share(num: int) -> Tensor:
-    """The positions, of `num`, that this process computes: int64, equally many in each process.
+    """The positions, out of `num`, that this process computes.
 
-    They are consecutive, so that the parts in order of rank are the whole; past its end they begin anew, and `gather`
-    leaves out what was computed twice.
+    The parts are consecutive and follow each other by rank. All have the same length: at the end, positions from the
+    beginning fill the last part, and `gather` drops their rows.
+
+    Returns:
+        The positions, [ceil(num / size())], int64.
     """
     rank, size = _rank_and_size()
     width = math.ceil(num / size)
@@ -190,12 +209,17 @@ def share(num: int) -> Tensor:
 
 
 def gather(rows: Tensor, num: int) -> Tensor:
-    """The rows of all positions from those of each process's `share(num)`: [len(share(num)), ...] -> [num, ...].
+    """Collects the rows that the processes computed. All processes must call it.
 
-    Every process must call it.
+    Args:
+        rows: Rows of the positions `share(num)` of this process, [len(share(num)), ...].
+        num: Total number of positions.
+
+    Returns:
+        The rows of all positions, [num, ...].
 
     Raises:
-        ZooError: another process failed.
+        ZooError: Another process failed.
     """
     _, size = _rank_and_size()
     if size == 1:

@@ -9,35 +9,43 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_GREY = 96  # of the lines between images
+
 
 def pixels(images: Tensor) -> Tensor:
-    """Images in [0, 1] as uint8 on the CPU, clamped and rounded; uint8 stays."""
+    """Converts images in [0, 1] to uint8 on the CPU. Values are clamped and rounded; uint8 images stay as they are."""
     if images.dtype == torch.uint8:
         return images.cpu()
     return (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
 def grid(images: Tensor, *, columns: int | None = None, scale: int = 2, gap: int = 2) -> Image:
-    """Images [N, C, H, W] in [0, 1] or uint8, C one of 1 or 3, in `columns` columns, enlarged `scale` times."""
-    from PIL import Image
+    """Arranges images in a grid, row by row.
 
-    count, channels, height, width = images.shape
-    columns = columns or math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    sheet = torch.full((channels, rows * (height + gap) + gap, columns * (width + gap) + gap), 96, dtype=torch.uint8)
-    for i, image in enumerate(pixels(images)):
-        top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
-        sheet[:, top : top + height, left : left + width] = image
-    picture = Image.fromarray((sheet[0] if channels == 1 else sheet.permute(1, 2, 0).contiguous()).numpy())
-    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    Args:
+        images: Images in [0, 1] or uint8, [N, C, H, W] with C = 1 (grey) or C = 3 (RGB).
+        columns: Number of images per row; by default, the grid is about square.
+        scale: Factor by which the grid is enlarged.
+        gap: Width of the grey lines around the images in pixels, before the grid is enlarged.
+    """
+    from PIL.Image import Resampling
+    from torchvision.transforms.functional import to_pil_image
+    from torchvision.utils import make_grid
+
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    tiles = F.pad(pixels(images), (gap, 0, gap, 0), value=_GREY)  # make_grid would not pad a single image
+    sheet = make_grid(tiles, columns, padding=0, pad_value=_GREY)[: tiles.shape[1]]  # it makes grey images RGB
+    picture = to_pil_image(F.pad(sheet, (0, gap, 0, gap), value=_GREY))
+    return picture.resize((picture.width * scale, picture.height * scale), Resampling.NEAREST)
 
 
 def save_grid(images: Tensor, path: str | Path, *, columns: int | None = None, scale: int = 2) -> Path:
-    """Writes `grid(images)` as a PNG and returns its path."""
+    """Writes the `grid` of some images to a file and returns its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     grid(images, columns=columns, scale=scale).save(path)
@@ -45,7 +53,7 @@ def save_grid(images: Tensor, path: str | Path, *, columns: int | None = None, s
 
 
 def save_animation(frames: Sequence[Image], path: str | Path) -> Path:
-    """Writes pictures as a GIF that repeats, each shown for 40 milliseconds and the last for two seconds more."""
+    """Writes a GIF that repeats. Each frame is shown for 40 milliseconds, the last one for two seconds more."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     durations = [40] * (len(frames) - 1) + [2040]
@@ -54,14 +62,19 @@ def save_animation(frames: Sequence[Image], path: str | Path) -> Path:
 
 
 def field_of_sight(field: Tensor, before: Tensor, row: int, column: int) -> Tensor:
-    """A receptive field as a coloured picture [3, H, W] in [0, 1].
+    """Colours the receptive field of a pixel.
 
-    The pixel is red; what it sees is the brighter the more it matters; what comes before and is not seen is blue, what
-    comes after is dark grey.
+    The pixel itself is red. Pixels that it depends on are grey to white, and brighter where it depends on them more.
+    Blue pixels come before it, but it does not depend on them. Dark grey pixels come after it.
 
     Args:
-        field, before: as `zoo.pixelwise.receptive_field` gives them, [C, H, W]; channels are taken together.
-        row, column: of the pixel.
+        field: Receptive field from `zoo.pixelwise.receptive_field`, [C, H, W]. The channels are added up.
+        before: Which values come before the pixel, from the same function, [C, H, W].
+        row: Row of the pixel.
+        column: Column of the pixel.
+
+    Returns:
+        The picture, [3, H, W] in [0, 1].
     """
     seen, is_before = field.sum(0).cpu(), before.any(0).cpu()  # [H, W]
     brightness = 0.25 + 0.75 * (seen / seen.max().clamp(min=1e-300)) ** 0.25

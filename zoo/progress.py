@@ -1,10 +1,10 @@
-"""How far a long computation has come: its loops tell, if anybody listens.
+"""Progress of long computations.
 
     for row in steps(range(height), "row"): ...
 
-A loop that takes its time goes through `steps`, which gives it its items as they are unless somebody listens: a library
-call shows nothing and pays nothing. Loops inside loops add up, whichever function they are in: rows of a batch, batches
-of a sample. `bar` listens, and shows it on a terminal.
+A long loop iterates over `steps(items, unit)`. Nested loops are counted together, also across functions: rows of a
+batch, batches of a sample. `bar` shows the progress on a terminal. Without a listener, `steps` returns its items
+unchanged, so that library calls print nothing and lose no time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 T = TypeVar("T")
-INTERVAL = 0.1  # seconds between two pictures of a bar
+INTERVAL = 0.1  # seconds between two updates of a bar
 
 
 @dataclass(eq=False)
@@ -62,18 +62,23 @@ _listener: ContextVar[_Listener | None] = ContextVar("listener", default=None)
 
 
 def steps(items: Collection[T], unit: str) -> Iterable[T]:
-    """The items of a loop, each of which is one `unit` of its work; who listens is told before each."""
+    """Iterates over the items of a loop and reports its progress to the listener, if there is one.
+
+    Args:
+        items: Items of the loop.
+        unit: Name of one item, such as "row".
+    """
     listener = _listener.get()
     return items if listener is None else listener.follow(items, unit)
 
 
 @contextmanager
 def listening(tell: Callable[[float, str], None], *, interval: float = 0) -> Iterator[None]:
-    """Has the loops inside, of this thread, tell how far they are before each step.
+    """Within this context, the loops of this thread report their progress before each step.
 
     Args:
-        tell: takes the part that is over, in [0, 1], and where the loops are, such as `batch 2/4, row 12/32`.
-        interval: seconds between two calls, at least.
+        tell: Function of the completed fraction, in [0, 1], and of the positions, such as "batch 2/4, row 12/32".
+        interval: Minimum number of seconds between two calls of `tell`.
     """
     token = _listener.set(_Listener(tell, interval))
     try:
@@ -84,7 +89,12 @@ def listening(tell: Callable[[float, str], None], *, interval: float = 0) -> Ite
 
 @contextmanager
 def bar(description: str, *, shown: bool = True) -> Iterator[None]:
-    """Shows on a terminal how far the loops inside have come; elsewhere, or where not `shown`, nothing."""
+    """Within this context, the progress of the loops is shown as a bar if stderr is a terminal.
+
+    Args:
+        description: Text in front of the bar.
+        shown: Whether to show the bar at all.
+    """
     if not (shown and sys.stderr.isatty()):
         yield
         return

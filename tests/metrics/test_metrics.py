@@ -587,8 +587,8 @@ def test_inception_refuses_what_is_not_its_weights(tmp_path: Any, monkeypatch: p
     assert "\n" not in str(failed.value)
 
 
-def _unreachable() -> tuple[str, int, str, str]:
-    return INCEPTION.path, INCEPTION.size, INCEPTION.sha256, "http://127.0.0.1:9/weights.pth"
+def _unreachable() -> tuple[str, str, str]:
+    return INCEPTION.path, INCEPTION.sha256, "http://127.0.0.1:9/weights.pth"
 
 
 # ----------------------------------------------------------------------------------------- likelihoods image by image

@@ -316,7 +316,7 @@ def test_what_fails_in_the_first_process_fails_in_all(one: Path, tmp_path: Path)
     assert other["other"] == ["ZooError", f"the first process of this command failed: OSError [Errno 28] {FULL}"]
     assert first["log"][0] == "OSError"  # with which it ended
     for name in ("log", "gather"):
-        assert other[name] == ["ZooError", "another process of this command failed; see what it says"]
+        assert other[name] == ["ZooError", "another process of this command failed; see its message"]
     assert not (tmp_path / "export").exists()
 
 

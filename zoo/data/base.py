@@ -1,7 +1,7 @@
-"""What data sets share: splits in memory, loaders that resume and divide among processes, conversion on the device.
+"""What all data sets share: splits in memory, loaders that resume and divide among processes, conversion on the device.
 
-A data set that fits in memory is one tensor; a batch is one gather of its rows. Decoding per image and worker processes
-would only cost time.
+The data sets fit in memory: a split is one tensor, and a batch is one gather of its rows. Decoding single images in
+worker processes would be slower.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from zoo.data.files import Published, data_root, fetch
 from zoo.errors import ConfigError
 
 Which = Literal["train", "valid", "test"]
-_PASS = {"train": -3, "valid": -1, "test": -2}  # keys of noise outside training, where epochs 0, 1, ... are the keys
+_PASS = {"train": -3, "valid": -1, "test": -2}  # keys of the noise outside training; in training, the epoch is the key
 
 
 @dataclass(frozen=True)
 class Split:
-    """The examples of one split, in the order of the published files; len() counts them."""
+    """The examples of one split in the order of the published files; `len()` is their number."""
 
     x: Tensor  # [N, *event_shape], uint8 (images) or float32
     labels: Tensor | None  # [N], int64
@@ -35,12 +35,12 @@ class Split:
         return len(self.x)
 
     def take(self, index: Tensor) -> Split:
-        """Those at the positions `index`."""
+        """The examples at the positions `index` ([K], int64)."""
         return Split(self.x[index], None if self.labels is None else self.labels[index])
 
 
 def levels_title(levels: int | None) -> str:
-    """As people say it: how many grey levels there are, see `DataModule`."""
+    """The number of grey levels in words, such as "8-bit pixels" for 256; see `DataModule.levels`."""
     return {2: "binary pixels", 256: "8-bit pixels", None: "real numbers"}.get(levels, f"{levels} grey levels")
 
 
@@ -48,12 +48,13 @@ class DataModule(LightningDataModule, ABC):
     """One data set with its three splits.
 
     Attributes:
-        name: what stands in metrics and tables.
-        event_shape: shape of one example, (C, H, W) for images.
-        num_classes: number of labels, or None where there are none.
-        levels: 2 for binary pixels, 256 for 8-bit ones, None for continuous data.
-        files: the published files that it reads, below `root`.
-        draws: whether `convert` draws noise in training.
+        name: Name of the data set in metrics and tables.
+        event_shape: Shape of one example, (C, H, W) for images.
+        num_classes: Number of classes, or None if there are no labels.
+        levels: Number of grey levels: 2 for binary pixels, 256 for 8-bit pixels, None for continuous data.
+        files: Published files of the data set, below `root`.
+        dataset: Data set of torchvision that downloads the files, or None if each comes from its own address.
+        draws: Whether `convert` draws noise in training.
     """
 
     name: str
@@ -61,17 +62,18 @@ class DataModule(LightningDataModule, ABC):
     num_classes: int | None = None
     levels: int | None = None
     files: tuple[Published, ...] = ()
+    dataset: type | None = None
     draws = False
 
     def __init__(self, *, root: str | None = None, batch_size: int = 128, seed: int = 0) -> None:
         """
         Args:
-            root: folder of the files; by default $ZOO_DATA, else a cache folder of the user's.
-            batch_size: examples a step of training, over all processes together.
-            seed: of the order of training, and of whatever else the data set draws.
+            root: Folder of the files; by default `$ZOO_DATA`, or else a folder in the user's cache.
+            batch_size: Number of examples per training step, over all processes.
+            seed: Seed for the order of training and for all other random draws of the data set.
 
         Raises:
-            ConfigError: the batch size is not positive.
+            ConfigError: The batch size is not positive.
         """
         super().__init__()
         if batch_size < 1:
@@ -79,20 +81,20 @@ class DataModule(LightningDataModule, ABC):
         self.root = data_root(root)
         self.batch_size = batch_size
         self.seed = seed
-        self._epoch = 0  # of the batch of training that came last
+        self._epoch = 0  # epoch of the last training batch
         self._splits: dict[str, Split] = {}
 
     @abstractmethod
     def load(self, which: Which) -> Split:
-        """Reads a split from its files; `split` keeps the result."""
+        """Reads a split from its files. Use `split`, which keeps the result."""
 
     def split(self, which: Which) -> Split:
-        """The examples of "train", "valid" or "test", read once; treat them as read-only.
+        """The examples of "train", "valid" or "test". They are read once; do not modify them.
 
         Raises:
-            ConfigError: there is no such split.
-            DataError: a file is damaged.
-            DownloadError: a file is absent and cannot be fetched.
+            ConfigError: There is no such split.
+            DataError: A file is damaged.
+            DownloadError: A file is absent and cannot be downloaded.
         """
         if which not in get_args(Which):
             raise ConfigError(f"{self.name}: expected one of the splits train, valid, test, found {which!r}")
@@ -101,8 +103,8 @@ class DataModule(LightningDataModule, ABC):
         return self._splits[which]
 
     def prepare_data(self) -> None:
-        """Fetches the absent files. Lightning calls it in one process per machine, before any other opens them."""
-        fetch(self.root, self.files)
+        """Downloads the absent files. Lightning calls it in one process per machine, before the others open them."""
+        fetch(self.root, self.files, self.dataset)
 
     def train_dataloader(self) -> Loader:
         return Loader(self, "train")
@@ -114,15 +116,22 @@ class DataModule(LightningDataModule, ABC):
         return Loader(self, "test")
 
     def rows(self, which: Which, index: Tensor) -> Batch:
-        """The examples at the positions `index` ([B], int64) as they lie in memory: uint8 for images."""
+        """The examples at the positions `index` ([B], int64) as they are in memory: images are uint8."""
         split = self.split(which)
         labels = None if split.labels is None else split.labels.index_select(0, index)
         return Batch(split.x.index_select(0, index), labels, index)
 
     def convert(self, x: Tensor, index: Tensor, step: int) -> Tensor:
-        """What `rows` gives -> what models take: float32, 8-bit values divided by 255. On the device of x.
+        """Converts examples in memory to the input of models, on the device of `x`.
 
-        `index` and `step` key the noise of data sets that draw (see `MNIST`): step is the epoch in training.
+        Args:
+            x: Examples from `rows`, [B, *event_shape].
+            index: Positions of the examples in their split, [B], int64.
+            step: The epoch in training, a negative number otherwise. Data sets that draw noise (see `MNIST`) use it as
+                the key of the noise together with `index`.
+
+        Returns:
+            The examples as float32, [B, *event_shape]; 8-bit values are divided by 255.
         """
         return x.to(torch.float32).div_(255) if self.levels == 256 else x.to(torch.float32)
 
@@ -130,30 +139,38 @@ class DataModule(LightningDataModule, ABC):
         trainer = self.trainer
         step = _PASS["test"]
         if trainer is not None and trainer.training:
-            step = self._epoch  # not the Trainer's, which moves on where max_steps ends an epoch early
+            step = self._epoch  # the Trainer's own epoch moves on when max_steps ends an epoch early
         elif trainer is not None and (trainer.validating or trainer.sanity_checking):
             step = _PASS["valid"]
         return batch._replace(x=self.convert(batch.x, batch.index, step))
 
     def batches(self, which: Which, *, index: Tensor | None = None, batch_size: int = 500) -> Iterator[Batch]:
-        """Batches as models take them, on the CPU, without a Trainer.
+        """Converted batches on the CPU, without a Trainer.
 
         Args:
             which: "train", "valid" or "test".
-            index: positions to visit, in this order; by default all, in the order of the files.
-            batch_size: bounds the memory, changes no number.
+            index: Positions to visit, in this order ([K], int64); by default all, in the order of the files.
+            batch_size: Number of examples per batch. It bounds the memory and has no effect on the values.
         """
         for rows in (torch.arange(len(self.split(which))) if index is None else index).split(batch_size):
             batch = self.rows(which, rows)
             yield batch._replace(x=self.convert(batch.x, rows, _PASS[which]))
 
     def subset(self, which: Which, num: int, seed: int) -> Tensor:
-        """`num` positions drawn without replacement: [num], int64; with one seed, the first of those of a larger `num`.
+        """Draws positions without replacement.
 
-        Files are often sorted by class, so that their first examples are no sample of them.
+        Use it instead of the first examples of a file: files are often sorted by class.
+
+        Args:
+            which: "train", "valid" or "test".
+            num: Number of positions.
+            seed: Seed of the draw. With the same seed, a smaller subset is the beginning of a larger one.
+
+        Returns:
+            The positions, [num], int64.
 
         Raises:
-            ConfigError: the split holds fewer than `num` examples.
+            ConfigError: The split has fewer than `num` examples.
         """
         total = len(self.split(which))
         if not 0 <= num <= total:
@@ -162,26 +179,36 @@ class DataModule(LightningDataModule, ABC):
 
 
 def permutation(num: int, seed: int, epoch: int = 0) -> Tensor:
-    """An order of `num` things, a function of (seed, epoch) alone: [num], int64."""
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32)  # its engine reads 32 bits
+    """A random order of `num` items that depends on the seed and the epoch alone: [num], int64."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32)  # the engine takes 32 bits
     return torch.randperm(num, generator=generator)
 
 
 def division(order: Tensor, num_valid: int, num_test: int) -> dict[Which, Tensor]:
-    """Positions of three disjoint splits, rising: of `order` [N], first validation, then the test, then training."""
+    """Divides positions into three disjoint splits.
+
+    Args:
+        order: Positions, [N]. The first are for validation, the next for testing, and the others for training.
+        num_valid: Number of positions for validation.
+        num_test: Number of positions for testing.
+
+    Returns:
+        The positions of each split in rising order.
+    """
     valid, test, train = order.split([num_valid, num_test, len(order) - num_valid - num_test])
     return {"train": train.sort().values, "valid": valid.sort().values, "test": test.sort().values}
 
 
 class Loader:
-    """Batches of one split for Lightning: `Batch` with x as in memory (the `DataModule` converts it on the device).
+    """Batches of one split for Lightning. The examples are as in memory; the `DataModule` converts them on the device.
 
-    Training is shuffled and drops what does not fill a batch; the other splits come whole, in order. The order of an
-    epoch is a function of (seed, epoch), and `state_dict` says where in it the loader stands, so that a resumed run
-    sees the batches it would have seen. The state moves before a batch is yielded, and to the next epoch before the
-    last one: a checkpoint written while a batch is in use counts it as seen.
+    The training split is shuffled, and examples that do not fill a batch are dropped. The other splits come complete
+    and in order. The order of an epoch depends on the seed and the epoch alone, and `state_dict` contains the position
+    in it, so that a resumed run continues with the next batch. The state advances before a batch is yielded, and moves
+    to the next epoch before the last batch: a checkpoint that is written while a batch is in use counts it as seen.
 
-    Of W processes, the r-th takes every W-th row of each batch from row r on: together, the rows that one would take.
+    With W processes, process r takes every W-th row of each batch, beginning with row r. Together, the processes take
+    the same rows as a single one would.
     """
 
     def __init__(self, data: DataModule, which: Which) -> None:
@@ -199,7 +226,7 @@ class Loader:
         rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         size = self.data.batch_size
         if size % world:
-            raise ConfigError(f"batch_size: expected a multiple of the {world} processes that divide it, found {size}")
+            raise ConfigError(f"batch_size: expected a multiple of {world}, the number of processes, found {size}")
         if self.which == "train":
             yield from self._train(rank, world)
             return
@@ -209,9 +236,9 @@ class Loader:
 
     def _train(self, rank: int, world: int) -> Iterator[Batch]:
         trainer, size = self.data.trainer, self.data.batch_size
-        # an epoch that the Trainer cuts short (limit_train_batches) is over where it cuts
+        # limit_train_batches shortens the epochs
         length = len(self) if trainer is None else min(len(self), trainer.num_training_batches)
-        shown = 0 if getattr(trainer, "overfit_batches", 0) else self.epoch  # to overfit, see the same ones again
+        shown = 0 if getattr(trainer, "overfit_batches", 0) else self.epoch  # overfitting repeats the first epoch
         order = permutation(len(self.data.split(self.which)), self.data.seed, shown)
         self.data._epoch = self.epoch
         for position in range(self.position, int(length)):
@@ -224,15 +251,19 @@ class Loader:
         return {"epoch": self.epoch, "position": self.position, "num": len(self.data.split(self.which))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ConfigError where the position cannot be one of this loader's, or the split has changed."""
+        """Continues from a saved state.
+
+        Raises:
+            ConfigError: The state belongs to another batch size or another training split.
+        """
         if (num := len(self.data.split(self.which))) != state.get("num", num):
             raise ConfigError(
-                f"{self.data.name}: the run to resume began with {state['num']} examples for training, found {num}; "
-                "resume with the data that it began with"
+                f"{self.data.name}: the run to resume began with {state['num']} training examples, found {num}; resume "
+                "it with the same data"
             )
         if not 0 <= state["position"] < len(self):
             raise ConfigError(
-                f"{self.data.name}: the run to resume stands at batch {state['position']}, expected fewer than the "
-                f"{len(self)} of an epoch; resume with the data and batch size that it began with"
+                f"{self.data.name}: the run to resume is at batch {state['position']}, but an epoch has only "
+                f"{len(self)}; resume it with the same data and batch size"
             )
         self.epoch, self.position = state["epoch"], state["position"]

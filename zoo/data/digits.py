@@ -1,4 +1,4 @@
-"""Digits: real images that come with scikit-learn, so that nothing need be downloaded."""
+"""Digits: real images that come with scikit-learn, without a download."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ from zoo.errors import DataError
 
 
 class Digits(DataModule):
-    """8x8 handwritten digits (Alpaydin & Kaynak 1998, as in scikit-learn), 17 grey levels scaled to 0, ..., 255.
+    """8x8 handwritten digits (Alpaydin & Kaynak 1998, as in scikit-learn): 1,297 / 200 / 300 images.
 
-    The seed divides the 1797 images into 1297 / 200 / 300.
-
-    Attributes:
-        binarize: pixels are 1 from half grey on, else 0.
+    The 17 grey levels are scaled to 0, ..., 255.
     """
 
     name = "digits"
@@ -25,7 +22,12 @@ class Digits(DataModule):
     num_classes = 10
 
     def __init__(self, *, batch_size: int = 128, seed: int = 0, binarize: bool = False) -> None:
-        """See `DataModule`."""
+        """
+        Args:
+            batch_size: See `DataModule`.
+            seed: Seed for the splits and for the order of training.
+            binarize: Whether pixels become 1 where they are at least half grey, and 0 elsewhere.
+        """
         super().__init__(batch_size=batch_size, seed=seed)
         self.binarize = binarize
         self.levels = 2 if binarize else 256

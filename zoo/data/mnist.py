@@ -1,4 +1,4 @@
-"""MNIST and its relatives: 28x28 images, 50,000 for training, 10,000 for validation, 10,000 for the test."""
+"""MNIST and its relatives: 28x28 images, 50,000 for training, 10,000 for validation, 10,000 for testing."""
 
 from __future__ import annotations
 
@@ -8,22 +8,32 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision import datasets
 
 from zoo.data.base import DataModule, Split, Which
 from zoo.data.files import Published, read
 from zoo.errors import ConfigError
 from zoo.random import Streams, rand
 
-_VALID = 10_000  # the last of the training file, as in the published tables
-_BINARIZATION = 0x62696E  # a key of its own, or the data would share a model's noise wherever both have one seed
+_NUM_VALID = 10_000  # the last images of the training file, as in the published tables
+_BINARIZATION = 0x62696E  # separates the noise of the data from that of a model with the same seed
+
+
+def _files(dataset: type[datasets.MNIST], *sha256: str) -> tuple[Published, ...]:
+    """Images and labels for training, then images and labels for testing."""
+    names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+    return tuple(
+        Published(f"{dataset.__name__}/raw/{name}", digest, f"{dataset.mirrors[0]}{name}.gz")
+        for name, digest in zip(names, sha256, strict=True)
+    )
 
 
 class _IDX(DataModule):
-    """Four files in the format of MNIST: a header of 4 + 4 dimensions bytes, then uint8.
+    """Four files in the format of MNIST: a header of 4 bytes and 4 more per dimension, then the values as uint8.
 
-    8-bit, or binarised afresh in every epoch. With `binarize="dynamic"` a pixel is 1 with the probability that is its
-    grey value. The draw is keyed by (seed, epoch, image) in training and by (seed, split, image) in evaluation, never
-    by the batch. That is another data set, and goes by another name.
+    The images are 8-bit, or binary with `binarize="dynamic"`: a pixel is then 1 with the probability that its grey
+    value gives. The draw depends on the seed, the epoch and the image in training, and on the seed, the split and the
+    image in evaluation, but not on the batch. Such data are another benchmark and have another name.
     """
 
     event_shape = (1, 28, 28)
@@ -38,16 +48,21 @@ class _IDX(DataModule):
         seed: int = 0,
         binarize: Literal["dynamic"] | None = None,
     ) -> None:
-        """See `DataModule`; `binarize` is None (8-bit) or "dynamic".
+        """
+        Args:
+            root: See `DataModule`.
+            batch_size: See `DataModule`.
+            seed: Seed for the order of training and for the binarisation.
+            binarize: "dynamic" for binary images that are drawn anew in every epoch, or None for 8-bit images.
 
         Raises:
-            ConfigError: `binarize` is something else.
+            ConfigError: `binarize` has another value.
         """
         super().__init__(root=root, batch_size=batch_size, seed=seed)
         if binarize not in (None, "dynamic"):
             raise ConfigError(
-                f'{self.name}: binarize: expected None or "dynamic", found {binarize!r}; for the static one, see '
-                "BinarizedMNIST"
+                f'{self.name}: binarize: expected None or "dynamic", found {binarize!r}; use BinarizedMNIST for the '
+                "static binarisation"
             )
         self.binarize = binarize
         if binarize:
@@ -61,6 +76,7 @@ class _IDX(DataModule):
         return (x / 255 > noise).to(torch.float32)
 
     def _read(self, images: Published, labels: Published) -> tuple[Tensor, Tensor]:
+        self.prepare_data()
         x = np.frombuffer(bytearray(read(self.root, images)), np.uint8, offset=16).reshape(-1, 1, 28, 28)
         y = np.frombuffer(read(self.root, labels), np.uint8, offset=8)
         return torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
@@ -73,81 +89,46 @@ class _IDX(DataModule):
         if which == "test":
             return Split(*self._read(*self.files[2:]))
         x, labels = self._train_file
-        part = slice(-_VALID) if which == "train" else slice(-_VALID, None)
+        part = slice(-_NUM_VALID) if which == "train" else slice(-_NUM_VALID, None)
         return Split(x[part], labels[part])
 
 
 class MNIST(_IDX):
-    """Handwritten digits (LeCun et al. 1998): 8-bit, or binarised afresh in every epoch.
+    """Handwritten digits (LeCun et al. 1998), 8-bit or dynamically binarised.
 
-    The latter is another benchmark than the static one of `BinarizedMNIST`.
+    Dynamically binarised MNIST is another benchmark than `BinarizedMNIST`, which is binarised once.
     """
 
     name = "mnist"
-    files = (
-        Published(
-            "MNIST/raw/train-images-idx3-ubyte",
-            47040016,
-            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            "https://ossci-datasets.s3.amazonaws.com/mnist/train-images-idx3-ubyte.gz",
-        ),
-        Published(
-            "MNIST/raw/train-labels-idx1-ubyte",
-            60008,
-            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            "https://ossci-datasets.s3.amazonaws.com/mnist/train-labels-idx1-ubyte.gz",
-        ),
-        Published(
-            "MNIST/raw/t10k-images-idx3-ubyte",
-            7840016,
-            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            "https://ossci-datasets.s3.amazonaws.com/mnist/t10k-images-idx3-ubyte.gz",
-        ),
-        Published(
-            "MNIST/raw/t10k-labels-idx1-ubyte",
-            10008,
-            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-            "https://ossci-datasets.s3.amazonaws.com/mnist/t10k-labels-idx1-ubyte.gz",
-        ),
+    dataset = datasets.MNIST
+    files = _files(
+        datasets.MNIST,
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     )
 
 
 class FashionMNIST(_IDX):
-    """Photographs of clothes (Xiao et al. 2017, https://arxiv.org/abs/1708.07747), 8-bit or binarised afresh."""
+    """Photographs of clothes (Xiao et al. 2017, https://arxiv.org/abs/1708.07747), 8-bit or dynamically binarised."""
 
     name = "fashion-mnist"
-    files = (
-        Published(
-            "FashionMNIST/raw/train-images-idx3-ubyte",
-            47040016,
-            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-images-idx3-ubyte.gz",
-        ),
-        Published(
-            "FashionMNIST/raw/train-labels-idx1-ubyte",
-            60008,
-            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-labels-idx1-ubyte.gz",
-        ),
-        Published(
-            "FashionMNIST/raw/t10k-images-idx3-ubyte",
-            7840016,
-            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/t10k-images-idx3-ubyte.gz",
-        ),
-        Published(
-            "FashionMNIST/raw/t10k-labels-idx1-ubyte",
-            10008,
-            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/t10k-labels-idx1-ubyte.gz",
-        ),
+    dataset = datasets.FashionMNIST
+    files = _files(
+        datasets.FashionMNIST,
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     )
 
 
 class BinarizedMNIST(DataModule):
-    """MNIST binarised once and for all (Salakhutdinov & Murray 2008, in the files of Larochelle & Murray 2011).
+    """MNIST with pixels that were binarised once (Salakhutdinov & Murray 2008; files of Larochelle & Murray 2011).
 
-    The static benchmark of the published tables of nats. No labels; the test file is sorted by class.
+    This is the static benchmark of the published tables, in nats. There are no labels, and the test file is sorted by
+    class.
     """
 
     name = "binarized-mnist"
@@ -156,19 +137,18 @@ class BinarizedMNIST(DataModule):
     files = tuple(
         Published(
             f"binarized_mnist/binarized_mnist_{which}.amat",
-            size,
             sha256,
             f"http://www.cs.toronto.edu/~larochelle/public/datasets/binarized_mnist/binarized_mnist_{which}.amat",
         )
-        for which, size, sha256 in (
-            ("train", 78400000, "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d"),
-            ("valid", 15680000, "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2"),
-            ("test", 15680000, "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c"),
+        for which, sha256 in (
+            ("train", "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d"),
+            ("valid", "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2"),
+            ("test", "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c"),
         )
     )
 
     def load(self, which: Which) -> Split:
         text = read(self.root, self.files[("train", "valid", "test").index(which)])
-        # one digit and one separator a pixel; the last bit of "0" and "1" is their value
+        # each pixel is one digit and one separator; the last bit of "0" and "1" is their value
         pixels = np.frombuffer(text, np.uint8)[::2] & 1
         return Split(torch.from_numpy(pixels).view(-1, *self.event_shape), None)

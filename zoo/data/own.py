@@ -1,4 +1,4 @@
-"""Users' own data: a folder of images, or arrays."""
+"""Users' own data: folders of images, and arrays."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ PUBLISHED = (
     "cifar10",
     "digits",
     "rivers",
+    "bars",
 )
 
 if TYPE_CHECKING:
@@ -39,20 +40,21 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 
 
 class _Own(DataModule):
-    """Data without published splits: about a tenth is for validation, and a tenth for the test.
+    """Data without published splits: about a tenth is for validation and a tenth for testing.
 
-    Seed and name (path or position) of an example decide, so that it stays where it is when others join.
+    The split of an example depends on the seed and on its name (path or position), so that it stays the same when
+    examples are added.
     """
 
     path: Path
 
     @abstractmethod
     def _read(self) -> tuple[Sequence[str], Split]:
-        """Names of all examples, and these."""
+        """Names and values of all examples."""
 
     @cached_property
     def _parts(self) -> dict[Which, tuple[Tensor, Split]]:
-        """Positions and examples of the splits, of which some are empty where there are fewer than 3 examples."""
+        """Positions and examples of each split. Some splits are empty if there are fewer than 3 examples."""
         names, whole = self._read()
         return {which: (index, whole.take(index)) for which, index in _divide(names, self.seed).items()}
 
@@ -61,10 +63,10 @@ class _Own(DataModule):
         return sum(len(split) for _, split in self._parts.values())
 
     def everything(self) -> Split:
-        """All examples, in the order of the files or the array: the splits put together again.
+        """All examples in the order of the files or of the array.
 
         Raises:
-            DataError: there are none.
+            DataError: There are no examples.
         """
         if self._num == 0:
             raise DataError(f"{self.path}: expected at least 1 example, found none; add some")
@@ -84,28 +86,28 @@ class _Own(DataModule):
 
 
 def _divide(names: Sequence[str], seed: int) -> dict[Which, Tensor]:
-    """Positions of the splits: names are hashed to [0, 1), of which two tenths are those of validation and the test.
+    """Positions of the splits. Names are hashed to [0, 1); two tenths of this range are for validation and testing.
 
-    Where few examples leave a split empty, it takes the nearest.
+    A split that would be empty takes the nearest example.
     """
-    texts = (f"{seed} {name}".encode(errors="surrogateescape") for name in names)  # files may have any name
+    texts = (f"{seed} {name}".encode(errors="surrogateescape") for name in names)  # file names may not be valid text
     digests = [hashlib.blake2b(text, digest_size=6).digest() for text in texts]
     place = torch.tensor([int.from_bytes(digest) / 2**48 for digest in digests], dtype=torch.float64)
-    most = max(0, len(names) - 1)  # one is left for training
+    most = max(0, len(names) - 1)  # keep one for training
     both = min(max(int((place < 0.2).sum()), 2), most)
     num_valid = min(max(int((place < 0.1).sum()), 1), max(0, both - 1))
     return division(place.argsort(stable=True), num_valid, both - num_valid)
 
 
 class ImageFolder(_Own):
-    """A folder of images, 8-bit or binary. Folders inside it are the labels, in the order of their names (`classes`).
+    """A folder of images, 8-bit or binary. If it has subfolders, each is a class, numbered in the order of their names.
 
-    Transparent pixels show white; the orientation that cameras note is applied.
+    Transparent pixels become white, and images are rotated as their EXIF orientation says.
 
     Attributes:
-        classes: names of the folders, or None where the images lie side by side.
-        used: paths below the folder of the images, in their order; filled by the first use of a split.
-        skipped: the files that `skip_corrupt` left out; likewise.
+        classes: Names of the subfolders, or None if the images are in the folder itself.
+        used: Paths of the images in their order, relative to the folder. The first use of a split sets it.
+        skipped: Paths of the corrupt files that were left out. The first use of a split sets it.
     """
 
     def __init__(
@@ -121,25 +123,26 @@ class ImageFolder(_Own):
     ) -> None:
         """
         Args:
-            path: the folder.
-            size: scale the shorter side to this many pixels (bicubic) and cut out the central square; by default the
-                images are taken as they are, and must agree.
-            channels: convert to 1 (grey) or 3 (RGB); by default, as they are.
-            binarize: make pixels 1 from half grey on, else 0: binary data.
-            skip_corrupt: leave out, with a warning, what cannot be decoded.
-            batch_size: see `DataModule`.
-            seed: see `DataModule`; it also divides the images into the splits.
+            path: Path of the folder.
+            size: Height and width in pixels to which the central square of each image is scaled (bicubic). By default,
+                images keep their size and must all have the same.
+            channels: Number of channels to which images are converted, 1 (grey) or 3 (RGB). By default, images keep
+                their channels.
+            binarize: Whether pixels become 1 where they are at least half grey, and 0 elsewhere.
+            skip_corrupt: Whether files that cannot be decoded are left out with a warning.
+            batch_size: See `DataModule`.
+            seed: Seed for the splits and for the order of training.
 
         Raises:
-            ConfigError: an impossible size or number of channels.
-            DataError: there is no such folder.
+            ConfigError: The size or the number of channels is impossible.
+            DataError: There is no such folder.
         """
         super().__init__(batch_size=batch_size, seed=seed)
         if size is not None and size < 1:
             raise ConfigError(f"ImageFolder: size: expected at least 1 pixel, found {size}")
         if channels not in (None, 1, 3):
             raise ConfigError(
-                f"ImageFolder: channels: expected 1 (grey), 3 (RGB) or None (as they are), found {channels}"
+                f"ImageFolder: channels: expected 1 (grey), 3 (RGB) or None (unchanged), found {channels}"
             )
         self.path = expand(path)
         if not self.path.is_dir():
@@ -169,8 +172,8 @@ class ImageFolder(_Own):
         loose = next((path for path in self._images if len(path.parts) == 1), None)
         if folders and loose is not None:
             raise DataError(
-                f"{self.path / loose}: expected every image in a folder that is its label, as in {folders[0]}/, "
-                "found one outside; move it into one"
+                f"{self.path / loose}: expected all images in subfolders such as {folders[0]}/, whose names are the "
+                "labels, found one outside; move it into one of them"
             )
         return folders or None
 
@@ -188,7 +191,7 @@ class ImageFolder(_Own):
             if image.shape != x.shape[1:]:
                 raise DataError(
                     f"{self.path / path}: expected {_describe(x.shape[1:])} as in {used[0]}, found "
-                    f"{_describe(image.shape)}; pass size= and channels= (--resize) to convert them all"
+                    f"{_describe(image.shape)}; pass size= and channels= (--resize) to convert all images"
                 )
             x[len(used)] = image >= 128 if self.binarize else image
             used.append(path)
@@ -201,7 +204,7 @@ class ImageFolder(_Own):
         return [path.as_posix() for path in used], Split(torch.from_numpy(x[: len(used)]), labels)
 
     def _decoded(self) -> Iterator[tuple[Path, np.ndarray]]:
-        """(path below the folder, uint8 [C, H, W]) of each image that can be decoded, in the order of the names."""
+        """Relative path and pixels (uint8 [C, H, W]) of each image that can be decoded, in the order of the paths."""
         from PIL import Image
         from tqdm import tqdm
 
@@ -210,12 +213,12 @@ class ImageFolder(_Own):
             try:
                 with Image.open(self.path / path) as image:
                     pixels = _pixels(image, self.channels, None if self.size is None else (self.size, self.size))
-            except Exception as error:  # decoders raise whatever they like on damaged files
+            except Exception as error:  # decoders raise all kinds of errors on damaged files
                 if not self.skip_corrupt:
                     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                     raise DataError(
                         f"{self.path / path}: cannot be decoded ({reason}); remove it, or pass skip_corrupt "
-                        "(--skip-corrupt) to leave out what is corrupt"
+                        "(--skip-corrupt) to leave out corrupt files"
                     ) from error
                 self.skipped.append(self.path / path)
                 continue
@@ -229,12 +232,21 @@ class ImageFolder(_Own):
 
 
 def _pixels(image: Image, channels: int | None, size: tuple[int, int] | None) -> np.ndarray:
-    """uint8 [C, H, W]: in 1 or 3 channels, or as many as there are; cut and scaled to `size`, (H, W), or as it is."""
+    """Converts an image to an array.
+
+    Args:
+        image: Image of any mode with 8 bits per channel.
+        channels: 1 (grey), 3 (RGB) or None (grey stays grey, everything else becomes RGB).
+        size: (H, W) to which the centre of the image is scaled, or None to keep its size.
+
+    Returns:
+        The pixels, uint8 [C, H, W].
+    """
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
-        raise ValueError(f"expected 8 bits a channel, found mode {image.mode}")
+        raise ValueError(f"expected 8 bits per channel, found mode {image.mode}")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         colour = image.mode not in ("LA", "La")
@@ -248,10 +260,17 @@ def _pixels(image: Image, channels: int | None, size: tuple[int, int] | None) ->
 
 
 def read_image(path: str | Path, event_shape: tuple[int, ...]) -> Tensor:
-    """One image, brought to a shape [C, H, W] with C one of 1 or 3, as `ImageFolder` does it: float in [0, 1].
+    """Reads one image and converts it to the given shape, as `ImageFolder` does.
+
+    Args:
+        path: Path of the image.
+        event_shape: (C, H, W) with C = 1 (grey) or C = 3 (RGB).
+
+    Returns:
+        The pixels in [0, 1], float32 [C, H, W].
 
     Raises:
-        DataError: there is no such file, or it cannot be decoded.
+        DataError: There is no such file, or it cannot be decoded.
     """
     from PIL import Image
 
@@ -259,9 +278,9 @@ def read_image(path: str | Path, event_shape: tuple[int, ...]) -> Tensor:
     try:
         with Image.open(path) as image:
             pixels = _pixels(image, channels, (height, width))
-    except Exception as error:  # decoders raise whatever they like on damaged files
+    except Exception as error:  # decoders raise all kinds of errors on damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: expected an image, cannot be decoded ({reason})") from error
+        raise DataError(f"{path}: expected an image, but it cannot be decoded ({reason})") from error
     return torch.from_numpy(pixels.copy()).float() / 255
 
 
@@ -272,20 +291,20 @@ def _describe(shape: tuple[int, ...]) -> str:
 class Arrays(_Own):
     """Examples in an array: images [N, C, H, W] or vectors [N, D].
 
-    - uint8: 8-bit data, 0, ..., 255;
-    - bool: binary data;
-    - floats: continuous data, images in [0, 1], vectors anywhere.
+    - uint8: 8-bit data, 0, ..., 255.
+    - bool: binary data.
+    - Floats: continuous data. Images are in [0, 1]; vectors can have any values.
     """
 
     def __init__(self, path: str, *, batch_size: int = 128, seed: int = 0) -> None:
         """
         Args:
-            path: a .npy file, or a .npz file with the arrays `x` and, where there are any, `labels` ([N], integers).
-            batch_size: see `DataModule`.
-            seed: see `DataModule`; it also divides the examples into the splits.
+            path: Path of a .npy file, or of a .npz file with the arrays `x` and optionally `labels` ([N], integers).
+            batch_size: See `DataModule`.
+            seed: Seed for the splits and for the order of training.
 
         Raises:
-            DataError: the file cannot be read, or its arrays do not have such a shape, type or range.
+            DataError: The file cannot be read, or an array has another shape, type or range.
         """
         super().__init__(batch_size=batch_size, seed=seed)
         self.path = expand(path)
@@ -302,10 +321,17 @@ class Arrays(_Own):
         batch_size: int = 128,
         seed: int = 0,
     ) -> Arrays:
-        """The same of arrays in memory; `name` stands in metrics and errors.
+        """Makes a data set from arrays in memory.
+
+        Args:
+            x: Examples, see the class.
+            labels: Labels of the examples ([N], integers), if there are any.
+            name: Name of the data set in metrics and error messages.
+            batch_size: See `DataModule`.
+            seed: Seed for the splits and for the order of training.
 
         Raises:
-            DataError: their shape, type or range is another than those of the class.
+            DataError: An array has another shape, type or range.
         """
         data = cls.__new__(cls)
         DataModule.__init__(data, batch_size=batch_size, seed=seed)
@@ -315,7 +341,7 @@ class Arrays(_Own):
         return data
 
     def _set(self, x: Tensor, labels: Tensor | None) -> None:
-        """Checks the arrays and keeps them."""
+        """Checks and stores the arrays."""
         where = self.path
         if x.ndim not in (2, 4) or 0 in x.shape[1:]:
             raise DataError(f"{where}: x: expected images [N, C, H, W] or vectors [N, D], found shape {tuple(x.shape)}")
@@ -362,17 +388,17 @@ class Arrays(_Own):
 
     def _read(self) -> tuple[Sequence[str], Split]:
         assert self._whole is not None
-        whole, self._whole = self._whole, None  # the splits are copies: no need to hold everything twice
+        whole, self._whole = self._whole, None  # the splits are copies; free the original
         return [str(position) for position in range(len(whole))], whole
 
 
 def _open(path: Path) -> tuple[Tensor, Tensor | None]:
-    """x and labels of a .npy or .npz file; nothing is ever unpickled."""
+    """Reads `x` and `labels` from a .npy or .npz file. Pickled objects are refused."""
     expected = "expected a folder of images, or a .npy or .npz file"
     if not path.exists():
         raise DataError(f"{path}: {expected}, found nothing; check the path")
     if path.suffix.lower() in SUFFIXES:
-        raise DataError(f"{path}: {expected}, found an image; put it into a folder, and name that")
+        raise DataError(f"{path}: {expected}, found an image; pass the folder that contains it")
     try:
         content = np.load(path, allow_pickle=False)
         if isinstance(content, np.ndarray):
@@ -382,10 +408,10 @@ def _open(path: Path) -> tuple[Tensor, Tensor | None]:
             names = ", ".join(content.files) or "none"
     except (OSError, EOFError, ValueError, TypeError, RuntimeError, BadZipFile, TokenError, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "pickle" in reason:  # whatever it is that it does not know, NumPy calls a pickle
-            reason = "it is another file, or holds objects in place of numbers"
+        if "pickle" in reason:  # NumPy calls every unknown content a pickle
+            reason = "it has another format, or contains objects instead of numbers"
         raise DataError(
-            f"{path}: expected arrays of numbers in a .npy or .npz file; it cannot be read ({reason})"
+            f"{path}: expected arrays of numbers in a .npy or .npz file, but it cannot be read ({reason})"
         ) from error
     if "x" not in arrays:
         raise DataError(f"{path}: expected an array called x, found {names}; save it with numpy.savez(path, x=...)")
@@ -393,7 +419,7 @@ def _open(path: Path) -> tuple[Tensor, Tensor | None]:
 
 
 def _name(name: str) -> str:
-    """The name of own data, which is not that of a published data set: numbers of one are not those of the other."""
+    """A name that differs from those of the published data sets, so that their numbers are not mixed up."""
     return f"own-{name}" if name in PUBLISHED else name
 
 

@@ -21,7 +21,6 @@ from zoo.errors import ConfigError, DataError
 
 INCEPTION = Published(
     "inception/weights-inception-2015-12-05-6726825d.pth",
-    95_628_359,
     "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
 )

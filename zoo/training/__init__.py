@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-import zoo.imports  # noqa: F401
+import zoo.compatibility  # noqa: F401
 
 if TYPE_CHECKING:
     from zoo.optim.optimization import Optimization as Optimization

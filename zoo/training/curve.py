@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from PIL.ImageDraw import ImageDraw
+    from matplotlib.axes import Axes
 
 Points = dict[int, float]
 """Values by step."""
 
-_WIDTH, _HEIGHT = 420, 240  # of a panel
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 24, 26  # around the lines
+_WIDTH, _HEIGHT = 4.2, 2.4  # of a panel, in inches of 100 pixels
 _COLOURS = ("#1f5fa8", "#c8501e", "#3c8c46", "#7a4fa3")
-_INK, _GRID = "#404040", "#d8d8d8"
-_SHARPNESS = 3  # drawn larger and shrunk, for smooth lines
 
 
 def read_logs(run: str | Path) -> dict[str, Points]:
-    """What a run logged, by name: `train/loss`, `valid/nll`, ...; a resumed run goes over what came before it."""
+    """Reads the numbers that a run logged.
+
+    Args:
+        run: Folder of the run.
+
+    Returns:
+        Values by step under names such as `train/loss` and `valid/nll`. Where a resumed run repeats a step, its value
+        replaces the earlier one.
+    """
     logged: dict[str, Points] = defaultdict(dict)
     versions = sorted(Path(run).glob("logs/version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:]))
     for path in versions:
@@ -37,63 +40,46 @@ def read_logs(run: str | Path) -> dict[str, Points]:
 
 
 def draw_curve(run: str | Path) -> bytes | None:
-    """A PNG of the training losses of a run beside its validation numbers, against steps; None where it has none.
+    """Draws the training losses of a run and its validation numbers against the steps.
 
-    The scale is that of all but the first tenth of the steps, in which losses fall from far above.
+    The vertical axes leave out the first tenth of the steps, in which losses fall from much larger values.
+
+    Args:
+        run: Folder of the run.
+
+    Returns:
+        A PNG with one panel for the losses and, if there are validation numbers, one for these; None if the run logged
+        fewer than two losses.
     """
-    logged = read_logs(run)
+    logged = {name: points for name, points in read_logs(run).items() if len(points) > 1}
     losses = {name: points for name, points in logged.items() if name.startswith("train/") and "loss" in name}
     numbers = {name: points for name, points in logged.items() if name.startswith("valid/")}
-    panels = [panel for panel in (_lines(losses), _lines(numbers)) if panel]
-    if not _lines(losses):
+    if not losses:
         return None
-    from PIL import Image, ImageDraw
+    from matplotlib.figure import Figure
 
-    picture = Image.new("RGB", (_SHARPNESS * _WIDTH * len(panels), _SHARPNESS * _HEIGHT), "white")
-    for i, panel in enumerate(panels):
-        _draw_panel(ImageDraw.Draw(picture), panel, _SHARPNESS * _WIDTH * i)
-    small = picture.resize((_WIDTH * len(panels), _HEIGHT), Image.Resampling.LANCZOS)
+    panels = [losses, numbers] if numbers else [losses]
+    figure = Figure(figsize=(_WIDTH * len(panels), _HEIGHT), layout="constrained")
+    for axes, curves in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw(axes, curves)
     content = io.BytesIO()
-    small.quantize(64).save(content, "PNG", optimize=True)
+    figure.savefig(content, format="png", dpi=100, metadata={"Software": None})  # without matplotlib's version
     return content.getvalue()
 
 
-def _lines(curves: dict[str, Points]) -> dict[str, Points]:
-    """Those that are lines: of two points or more."""
-    return {name: points for name, points in curves.items() if len(points) > 1}
-
-
-def _draw_panel(draw: ImageDraw, curves: dict[str, Points], offset: int) -> None:
-    from PIL import ImageFont
-
-    size, font = _SHARPNESS, ImageFont.load_default(11 * _SHARPNESS)
+def _draw(axes: Axes, curves: dict[str, Points]) -> None:
     last = max(max(points) for points in curves.values())
     settled = [value for points in curves.values() for step, value in points.items() if step > last / 10]
     low, high = min(settled), max(settled)
-    high = high if high > low else low + 1
-
-    def place(step: float, value: float) -> tuple[float, float]:
-        across = _LEFT + (_WIDTH - _LEFT - _RIGHT) * step / last
-        down = _HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * (value - low) / (high - low)
-        return offset + size * across, size * down
-
-    for value in _ticks(low, high):
-        draw.line([place(0, value), place(last, value)], _GRID, size)
-        draw.text((place(0, value)[0] - 5 * size, place(0, value)[1]), f"{value:g}", _INK, font, "rm")
-    for step in _ticks(0, last):
-        draw.text((place(step, low)[0], place(step, low)[1] + 6 * size), f"{step:g}", _INK, font, "mt")
-    draw.line([place(0, high), place(0, low), place(last, low)], _INK, size)
-    start = offset + size * _LEFT
+    margin = 0.05 * (high - low) or 0.5
     for (name, points), colour in zip(curves.items(), _COLOURS, strict=False):
-        inside = [place(*point) for point in sorted(points.items()) if low <= point[1] <= high]
-        draw.line(inside, colour, 2 * size, "curve")
-        draw.text((start, 6 * size), name, colour, font, "lt")
-        start += round(draw.textlength(f"{name}   ", font))
-    draw.text((offset + size * (_WIDTH - _RIGHT), 6 * size), "against steps", _INK, font, "rt")
-
-
-def _ticks(low: float, high: float) -> Iterable[float]:
-    """Round numbers between the two, four to eight of them."""
-    unit = 10.0 ** math.floor(math.log10((high - low) / 4))
-    step = next(unit * factor for factor in (5, 2, 1) if (high - low) / (unit * factor) >= 3 or factor == 1)
-    return (step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1))
+        steps = sorted(points)
+        axes.plot(steps, [points[step] for step in steps], color=colour, linewidth=1.2, label=name)
+    axes.set_xlim(0, last)
+    axes.set_ylim(low - margin, high + margin)
+    axes.set_xlabel("step", fontsize="small")
+    axes.tick_params(labelsize="small")
+    axes.grid(color="#d8d8d8", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    style = {"fontsize": "small", "handlelength": 1, "columnspacing": 1, "borderpad": 0, "frameon": False}
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, **style)  # above the panel

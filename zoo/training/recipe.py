@@ -28,7 +28,8 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from zoo.capabilities import ZooModule
-from zoo.config import bind, brief, check, load_yaml, near
+from zoo.config import bind, brief, check, load_yaml
+from zoo.data import build as build_data
 from zoo.data.base import DataModule
 from zoo.distributed import join, on_leader, sensing_loss, size
 from zoo.errors import CheckpointError, ConfigError
@@ -84,21 +85,6 @@ def override(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
                 raise ConfigError(f"--{key}: {parent!r} is no section of the recipe")
         section[last] = value
     return check(changed, SECTIONS, "recipe", optional=SECTIONS)
-
-
-def build_data(section: Mapping[str, Any], seed: int = 0) -> DataModule:
-    """The data module that the section `data` of a recipe describes."""
-    import zoo.data
-
-    arguments = dict(section)
-    name = str(arguments.pop("class", None))
-    kinds = {
-        k: v for k in zoo.data.__all__ if isinstance(v := getattr(zoo.data, k), type) and issubclass(v, DataModule)
-    }
-    del kinds["DataModule"]
-    if name not in kinds:
-        raise ConfigError(f"data: no class {name!r}; {near(name, kinds)}")
-    return kinds[name](**bind(kinds[name], {"seed": seed, **arguments}, f"data: {name}"))
 
 
 def build_model(section: Mapping[str, Any], seed: int = 0) -> ZooModule:
