@@ -329,10 +329,10 @@ def test_a_memoriser_does_not_explain_an_image_by_its_copy() -> None:
 
 
 def test_a_memoriser_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: object) -> None:
+    def refused(*_: object, **__: object) -> None:
         raise OSError("no network")
 
     monkeypatch.setenv("ZOO_DATA", str(tmp_path))
-    monkeypatch.setattr("zoo.data.files._transfer", refused)
-    with pytest.raises(DownloadError, match=r"train.amat: cannot be fetched .* put the file at .* ZOO_DATA"):
+    monkeypatch.setattr("zoo.data.files.download_url_to_file", refused)
+    with pytest.raises(DownloadError, match=r"train.amat: cannot be downloaded .* put the file at .* ZOO_DATA"):
         Memoriser().sample(1)

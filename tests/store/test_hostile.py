@@ -608,7 +608,6 @@ def test_the_tables_are_long() -> None:
 def broken(tmp_path: Path) -> dict[str, str]:
     """An environment with packages that cannot be imported, and without programs, so without a compiler."""
     for package, error in (
-        ("torchvision", "RuntimeError('operator torchvision::nms does not exist')"),
         ("wandb", "ImportError('No module named wandb')"),
         ("sklearn", "ImportError('No module named sklearn')"),
     ):
@@ -638,10 +637,6 @@ for ask in (
         ask()
     except ZooError as error:
         print(error)
-try:
-    import torchvision
-except RuntimeError as error:
-    print(error)
 """
     done = subprocess.run(
         [sys.executable, "-c", code], env=broken, cwd=tmp_path, capture_output=True, text=True, check=False
@@ -652,8 +647,36 @@ except RuntimeError as error:
         "trainer: wandb: the package cannot be imported (No module named wandb); pip install wandb, or leave it out",
         "digits: the package scikit-learn cannot be imported (No module named sklearn); pip install scikit-learn",
         "weights.pth: expected the weights of InceptionV3, cannot be read: No such file or directory",
-        "operator torchvision::nms does not exist",
     ], done.stderr
+
+
+def test_a_torchvision_for_another_torch_gets_one_sentence(broken: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
+    code = """
+from zoo.cli import main
+from zoo.errors import ConfigError
+
+for words in (
+    "from zoo import Zoo; Zoo.load('vae-mnist')",
+    "import zoo.data",
+    "import zoo.distributed",
+    "from zoo.training import Trainer",
+    "from zoo.metrics.extractors import load_extractor",
+):
+    try:
+        exec(words)
+    except ConfigError as error:
+        print(error)
+main(["sample", "vae-mnist"])
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=broken, cwd=tmp_path, capture_output=True, text=True, check=False)
+    sentence = (
+        f"torchvision: does not belong to the installed torch {torch.__version__} (operator torchvision::nms does not "
+        "exist); reinstall both from one index: pip install --force-reinstall torch torchvision"
+    )
+    assert done.stdout.splitlines() == [sentence] * 5, done.stderr
+    assert done.stderr == f"zoo: {sentence}\n"
 
 
 # --------------------------------------------------------------------------------------------------------- a long life
