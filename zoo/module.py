@@ -9,6 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
+import zoo.compatibility  # noqa: F401
+
+# isort: split
 import torch
 from lightning import LightningModule
 from torch import Tensor
