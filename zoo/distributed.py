@@ -18,9 +18,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
-
 import zoo.compatibility  # noqa: F401
+
+# isort: split
+import torch
 
 # isort: split
 from lightning.fabric.plugins.environments import (

@@ -623,7 +623,7 @@ for options in ([], ["--resize"]):
         (world.root / "data.npz").unlink()
         return words
 
-    @says("0.png: expected a folder of images, or a .npy or .npz file, found an image; put it into a folder")
+    @says("0.png: expected a folder of images, or a .npy or .npz file, found an image; pass the folder that")
     def one_image_in_place_of_a_folder(world: World, options: list[str] = options) -> list[str]:
         words = finetune_on_images(world, (8, 8))
         words[words.index("--data") + 1] += "/0.png"

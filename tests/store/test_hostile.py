@@ -660,7 +660,7 @@ for words in (
     "import zoo.data",
     "import zoo.distributed",
     "from zoo.training import Trainer",
-    "from zoo.metrics.extractors import load_extractor",
+    "from zoo.metrics import evaluate_quality",
 ):
     try:
         exec(words)

@@ -23,6 +23,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
+import zoo.compatibility  # noqa: F401
+
+# isort: split
 import torch
 from torch import Tensor, nn
 from torchmetrics.image.inception import InceptionScore
