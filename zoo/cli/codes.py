@@ -14,7 +14,6 @@ from zoo.cli.options import (
     LABELS,
     NAME,
     SEED,
-    Checkpoint,
     checkpoint_of,
     generator,
     labels_of,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from zoo.capabilities import GenerativeModel
     from zoo.data.base import DataModule, Which
+    from zoo.store.checkpoint import Checkpoint
 
 
 # -------------------------------------------------------------------------------------------------- walks, dimensions

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from zoo.batch import Batch
     from zoo.capabilities import GenerativeModel, ZooModule
-    from zoo.cli.options import Checkpoint
+    from zoo.store.checkpoint import Checkpoint
 
 
 def image_model(checkpoint: Checkpoint, options: argparse.Namespace) -> GenerativeModel:

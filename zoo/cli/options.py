@@ -7,7 +7,7 @@ import math
 import os
 from argparse import ArgumentTypeError
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zoo.cli.command import Part, default, option
 from zoo.config import bind
