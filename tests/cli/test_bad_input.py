@@ -428,7 +428,7 @@ for text, *sentence in (
     ("interpolate vae-digits --images https://a.b/c.png d.png", "expected a path on this machine"),
     ("finetune vae-digits --data x.npy --out s3://bucket/new", "expected a path on this machine"),
     ("fit s3://bucket/recipe.yaml --out new", "expected a path on this machine"),
-    ("push s3://bucket/vae you/vae", "expected a checkpoint folder or a name to push, found 's3://bucket/vae'"),
+    ("push s3://bucket/vae you/vae", "'s3://bucket/vae': expected a path on this machine"),
     ("sample vae-digits --sampler ddim", "--sampler: expected none for VAE, which has no samplers, found ddim"),
     ("sample vae-digits --steps 20", "--steps: expected --sampler beside it"),
     ("sample vae-digits --out ~nobody-here/x.png", "'~nobody-here/x.png': expected a path, found ~ without a home"),
@@ -624,7 +624,7 @@ for options in ([], ["--resize"]):
         (world.root / "data.npz").unlink()
         return words
 
-    @says("0.png: expected a folder of images, or a .npy or .npz file, found an image; put it into a folder")
+    @says("0.png: expected a folder of images, or a .npy or .npz file, found an image; pass the folder that contains it")
     def one_image_in_place_of_a_folder(world: World, options: list[str] = options) -> list[str]:
         words = finetune_on_images(world, (8, 8))
         words[words.index("--data") + 1] += "/0.png"

@@ -139,7 +139,7 @@ def _record(checkpoint: Checkpoint, found: list[Measurement], options: argparse.
     from zoo.store.zoo import Zoo
 
     files = {}
-    model = checkpoint.load(device=options.device)
+    model = replace(checkpoint).load(device=options.device)  # of the files as they are now
     if isinstance(model, GenerativeModel) and len(model.event_shape) == 3:
         picture = io.BytesIO()
         grid(_portrait(model)).save(picture, "PNG")

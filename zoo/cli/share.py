@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 from zoo.cli.command import command, option
-from zoo.cli.options import checkpoint_of, name
+from zoo.cli.options import NAME, checkpoint_of
 from zoo.errors import ConfigError
 
 
-@command("Share", name("Checkpoint: hf-hub:USER/REPO@TAG, or @COMMIT"))
+@command("Share", NAME)
 def pull(options: argparse.Namespace) -> None:
     """Download a checkpoint from the Hugging Face Hub and verify it.
 
