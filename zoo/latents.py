@@ -18,7 +18,7 @@ from torch.nn.functional import cosine_similarity
 
 from zoo.capabilities import Completable, Conditional, Decoder, Encoder, GenerativeModel
 from zoo.errors import ConfigError, DataError
-from zoo.given import Labels, check_images, check_labels
+from zoo.given import Labels, check_given, check_images, check_labels
 from zoo.random import Streams, randn
 from zoo.store.registry import registry
 
@@ -363,11 +363,10 @@ def _encode(model: GenerativeModel, x: Tensor, name: str, labels: Labels = None)
 
 def _given(model: GenerativeModel, labels: Labels, num: int, repeats: int = 1) -> dict[str, Tensor]:
     """Keyword arguments of `encode` and `decode`: the labels of `num` examples, each `repeats` times."""
-    if isinstance(model, Conditional):
-        return {"labels": check_labels(model, labels, num).repeat_interleave(repeats).to(model.device)}
-    if labels is not None:
-        raise ConfigError(f"labels: {type(model).__name__} is not Conditional (zoo.capabilities): leave them out")
-    return {}
+    if isinstance(model, Conditional):  # for which `encode` and `decode` need labels, unlike `sample`
+        labels = check_labels(model, labels, num)
+    given = check_given(model, {"labels": labels}, num)
+    return {name: value.repeat_interleave(repeats).to(model.device) for name, value in given.items()}
 
 
 def _base(distribution: Distribution) -> Distribution:

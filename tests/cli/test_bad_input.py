@@ -20,8 +20,8 @@ from zoo import Zoo
 from zoo.classifier.lenet import LeNet
 from zoo.cli import main
 from zoo.cli.command import COMMANDS
-from zoo.cli.options import local_path
 from zoo.errors import CheckpointError, ConfigError, DownloadError, UploadError
+from zoo.files import expand
 from zoo.store.checkpoint import Checkpoint
 from zoo.vae.vae import VAE
 
@@ -299,7 +299,7 @@ def numbers_that_are_none(world: World) -> Action:
     return world.save(measurements=[{"name": "elbo", "value": float("nan")}])
 
 
-@bad(ConfigError, "save", "expected a class of the zoo", "Own")
+@bad(ConfigError, "expected a class of the zoo, or one that an installed package offers", "Own")
 def model_from_outside(world: World) -> Action:
     class Own(LeNet):
         pass
@@ -417,19 +417,20 @@ for text, *sentence in (
     ("edit vae-digits --set 0=1 --label 3", "unrecognized arguments: --label 3; see `zoo edit --help`"),
     ("sample vae-digits --labels 3,x", "--labels: expected a whole number, found 'x'"),
     ("sample vae-digits --labels 3,-1", "--labels: expected at least 0, found -1"),
-    ("sample vae-digits --labels 3,7", "is not conditional: expected no label, found 3,7"),
+    ("sample vae-digits --labels 3,7", "labels: VAE does not take any; leave it out"),
     ("receptive-field vae-digits --pixel 3", "--pixel: expected ROW,COLUMN, such as 14,14, found '3'"),
     ("animate vae-digits --out x.png", "--out: expected a name that ends in .gif, found x.png"),
     ("interpolate vae-digits --test --images a.png b.png", "--images: not allowed with argument --test"),
-    ("info s3://bucket/vae", "NAME: expected a path on this machine, found the address 's3://bucket/vae'"),
-    ("info local-dir:s3://bucket/vae", "expected a path on this machine, found the address"),
-    ("sample vae-digits --out s3://bucket/x.png", "--out: expected a path on this machine", "'s3://bucket/x.png'"),
-    ("score vae-digits --data gs://bucket/images", "--data: expected a path on this machine"),
-    ("score vae-digits --data x.npy --sheet s3://bucket/x.png", "--sheet: expected a path on this machine"),
-    ("interpolate vae-digits --images https://a.b/c.png d.png", "--images: expected a path on this machine"),
-    ("finetune vae-digits --data x.npy --out s3://bucket/new", "--out: expected a path on this machine"),
-    ("fit s3://bucket/recipe.yaml --out new", "RECIPE: expected a path on this machine"),
-    ("push s3://bucket/vae you/vae", "NAME: expected a path on this machine"),
+    ("info s3://bucket/vae", "no checkpoint is called 's3://bucket/vae'"),
+    ("sample vae-digits --out s3://bucket/x.png", "'s3://bucket/x.png': expected a path on this machine"),
+    ("score vae-digits --data gs://bucket/images", "'gs://bucket/images': expected a path on this machine"),
+    ("score vae-digits --data x.npy --sheet s3://bucket/x.png", "expected a path on this machine"),
+    ("interpolate vae-digits --images https://a.b/c.png d.png", "expected a path on this machine"),
+    ("finetune vae-digits --data x.npy --out s3://bucket/new", "expected a path on this machine"),
+    ("fit s3://bucket/recipe.yaml --out new", "expected a path on this machine"),
+    ("push s3://bucket/vae you/vae", "'s3://bucket/vae': expected a path on this machine"),
+    ("sample vae-digits --sampler ddim", "--sampler: expected none for VAE, which has no samplers, found ddim"),
+    ("sample vae-digits --steps 20", "--steps: expected --sampler beside it"),
     ("sample vae-digits --out ~nobody-here/x.png", "'~nobody-here/x.png': expected a path, found ~ without a home"),
     ("fit nowhere.yaml --out new", "nowhere.yaml: no such file"),
     ("fit registry.json --out new", "recipe: unknown key 'format_version'"),
@@ -485,8 +486,8 @@ def test_nothing_is_replaced_and_nothing_done_in_vain(
 def test_every_path_may_begin_with_a_home_folder(name: str) -> None:
     for action in COMMANDS[name].parser()._actions:
         is_path = action.dest in ("out", "sheet", "recipe", "images") or (action.dest == "data" and name != "list")
-        assert (action.type is local_path) == is_path
-    assert local_path("~/x.png") == Path.home() / "x.png"
+        assert (action.type is expand) == is_path
+    assert expand("~/x.png") == Path.home() / "x.png"
 
 
 def test_pictures_go_to_the_home_folder(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,19 @@ from PIL import Image, ImageOps
 import zoo
 from zoo import Zoo, latents
 from zoo.autoregressive.made import MADE
-from zoo.capabilities import GenerativeModel
+from zoo.capabilities import Conditional, GenerativeModel
 from zoo.cli import main
 from zoo.cli.command import COMMANDS, GROUPS, option
 from zoo.cli.command import command as made_of
-from zoo.cli.options import NAME, checkpoint_of
+from zoo.cli.options import NAME, checkpoint_of, given
 from zoo.data import Arrays, Digits
 from zoo.data.own import read_image
 from zoo.density.gaussian import Gaussian
+from zoo.errors import ConfigError
 from zoo.metrics import evaluate as evaluate_module
 from zoo.pictures import save_grid
+from zoo.random import Streams
+from zoo.samplers.base import Sampler
 from zoo.store import save as save_module
 from zoo.store.checkpoint import WEIGHTS, Checkpoint
 from zoo.training.callbacks import LogMeans
@@ -231,7 +235,7 @@ def test_list(run: Run, fail: Run) -> None:
     assert [line.split()[0] for line in run("list").splitlines()] == Zoo.list()
     assert [entry["source"] for entry in json.loads(run("list", "--json"))] == Zoo.list()
     assert "gaussian-mnist " in run("list", "gaussian-*")
-    assert run("list", "mixture-*").split()[1] == "TractableDensity"  # what it promises, not how it is fitted
+    assert run("list", "mixture-*").split()[1:3] == ["density", "binarized-mnist"]
     classifiers = json.loads(run("list", "--capability", "Classifier", "--json"))
     assert [info["source"] for info in classifiers] == ["lenet-fashion-mnist", "lenet-mnist"]
     assert json.loads(run("list", "nothing*", "--json")) == []
@@ -316,6 +320,53 @@ def test_samples_of_chosen_labels(
     assert (tmp_path / "x.png").read_bytes() == expected
 
 
+@dataclass(frozen=True)
+class Walk(Sampler):
+    """A sampler of tiny models."""
+
+    steps: int = 10
+    noise: float = 1.0
+
+    def __call__(self, model: Any, streams: Streams, **given: Any) -> torch.Tensor:
+        return torch.zeros(len(streams), 1)
+
+
+@dataclass(frozen=True)
+class Leap(Sampler):
+    """A sampler without steps."""
+
+    def __call__(self, model: Any, streams: Streams, **given: Any) -> torch.Tensor:
+        return torch.zeros(len(streams), 1)
+
+
+class Walker(Conditional):
+    """A tiny model with two samplers."""
+
+    num_classes, event_shape, samplers = 3, (1,), (Walk, Leap)
+
+    def draw(self, streams: Streams, **given: Any) -> torch.Tensor:
+        return torch.zeros(len(streams), 1)
+
+
+def test_options_of_samples_become_arguments_of_sample() -> None:
+    def asked(*words: str) -> dict[str, Any]:
+        return given(COMMANDS["sample"].parser().parse_args(["x", *words]), Walker(), 4)
+
+    assert asked("--label", "2")["labels"].tolist() == [2, 2, 2, 2]
+    assert asked()["labels"].tolist() == [0, 1, 2, 0] and "sampler" not in asked()
+    assert asked("--sampler", "walk")["sampler"] == Walk()
+    assert asked("--sampler", "walk", "--steps", "20")["sampler"] == Walk(steps=20)
+    assert asked("--sampler", "leap")["sampler"] == Leap()
+    for words, said in (
+        (("--sampler", "jump"), "--sampler: expected one of walk, leap, found jump"),
+        (("--sampler", "leap", "--steps", "20"), "--sampler leap: unknown key 'steps'"),
+        (("--steps", "20"), "--steps: expected --sampler beside it"),
+        (("--label", "3"), "labels: expected classes from 0 to 2, found 3"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            asked(*words)
+
+
 def conditional(home: Path) -> ConditionalVAE:
     model = Zoo.load(f"local-dir:{home / 'conditional'}")
     assert isinstance(model, ConditionalVAE)
@@ -364,7 +415,7 @@ def test_pictures_that_a_model_cannot_give(home: Path, tmp_path: Path, fail: Run
     assert "`zoo analogies`" in fail("attribute", f"local-dir:{home / 'conditional'}", "--add", 7, *out)
     assert "such as conditional-vae-mnist" in fail("analogies", source, *out)
     for name in ("sample", "interpolate", "traverse"):
-        assert "is not conditional: expected no label, found 3" in fail(name, source, "--label", 3, *out)
+        assert "labels: VAE does not take any; leave it out" in fail(name, source, "--label", 3, *out)
     assert "labels: expected classes from 0 to 9, found 10" in fail(
         "sample", f"local-dir:{home / 'conditional'}", "--label", 10, *out
     )

@@ -16,14 +16,14 @@ from zoo.cli.options import (
     SEED,
     checkpoint_of,
     generator,
-    given,
-    local_path,
+    labels_of,
     num,
     number,
     whole,
 )
 from zoo.cli.output import out, show
 from zoo.errors import ConfigError
+from zoo.files import expand
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     option("--steps", type=whole(2), default=10, help="Number of images per walk (default %(default)s)"),
     either(
         option("--test", action="store_true", help="Walk between test images instead of codes from the prior"),
-        option("--images", nargs=2, type=local_path, metavar="FILE", help="Walk between two images of your own"),
+        option("--images", nargs=2, type=expand, metavar="FILE", help="Walk between two images of your own"),
     ),
     LABELS,
     SEED,
@@ -63,21 +63,21 @@ def interpolate(options: argparse.Namespace) -> None:
 
     model = image_model(checkpoint, options)
     num = 1 if options.images else options.num
-    conditions = given(options, model, num)
+    labels = labels_of(options, model, num)
     if options.images:
-        if conditions and options.labels is None:
+        if labels and options.labels is None:
             raise ConfigError(f"--images: {options.name} is conditional; give the class of your images with --label")
         x = torch.stack([_own_image(file, model, checkpoint) for file in options.images])
-        ends = latents.encode(model, x, **given(options, model, 2))
+        ends = latents.encode(model, x, **labels_of(options, model, 2))
     elif options.test:
         batch = some_test_images(checkpoint, 2 * num, options)
         own = model.given(batch)
         ends = latents.encode(model, batch.x, **own)
         if options.labels is None:
-            conditions = {name: value[:num] for name, value in own.items()}
+            labels = {name: value[:num] for name, value in own.items()}
     else:
         ends = prior_codes(model, 2 * num, generator(options))
-    walks = latents.interpolate(model, ends[:num], ends[num:], options.steps, **conditions)
+    walks = latents.interpolate(model, ends[:num], ends[num:], options.steps, **labels)
     show(walks.flatten(0, 1), options, columns=options.steps)
 
 
@@ -114,7 +114,7 @@ def traverse(options: argparse.Namespace) -> None:
     code = prior_codes(model, 1, generator(options))[0]
     dimensions, size = range(min(options.num, code.numel())), code.numel()
     values = torch.linspace(-3, 3, options.steps)
-    rows = latents.traverse(model, code, dimensions, values, **given(options, model, 1))
+    rows = latents.traverse(model, code, dimensions, values, **labels_of(options, model, 1))
     show(rows.flatten(0, 1), options, columns=options.steps)
     if len(dimensions) < size:
         print(f"dimensions 0 to {len(dimensions) - 1} of {size}; --num {size} shows all")
@@ -173,8 +173,8 @@ def edit(options: argparse.Namespace) -> None:
     from zoo import latents
 
     model, batch = image_model(checkpoint, options), some_test_images(checkpoint, options.num, options)
-    conditions = model.given(batch)
-    edited = latents.edit(model, batch.x, dict(options.set), relative=options.relative, **conditions)
+    labels = model.given(batch)
+    edited = latents.edit(model, batch.x, dict(options.set), relative=options.relative, **labels)
     show(torch.cat([batch.x, edited.cpu()]), options, columns=options.num)
 
 

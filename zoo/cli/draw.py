@@ -6,7 +6,21 @@ import argparse
 
 from zoo.cli.command import command, option
 from zoo.cli.images import image_model, prior_codes
-from zoo.cli.options import DEVICE, LABELS, NAME, SEED, SHARED, checkpoint_of, generator, given, num, whole
+from zoo.cli.options import (
+    DEVICE,
+    LABELS,
+    NAME,
+    SAMPLER,
+    SEED,
+    SHARED,
+    STEPS,
+    checkpoint_of,
+    generator,
+    given,
+    labels_of,
+    num,
+    whole,
+)
 from zoo.cli.output import out, show
 
 
@@ -15,6 +29,8 @@ from zoo.cli.output import out, show
     NAME,
     num(64),
     LABELS,
+    SAMPLER,
+    STEPS,
     option("--expected", action="store_true", help="Show E[x | z] of codes drawn from the prior, without pixel noise"),
     SEED,
     out("samples.png"),
@@ -29,19 +45,21 @@ def sample(options: argparse.Namespace) -> None:
 
     from zoo import latents
     from zoo.distributed import gather, is_leader, on_leader, share
+    from zoo.given import rows_of
     from zoo.pictures import pixels
     from zoo.progress import bar
 
     model = image_model(checkpoint, options)
-    mine, conditions = share(options.num), given(options, model, options.num)
+    mine = share(options.num)
     if options.expected:
-        codes = prior_codes(model, options.num, generator(options))
+        codes, labels = prior_codes(model, options.num, generator(options)), labels_of(options, model, options.num)
         batches = [
-            pixels(latents.decode(model, codes[rows], **{name: value[rows] for name, value in conditions.items()}))
+            pixels(latents.decode(model, codes[rows], **rows_of(labels, rows, model.device)))
             for rows in mine.split(250)
         ]
     else:
-        samples = model.iter_samples(options.num, generator=generator(options), positions=mine, **conditions)
+        asked = given(options, model, options.num)
+        samples = model.iter_samples(options.num, generator=generator(options), positions=mine, **asked)
         with bar("sampling", shown=is_leader()):
             batches = [pixels(batch) for batch in samples]
     images = gather(torch.cat(batches), options.num)

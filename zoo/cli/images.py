@@ -10,7 +10,8 @@ from zoo.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from zoo.capabilities import Batch, GenerativeModel, ZooModule
+    from zoo.batch import Batch
+    from zoo.capabilities import GenerativeModel, ZooModule
     from zoo.store.checkpoint import Checkpoint
 
 

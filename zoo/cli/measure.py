@@ -7,7 +7,7 @@ import io
 import json
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zoo.cli.command import command, option
 from zoo.cli.images import prior_codes
@@ -18,13 +18,13 @@ from zoo.cli.options import (
     SEED,
     SHARED,
     checkpoint_of,
-    local_path,
     num,
     own_data,
     whole,
 )
 from zoo.cli.output import check_place, encoded, out, write
 from zoo.errors import ConfigError, ZooError
+from zoo.files import expand
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,7 +140,7 @@ def _record(checkpoint: Checkpoint, found: list[Measurement], options: argparse.
     from zoo.store.zoo import Zoo
 
     files = {}
-    model = checkpoint.load(device=options.device)
+    model = replace(checkpoint).load(device=options.device)  # of the files as they are now
     if isinstance(model, GenerativeModel) and len(model.event_shape) == 3:
         picture = io.BytesIO()
         grid(_portrait(model)).save(picture, "PNG")
@@ -175,14 +175,12 @@ def _portrait(model: GenerativeModel) -> Tensor:
     from zoo import latents
     from zoo.capabilities import Conditional, Decoder, EvidenceLowerBound
 
-    conditions: dict[str, Any] = {}
-    if isinstance(model, Conditional):
-        conditions = {"labels": torch.arange(64) % model.num_classes}
-    samples = model.sample(64, generator=torch.Generator().manual_seed(0), **conditions)
+    labels = torch.arange(64) % model.num_classes if isinstance(model, Conditional) else None
+    samples = model.sample(64, generator=torch.Generator().manual_seed(0), labels=labels)
     if not (isinstance(model, Decoder) and isinstance(model, EvidenceLowerBound)):
         return samples
     codes = prior_codes(model, 32, torch.Generator().manual_seed(0))
-    expected = latents.decode(model, codes, **{name: value[:32] for name, value in conditions.items()})
+    expected = latents.decode(model, codes, labels=None if labels is None else labels[:32])
     return torch.cat([expected, samples[:32]])
 
 
@@ -226,7 +224,7 @@ def reproduce(options: argparse.Namespace) -> None:
     option("--k", type=whole(1, MANY), default=100, help="Number of importance samples (default %(default)s)"),
     SEED,
     out("scores.csv", "table"),
-    option("--sheet", metavar="FILE", type=local_path, help="File to write the sheet to (default: beside the table)"),
+    option("--sheet", metavar="FILE", type=expand, help="File to write the sheet to (default: beside the table)"),
     DEVICE,
 )
 def score(options: argparse.Namespace) -> None:

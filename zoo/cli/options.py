@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zoo.cli.command import Part, default, option
+from zoo.config import bind
 from zoo.errors import ConfigError
 from zoo.files import expand
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Generator
 
     from zoo.capabilities import GenerativeModel
+    from zoo.given import Given
     from zoo.store.checkpoint import Checkpoint
 
 MOST = 100_000  # largest number of images in a picture: as many digits of MNIST are 19,000 pixels high and wide
@@ -69,29 +69,21 @@ def fraction(text: str) -> float:
     return value
 
 
-def local(text: str) -> str:
-    """A name or path that is not the address of a remote file, such as `s3://bucket/file`."""
-    if re.match(r"(local-dir:)?[A-Za-z][A-Za-z0-9+.-]*://", text):
-        raise ArgumentTypeError(f"expected a path on this machine, found the address {text[:60]!r}")
-    return text
-
-
-def local_path(text: str) -> Path:
-    """A path on this machine; `~` is the home folder."""
-    return expand(local(text))
-
-
 # ------------------------------------------------------------------------------------------------------ shared options
 
 
-def NAME(parser: argparse.ArgumentParser) -> None:  # noqa: N802 - stands among the constants
-    """The checkpoint, and the packages whose classes it may use."""
-    text = "Checkpoint: a name of `zoo list`, local-dir:PATH or hf-hub:USER/REPO@TAG"
-    parser.add_argument("name", metavar="NAME", type=local, help=text)
-    text = "Installed package whose model classes the checkpoint may use; can be given several times"
-    parser.add_argument("--plugin", dest="plugins", metavar="PACKAGE", action="append", default=[], help=text)
+def name(text: str) -> Part:
+    """NAME, a checkpoint, and `--plugin`, the packages whose classes it may use; see `checkpoint_of`."""
+
+    def add(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("name", metavar="NAME", help=text)
+        plugin = "Installed package whose model classes the checkpoint may use; can be given several times"
+        parser.add_argument("--plugin", dest="plugins", metavar="PACKAGE", action="append", default=[], help=plugin)
+
+    return add
 
 
+NAME = name("Checkpoint: a name of `zoo list`, local-dir:PATH or hf-hub:USER/REPO@TAG")
 SEED = option("--seed", type=seed, default=0, help="Seed for all random draws (default %(default)s)")
 DEVICE = option("--device", default="cpu", help="Device to compute on, such as cuda (default %(default)s)")
 JSON = option("--json", action="store_true", help="Print JSON, for programs")
@@ -103,6 +95,10 @@ LABELS = option(
     metavar="LABEL",
     help="Class to draw from a conditional model, or several in turn, such as 3,7 (default: every class in turn)",
 )
+SAMPLER = option(
+    "--sampler", help="How to draw from a model with several samplers, such as ddim (default: the model's)"
+)
+STEPS = option("--steps", type=whole(), help="Number of steps of --sampler (default: the sampler's)")
 SHARED = default(is_shared=True)
 """The processes that torchrun or srun started for the command share its work."""
 
@@ -114,7 +110,7 @@ def num(value: int, what: str = "images") -> Part:
 
 def own_data(parser: argparse.ArgumentParser) -> None:
     """`--data` and how the images in it are read."""
-    parser.add_argument("--data", type=local_path, required=True, help="Folder of images, or an .npz or .npy file")
+    parser.add_argument("--data", type=expand, required=True, help="Folder of images, or an .npz or .npy file")
     parser.add_argument("--resize", action="store_true", help="Bring images to the size and channels of the model")
     parser.add_argument("--binarize", action="store_true", help="Make pixels black or white, for models of such images")
     parser.add_argument("--skip-corrupt", action="store_true", help="Leave out files that cannot be decoded")
@@ -140,26 +136,48 @@ def checkpoint_of(options: argparse.Namespace) -> Checkpoint:
     return checkpoint(options.name, options.plugins)
 
 
-def given(options: argparse.Namespace, model: GenerativeModel, num: int) -> dict[str, Any]:
-    """Keyword arguments of `model.sample` that the options ask for; what else conditions draws belongs here.
-
-    Returns:
-        `labels`, [num], for a conditional model: the classes of `--label` in turn, or else all classes in turn.
+def given(options: argparse.Namespace, model: GenerativeModel, num: int) -> Given:
+    """Keyword arguments of `model.sample` that the options ask for: labels and a sampler.
 
     Raises:
-        ConfigError: The model cannot be conditioned on what the options give.
+        ConfigError: The model does not take them.
+    """
+    return {**labels_of(options, model, num), **_sampler_of(options, model)}
+
+
+def labels_of(options: argparse.Namespace, model: GenerativeModel, num: int) -> Given:
+    """Labels of `num` images of a conditional model as a keyword argument, none for other models.
+
+    Returns:
+        `labels`, [num], int64: the classes of `--label` in turn, or all classes in turn.
+
+    Raises:
+        ConfigError: The model does not take labels, or not these.
     """
     import torch
 
     from zoo.capabilities import Conditional
+    from zoo.given import check_given
 
-    if not isinstance(model, Conditional):
-        if options.labels is None:
-            return {}
-        found = ",".join(map(str, options.labels))
-        raise ConfigError(f"--label: {options.name} is not conditional: expected no label, found {found}")
-    classes = torch.tensor(options.labels or list(range(model.num_classes)))
-    return {"labels": classes[torch.arange(num) % len(classes)]}
+    classes = options.labels
+    if classes is None and isinstance(model, Conditional):
+        classes = list(range(model.num_classes))
+    if classes is None:
+        return {}
+    return check_given(model, {"labels": torch.tensor(classes)[torch.arange(num) % len(classes)]}, num)
+
+
+def _sampler_of(options: argparse.Namespace, model: GenerativeModel) -> Given:
+    if options.sampler is None:
+        if options.steps is not None:
+            raise ConfigError("--steps: expected --sampler beside it, whose steps these are")
+        return {}
+    kinds = {kind.__name__.lower(): kind for kind in model.samplers}
+    if options.sampler not in kinds:
+        known = f"one of {', '.join(kinds)}" if kinds else f"none for {type(model).__name__}, which has no samplers"
+        raise ConfigError(f"--sampler: expected {known}, found {options.sampler}")
+    kind, steps = kinds[options.sampler], {} if options.steps is None else {"steps": options.steps}
+    return {"sampler": kind(**bind(kind, steps, f"--sampler {options.sampler}"))}
 
 
 def generator(options: argparse.Namespace) -> Generator:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.cli.command import Part, default, option
-from zoo.cli.options import local_path
 from zoo.errors import ConfigError
+from zoo.files import expand, write_atomically
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,7 +24,7 @@ def out(name: str, what: str = "picture") -> Part:
 
     def add(parser: argparse.ArgumentParser) -> None:
         help = f"File to write the {what} to (default %(default)s)"
-        parser.add_argument("--out", metavar="FILE", type=local_path, default=Path(name), help=help)
+        parser.add_argument("--out", metavar="FILE", type=expand, default=Path(name), help=help)
         OVERWRITE(parser)
         default(check=lambda options: check_place(options.out, options.overwrite, what))(parser)
 
@@ -50,7 +49,7 @@ def check_place(path: Path, overwrite: bool, what: str = "picture") -> None:
         reason = f"{folder} is no folder"
     elif locked := next((place for place in (path, folder) if place.exists() and not os.access(place, os.W_OK)), None):
         reason = f"{locked} is not yours to write"
-    elif what != "table" and not _format(path):
+    elif what in ("picture", "sheet") and not _format(path):
         reason = f"unknown file extension: {path.suffix}"
     if reason:
         raise ConfigError(f"{path}: cannot write a {what} there: {reason}; {advice}")
@@ -78,8 +77,7 @@ def write(path: Path, content: bytes, overwrite: bool, what: str = "picture") ->
     """
     check_place(path, overwrite, what)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path.resolve(), content)
+        write_atomically(path.resolve(), content)
     except OSError as error:
         raise ConfigError(f"{path}: cannot write a {what} there: {error}; choose another --out") from error
     print(path)
@@ -105,15 +103,3 @@ def _format(path: Path) -> str:
 
     name = Image.registered_extensions().get(path.suffix.lower(), "")
     return name if name in Image.SAVE else ""
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

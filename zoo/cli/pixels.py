@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zoo.cli.command import command, option
 from zoo.cli.images import check_images, image_model, some_test_images
-from zoo.cli.options import DEVICE, NAME, SEED, checkpoint_of, fraction, generator, local, num, whole
+from zoo.cli.options import DEVICE, NAME, SEED, checkpoint_of, fraction, generator, name, num, whole
 from zoo.cli.output import out, show, write
 from zoo.errors import ConfigError
 
@@ -115,7 +115,7 @@ def _pixel(text: str) -> tuple[int, int]:
 
 @command(
     "Draw",
-    option("name", metavar="NAME", type=local, help="Checkpoint, or a recipe (.yaml) for the field before training"),
+    name("Checkpoint, or a recipe (.yaml) for the field before training"),
     num(16, "images of noise to average over"),
     option(
         "--pixel", type=_pixel, metavar="ROW,COLUMN", default="14,14", help="Position, from 0,0 (default %(default)s)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from zoo.cli.command import command, option
-from zoo.cli.options import NAME, checkpoint_of, local
+from zoo.cli.options import NAME, checkpoint_of
 from zoo.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ def pull(options: argparse.Namespace) -> None:
 
 @command(
     "Share",
-    option("name", metavar="NAME", type=local, nargs="?", help="Checkpoint: a folder, or a name of `zoo list`"),
+    option("name", metavar="NAME", nargs="?", help="Checkpoint: a folder, or a name of `zoo list`"),
     option("repo", metavar="USER/REPO", nargs="?", help="Repository, which is created if there is none"),
     option("--private", action="store_true", help="Make the repository visible to its owner alone"),
     option("--pull-request", action="store_true", help="Propose the checkpoint to an existing repository"),

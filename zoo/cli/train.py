@@ -8,15 +8,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from zoo.cli.command import command, option
-from zoo.cli.options import NAME, SHARED, checkpoint_of, local_path, own_data, seed, whole
+from zoo.cli.options import NAME, SHARED, checkpoint_of, own_data, seed, whole
 from zoo.config import parse_yaml
 from zoo.errors import ConfigError, ZooError
+from zoo.files import expand
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
     """The options of a training run, and keys of its recipe."""
     parser.add_argument(
-        "--out", type=local_path, required=True, help="Checkpoint folder to create; the run is kept in OUT.run"
+        "--out", type=expand, required=True, help="Checkpoint folder to create; the run is kept in OUT.run"
     )
     parser.add_argument("--seed", type=seed, help="Seed in place of the recipe's")
     parser.add_argument("--resume", action="store_true", help="Go on with the run in OUT.run")
@@ -51,7 +52,7 @@ def _check_folder(options: argparse.Namespace) -> None:
 
 @command(
     "Train",
-    option("recipe", metavar="RECIPE", type=local_path, help="YAML file, as in a checkpoint"),
+    option("recipe", metavar="RECIPE", type=expand, help="YAML file, as in a checkpoint"),
     _run_options,
     SHARED,
 )
