@@ -108,7 +108,7 @@ class Instance:
 
 
 def _each_mask(model: MADE, x: Tensor) -> list[Tensor]:
-    return [model._logits(x.flatten(1), k) for k in range(model.num_masks)]
+    return [model.logits(x, k) for k in range(model.num_masks)]
 
 
 def _one_pass(model: RasterOrder, x: Tensor) -> list[Tensor]:

@@ -26,6 +26,7 @@ from zoo import Zoo
 from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.made import MADE
 from zoo.autoregressive.raster import RasterOrder, log_likelihood
+from zoo.autoregressive.regularization import dropout, num_shifts, shift
 from zoo.batch import Batch
 from zoo.capabilities import (
     Adversarial,
@@ -50,14 +51,12 @@ from zoo.density.mixture import BernoulliMixture
 from zoo.errors import ConfigError, DataError
 from zoo.gan.gan import GAN
 from zoo.nn.discretized import Discretized, DiscretizedGaussian, DiscretizedLogistic
-from zoo.nn.dropout import dropout
-from zoo.nn.point import Point
-from zoo.nn.shift import num_shifts, shift
 from zoo.pixelwise import receptive_field
 from zoo.random import Streams, rand, seed_from
 from zoo.training import Trainer
 from zoo.vae.iwae import IWAE
 from zoo.vae.ladder_vae import LadderVAE, _combine
+from zoo.vae.point import Point
 from zoo.vae.vae import VAE
 
 
@@ -1075,7 +1074,7 @@ def naive_sample(model: MADE, streams: Streams) -> Tensor:
     x = torch.zeros(len(streams), model.size)
     for d in range(model.size):
         for k in range(model.num_masks):
-            x[:, d] = torch.where(masks == k, (uniforms[:, d] < model._logits(x, k)[:, d].sigmoid()).float(), x[:, d])
+            x[:, d] = torch.where(masks == k, (uniforms[:, d] < model.logits(x, k)[:, d].sigmoid()).float(), x[:, d])
     return x.view(-1, *model.event_shape)
 
 
@@ -1169,7 +1168,7 @@ def test_shifted_images_have_a_density_of_their_own(instance: Instance) -> None:
         biases[4] = 0  # where no gradient gets
 
     def log_prob(x: Tensor, shifts: Tensor | None) -> Tensor:
-        logits = model._logits(x.flatten(1), 0, shifts) if isinstance(model, MADE) else model._logits(x, shifts)
+        logits = model.logits(x, 0, shifts) if isinstance(model, MADE) else model.logits(x, shifts)
         return log_likelihood(logits, x).sum(1)
 
     log_probs = [log_prob(states, torch.full((len(states),), number)) for number in range(num_shifts(1))]

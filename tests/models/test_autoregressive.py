@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -21,21 +20,18 @@ from zoo import Zoo
 from zoo.autoregressive.color_pixelcnn import ColorPixelCNN
 from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.fvsbn import FVSBN
-from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
-from zoo.autoregressive.lines import Lines
+from zoo.autoregressive.gated_pixelcnn import GatedLayer, GatedPixelCNN
 from zoo.autoregressive.made import MADE
 from zoo.autoregressive.nade import NADE
 from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelrnn import PixelRNN
-from zoo.autoregressive.raster import Augmented, RasterOrder, forced, log_likelihood
+from zoo.autoregressive.raster import MaskedConv2d, RasterOrder, forced, log_likelihood
+from zoo.autoregressive.regularization import Regularized, num_shifts, renumber, shift
 from zoo.autoregressive.rnn import RNN
 from zoo.batch import Batch
 from zoo.capabilities import TractableDensity
 from zoo.cli import main
 from zoo.errors import ConfigError, DataError
-from zoo.nn.gated import GatedLayer
-from zoo.nn.masked_conv import MaskedConv2d
-from zoo.nn.shift import num_shifts, renumber, shift
 from zoo.optim.optimization import Optimization
 from zoo.pictures import field_of_sight, pixels
 from zoo.pixelwise import drawing, probabilities, receptive_field
@@ -174,7 +170,7 @@ def test_lines_step_as_an_lstm_does_pixel_by_pixel(kind: str) -> None:
 
 
 @pytest.mark.parametrize("model", [PixelCNN, PixelRNN, GatedPixelCNN, ColorPixelCNN])
-def test_kernels_are_odd(model: Callable[..., Lines | ColorPixelCNN]) -> None:
+def test_kernels_are_odd(model: Callable[..., TractableDensity]) -> None:
     with pytest.raises(ConfigError, match=r"odd.*found.* 4"):
         model(first_kernel=4)
 
@@ -221,11 +217,11 @@ def test_scheduled_sampling_puts_draws_in_place_of_pixels(monkeypatch: pytest.Mo
 def test_draws_of_shifted_images_follow_what_is_expected_of_them() -> None:
     model, shifts = rnn("scheduled", max_shift=1), torch.arange(9)
     torch.nn.init.normal_(model.shift_biases)
-    uniforms = torch.rand(9, model.size)
-    x = model._scan(uniforms, partial(model.scan, shifts=shifts))
-    logits = model._logits(x.view(9, *SHAPE), shifts)
-    assert torch.equal(x, (uniforms < logits.sigmoid()).to(x))
-    assert not torch.equal(x, model._scan(uniforms))
+    uniforms = torch.rand(9, *SHAPE)
+    with torch.no_grad():
+        x = model.from_uniforms(uniforms, shifts)
+        assert torch.equal(x, (uniforms < model.logits(x, shifts).sigmoid().view_as(x)).to(x))
+        assert not torch.equal(x, model.from_uniforms(uniforms))
 
 
 @pytest.mark.parametrize("forcing", ["scheduled", "professor"])
@@ -235,12 +231,13 @@ def test_what_forcing_draws_is_told_its_shift(forcing: str, monkeypatch: pytest.
     monkeypatch.setattr(RNN, "global_step", 1)
     found = model.training_log_prob(x, Streams(0, range(50)))
     moved, shifts = shift(x, 1, streams := Streams(0, range(50)))
-    uniforms = rand((50, model.size), streams)
+    uniforms = rand((50, *SHAPE), streams)
     if forcing == "scheduled":
-        uniforms = forced(uniforms, moved.flatten(1), rand((50, model.size), streams) >= 0.99)
-    drawn = model._scan(uniforms, partial(model.scan, shifts=shifts)).view_as(x)
+        uniforms = forced(uniforms, moved, rand((50, *SHAPE), streams) >= 0.99)
+    with torch.no_grad():
+        drawn = model.from_uniforms(uniforms, shifts)
     if forcing == "scheduled":
-        expected = log_likelihood(model._logits(drawn, shifts), moved).sum(1)
+        expected = log_likelihood(model.logits(drawn, shifts), moved).sum(1)
     else:
         (h, logits), (free, free_logits) = model.behaviour(moved, shifts), model.behaviour(drawn, shifts)
         real, fake = (
@@ -290,9 +287,9 @@ def test_a_pupil_learns_what_its_teachers_expect_of_each_pixel(max_shift: int) -
         x, shifts = cast(tuple[Tensor, Tensor], shift(x, 1, Streams(0, range(40))))
     rows, columns = shifts // (2 * least + 1) - least, shifts % (2 * least + 1) - least
 
-    def logits(model: Augmented) -> Tensor:
+    def logits(model: Regularized) -> Tensor:
         most = model.max_shift
-        return model._logits(x, (rows + most) * (2 * most + 1) + columns + most if most else None)
+        return model.logits(x, (rows + most) * (2 * most + 1) + columns + most if most else None)
 
     p = ((logits(gated) + logits(other)) / 2).sigmoid()
     on, off = (torch.distributions.Bernoulli(logits=logits(pupil)).log_prob(torch.tensor(y)) for y in (1.0, 0.0))
@@ -314,7 +311,7 @@ def test_every_parameter_has_a_gradient_though_a_teacher_knows_no_shifts() -> No
 
 
 def test_teachers_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even a move to where they are lays the weights of a GRU anew, which a CUDA graph would read from old memory."""
+    """Even a move to where they are lays out the weights of a GRU anew."""
     pupil, teacher = rnn("teacher"), rnn("scheduled")
     pupil.learn_from([teacher])
     monkeypatch.setattr(RNN, "_apply", lambda *_, **__: pytest.fail("moved"))
@@ -554,7 +551,7 @@ def test_pictures_from_the_command_line(
         said = f"{command}: expected a checkpoint, found {recipe}, a recipe; train it first with `zoo fit {recipe}"
         assert said in capsys.readouterr().err
     with monkeypatch.context() as patch:
-        patch.setattr(GatedPixelCNN, "scan", None)  # nothing is drawn
+        patch.setattr(GatedPixelCNN, "from_uniforms", None)  # nothing is drawn
         for frames in (1, 0, -2):
             assert run("animate", gated, "--frames", frames, "--out", tmp_path / "no.gif") == 1
             assert f"--frames: expected at least 2, found {frames}" in capsys.readouterr().err

@@ -12,8 +12,8 @@ from test_models import enumerated, follows, seeded, state_numbers
 from torch import Tensor
 
 from zoo.autoregressive.eonade import EoNADE
+from zoo.autoregressive.regularization import shift
 from zoo.batch import Batch
-from zoo.nn.shift import shift
 from zoo.pixelwise import draw, drawing, probabilities
 from zoo.random import Streams, rand, seed_from
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from zoo.nn.fused import is_fused
+from zoo.autoregressive.fast.fused import is_fused
 
 
 def test_recurrent_layers_as_one_kernel_are_those_step_by_step() -> None:
@@ -44,7 +44,7 @@ def test_where_kernels_take_the_place_of_steps(
 ) -> None:
     x: Any = SimpleNamespace(is_cuda=is_cuda, device="cuda", dtype=torch.float32)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    monkeypatch.setattr("zoo.nn.fused.find_spec", lambda name: object())
+    monkeypatch.setattr("zoo.autoregressive.fast.fused.find_spec", lambda name: object())
     assert not is_fused(x, width, 128)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: True)
     assert is_fused(x, width, 128) == fused

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from zoo.autoregressive.nade import NADE
-from zoo.nn.dropout import dropout
+from zoo.autoregressive.regularization import dropout
 from zoo.random import Streams
 
 
@@ -35,7 +35,7 @@ def test_nade_has_the_gradients_of_the_loop_over_pixels(event_shape: list[int], 
     keep = dropout(torch.ones(20, 9), rate, Streams(0, range(20)) if rate else None)
     x.requires_grad_(of_pixels)
     found, gradients = [], []
-    for logits in (model._logits(x, streams=noise), loop(model, x, keep)):
+    for logits in (model.logits(x, streams=noise), loop(model, x, keep)):
         loss = binary_cross_entropy_with_logits(logits, x.detach().flatten(1), reduction="sum")
         found.append(logits)
         wanted = [*model.parameters(), x] if of_pixels else [*model.parameters()]

@@ -1,6 +1,7 @@
-"""The kernels of `zoo.nn.scans` beside the same layers step by step: run with TRITON_INTERPRET=1, on the CPU.
+"""Compares the kernels of `zoo.autoregressive.fast.scans` with the plain layers, on the CPU.
 
-Prints the name of each layer whose states and gradients agree; stops with an error at the first that does not.
+Run it with TRITON_INTERPRET=1. It prints the name of each layer whose states and gradients agree, and stops with an
+error at the first that does not.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.autoregressive.fast import scans
 from zoo.autoregressive.pixelrnn import _lstm
-from zoo.nn import scans
 
 
 def random(*shape: int, scale: float = 1.0) -> Tensor:

@@ -1,27 +1,26 @@
 """EoNADE: one network for every ordering of the pixels, and an ensemble over orderings (Uria et al. 2014, A Deep and
 Tractable Density Estimator, https://arxiv.org/abs/1310.1757; Uria et al. 2016, section 4).
 
-    p(x_d = 1 given the pixels that m marks) = p<k>_d
+    p(x_d = 1 | the pixels that m marks) = p<k>_d
     p<t> = sigmoid(b + V h(x m + p<t-1> (1 - m), m)),    p<0> = sigmoid(b);    EoNADE: p<1> = sigmoid(b + V h(x m, m))
-    log p(x given o) = sum_d log p(x_o(d) given x_o(<d)),    log p(x) = logsumexp_o log p(x given o) - log K
-    training: D/(D - d) sum_{i >= d} log p(x_o(i) given x_o(<d)),    o and d drawn anew for each image        (eq. 18)
+    log p(x | o) = sum_d log p(x_o(d) | x_o(<d)),    log p(x) = logsumexp_o log p(x | o) - log K
+    training: D/(D - d) sum_{i >= d} log p(x_o(i) | x_o(<d)),    o and d drawn anew for each image            (eq. 18)
               for k > 1, the mean of this over p<1>, ..., p<k>; after that, of p<k> alone
 
-The probabilities of the orderings are averaged, and not their logits, which would be no probabilities. With k > 1 steps
-of inference of the unknown pixels it is EoNADE-k (Raiko et al. 2014, Iterative Neural Autoregressive Distribution
-Estimator NADE-k, https://arxiv.org/abs/1406.1485). An unknown pixel is p<t-1> - p<0> in the sums of the first layer,
-whose biases and weights of m can hold the rest: the first step is that of k = 1, with no sums over unknown pixels.
+The ensemble averages the orderings' probabilities, not their logits, which would give no density. With k > 1 steps of
+inference of the unknown pixels, the model is EoNADE-k (Raiko et al. 2014, Iterative Neural Autoregressive Distribution
+Estimator NADE-k, https://arxiv.org/abs/1406.1485). In the sums of the first layer, an unknown pixel is p<t-1> - p<0>;
+the biases and the weights of m can hold the rest. So the first step is that of k = 1, without sums over unknown pixels.
 
-Density: exact, of K orderings; O(K D (k H^2 + (k - 1) D H)): only the first step's first layer changes by one pixel at
-a time, the other steps pass over all unknown pixels anew for each.
-Sampling: exact, O(D (k H^2 + (k - 1) D H)), likewise.
+Density: exact, for K orderings; O(K D (k H^2 + (k - 1) D H)). Only the first layer of the first step changes by one
+pixel at a time; the other steps pass over all unknown pixels for each.
+Sampling: exact, one pixel at a time, O(D (k H^2 + (k - 1) D H)).
 Completion: from any mask, in an ordering of the ensemble with the known pixels moved to its front. That is the exact
 conditional where nothing is known, and for K = 1 where the ordering begins with the known pixels. Otherwise it is what
-the network says: orderings are drawn alike, however likely each makes the known pixels.
-Prediction: exact, given an ordering: that of the ensemble in which an image was drawn. The ensemble itself has no order
-in which pixels come.
-Differs from the papers: images shifted in training, with the shift as an input (Jun et al. 2020, see `zoo.nn.shift`);
-Adam with averaged weights. For k > 1, p<0> is learned in place of the mean of the training images; every step sees m,
+the network says: all orderings are equally likely, however likely each makes the known pixels.
+Prediction: exact, given the ordering of the ensemble in which an image was drawn. The ensemble itself has no order.
+Differs from the papers: shifted images (see `zoo.autoregressive.regularization`); clipped gradients; AdamW with a
+cosine schedule; averaged weights. For k > 1, p<0> is learned, not the mean of the training images; every step sees m,
 which the authors' settings leave out (https://github.com/yaoli/nade_k); relu, not tanh.
 """
 
@@ -36,26 +35,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.autoregressive.raster import forced, log_likelihood
+from zoo.autoregressive.regularization import bias_of, shift, shift_biases
 from zoo.batch import Batch
 from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.config import Between, Shift, Size
-from zoo.nn.shift import bias_of, shift, shift_biases
 from zoo.progress import steps
 from zoo.random import Streams, rand
 
 
 class EoNADE(TractableDensity, Completable, Autoregressive):
-    """A network that sees some pixels, and which ones, and tells the others.
+    """A network that sees some pixels, and which ones they are, and predicts the others.
 
     Args:
-        event_shape: shape of one example; values in {0, 1}.
-        hidden: units of each hidden layer.
-        num_layers: of hidden units.
-        num_orderings: K.
-        order_seed: of the orderings of the ensemble.
-        num_steps: of inference, k.
-        cost: which training minimises, the "mean" of those of all steps, or that of the "last" alone.
-        max_shift: pixels by which training shifts every second image, at most, up or down and left or right.
+        event_shape: Shape of one example; values in {0, 1}.
+        hidden: Units of each hidden layer.
+        num_layers: Number of hidden layers.
+        num_orderings: Number of orderings in the ensemble, K.
+        order_seed: Seed of these orderings.
+        num_steps: Steps of inference, k.
+        cost: Cost that training minimises: the `mean` of all steps, or that of the `last` step alone.
+        max_shift: Pixels by which training shifts every second image, at most, along both axes.
     """
 
     levels: int = 2
@@ -80,7 +79,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         self.num_steps = num_steps
         self.cost, self.max_shift = cost, max_shift
         scale = 1 / math.sqrt(size)
-        self.weight = nn.Parameter(torch.randn(size, hidden) * scale)  # of pixels, a row each
+        self.weight = nn.Parameter(torch.randn(size, hidden) * scale)  # of the pixels, a row for each
         self.mask_weight = nn.Parameter(torch.randn(size, hidden) * scale)  # of whether they are known
         self.bias = nn.Parameter(torch.zeros(hidden))
         self.layers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(num_layers - 1))
@@ -92,7 +91,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         self.register_buffer("orders", uniforms.argsort(1), persistent=False)  # [K, D]
 
     def _first(self, x: Tensor, known: Tensor) -> Tensor:
-        """What enters the first nonlinearity: [B, D], [B, D] -> [B, H]."""
+        """Input of the first nonlinearity, [B, H], given x and known, [B, D]."""
         return torch.addmm(self.bias, x * known, self.weight) + known @ self.mask_weight
 
     def _hidden(self, first: Tensor) -> Tensor:
@@ -107,9 +106,9 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         """The last hidden layer of the last step, [B, H], and the logits of the steps before, each [B, D].
 
         Args:
-            first: of the first step: [B, H].
-            unknown: 1 for each pixel that is not known, else 0, [B, D]; None where all of them are unknown.
-            pixels: rows of W, V and b, where not all pixels: among them are all the unknown ones.
+            first: Input of the first nonlinearity in the first step, [B, H].
+            unknown: 1 for each unknown pixel, else 0, [B, D]; None where all pixels are unknown.
+            pixels: Rows of W, V and b for some pixels, among them all unknown ones; None for all pixels.
         """
         weight, output, bias = pixels or (self.weight, self.output, self.output_bias)
         h, earlier = self._hidden(first), []
@@ -121,39 +120,33 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         return h, earlier
 
     def _every_step(self, x: Tensor, known: Tensor, shifts: Tensor | None = None) -> list[Tensor]:
-        """What `logits` gives, of each step, given the images' shifts, [B]."""
+        """Logits of each step, [B, D], given the shifts of the images, [B]; see `logits`."""
         first = self._first(x, known)
         h, earlier = self._infer(first if shifts is None else first + bias_of(shifts, self.shift_biases), 1 - known)
         return [*earlier, F.linear(h, self.output, self.output_bias)]
 
     def logits(self, x: Tensor, known: Tensor) -> Tensor:
-        """Of all pixels given the known ones: x [B, D], known [B, D] of 0 and 1 -> [B, D]; see `log_prob`."""
+        """Logits of all pixels given the known ones.
+
+        Args:
+            x: Pixels, [B, D].
+            known: 1 for each known pixel, else 0, [B, D].
+
+        Returns:
+            [B, D].
+        """
         return self._every_step(x, known)[-1]
 
-    def _estimates(self, x: Tensor, streams: Streams, shifts: Tensor | None = None) -> Tensor:
-        """Of the mean of log p(x given o and shifts) over all orderings o, one from each step of a pass: [k, B]."""
-        rank = rand((len(x), self.size), streams, x.device).argsort(1).argsort(1)
-        num_known = (rand((len(x), 1), streams, x.device) * self.size).long()
-        unknown = (rank >= num_known).to(x)
-        each = self._every_step(x.flatten(1), 1 - unknown, shifts)
-        log_probs = torch.stack([(log_likelihood(logits, x) * unknown).sum(1) for logits in each])
-        return self.size / (self.size - num_known[:, 0]) * log_probs
-
-    def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
-        """An estimate of the mean of log p(x given o) over all orderings, from one pass, and over steps; see `cost`.
-
-        Of images as `zoo.nn.shift` shifts them, given their shifts, if there is `max_shift`.
-        """
-        x, shifts = shift(x, self.max_shift, streams)
-        estimates = self._estimates(x, streams, shifts)
-        return estimates.mean(0) if self.cost == "mean" else estimates[-1]
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The estimate of the last step: in the mean, no less than the ensemble of all orderings has."""
-        return {"nll": -self._estimates(batch.x, self.streams(batch, training=False))[-1]}
-
     def log_prob_given(self, x: Tensor, order: Tensor) -> Tensor:
-        """log p(x given one ordering [D]) in nats, each pixel given those before it: [B, *event_shape] -> [B]."""
+        """log p(x | order) in nats, each pixel given those before it.
+
+        Args:
+            x: Images, [B, *event_shape].
+            order: One ordering of the pixels, [D].
+
+        Returns:
+            [B].
+        """
         x, pixels = x.flatten(1), [p[order] for p in (self.weight, self.output, self.output_bias)]
         first, logits = self.bias.expand(len(x), -1), []
         for i, d in enumerate(order.tolist()):
@@ -161,25 +154,6 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
             logits.append(h @ self.output[d] + self.output_bias[d])
             first = first + torch.addcmul(self.mask_weight[d], x[:, d, None], self.weight[d])
         return log_likelihood(torch.stack(logits, 1), x[:, order]).sum(1)
-
-    def expected(self, x: Tensor, order: Tensor | None = None) -> Tensor:
-        """By the density of one ordering, which each image may have for itself; see `Autoregressive`."""
-        values, rows = x.flatten(1), torch.arange(len(x), device=x.device)
-        order = self.orders[:1].expand(len(x), -1) if order is None else order
-        first, logits, rank = self.bias.expand(len(x), -1), torch.empty_like(values), order.argsort(1)
-        for i, d in enumerate(order.T):
-            h, _ = self._infer(first, rank >= i)
-            logits[rows, d] = (h * self.output[d]).sum(1) + self.output_bias[d]
-            first = first + torch.addcmul(self.mask_weight[d], values[rows, d, None], self.weight[d])
-        return logits.sigmoid().view_as(x)
-
-    def order(self, streams: Streams) -> Tensor:
-        """That of the ensemble in which each image is drawn."""
-        return self.orders[self._choice(streams)]
-
-    def _choice(self, streams: Streams) -> Tensor:
-        """The number of an ordering for each image, its first draw: [len(streams)]."""
-        return (rand((len(streams), 1), streams, self.device)[:, 0] * self.num_orderings).long()
 
     def log_prob(self, x: Tensor) -> Tensor:
         log_probs = torch.stack([self.log_prob_given(x, order) for order in self.orders])
@@ -190,11 +164,11 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         return self._fill(known.to(self.dtype), known, streams).view(-1, *self.event_shape)
 
     def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
-        """As `Completable.fill`, from any mask, by what the network says: rarely exact, see the module."""
+        """Fills in from any mask, by what the network says. This is rarely exact; see the module."""
         return self._fill(x.flatten(1).to(self.dtype), known.flatten(1), streams).view_as(x)
 
     def _fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
-        """The unknown pixels in the order of one of the orderings, which an image draws: [B, D], [B, D] -> [B, D]."""
+        """Draws the unknown pixels, in an ordering that each image draws first: [B, D], [B, D] -> [B, D]."""
         choice = self._choice(streams)
         uniforms = forced(rand((len(x), self.size), streams, self.device), x, known)
         order = (self.orders.argsort(1)[choice] - self.size * known.long()).argsort(1)  # the known ones come first
@@ -210,3 +184,41 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
                 x[rows, d] = (uniforms[rows, d] < logits.sigmoid()).to(x)
                 first += x[rows, d, None] * self.weight[d] + self.mask_weight[d]
         return x
+
+    def order(self, streams: Streams) -> Tensor:
+        """The ordering of the ensemble in which each image is drawn."""
+        return self.orders[self._choice(streams)]
+
+    def _choice(self, streams: Streams) -> Tensor:
+        """The number of an ordering for each image, its first draw: [len(streams)]."""
+        return (rand((len(streams), 1), streams, self.device)[:, 0] * self.num_orderings).long()
+
+    def expected(self, x: Tensor, order: Tensor | None = None) -> Tensor:
+        """Expectations given an ordering, which each image may have for itself; see `Autoregressive`."""
+        values, rows = x.flatten(1), torch.arange(len(x), device=x.device)
+        order = self.orders[:1].expand(len(x), -1) if order is None else order
+        first, logits, rank = self.bias.expand(len(x), -1), torch.empty_like(values), order.argsort(1)
+        for i, d in enumerate(order.T):
+            h, _ = self._infer(first, rank >= i)
+            logits[rows, d] = (h * self.output[d]).sum(1) + self.output_bias[d]
+            first = first + torch.addcmul(self.mask_weight[d], values[rows, d, None], self.weight[d])
+        return logits.sigmoid().view_as(x)
+
+    def _estimates(self, x: Tensor, streams: Streams, shifts: Tensor | None = None) -> Tensor:
+        """Estimates of the mean of log p(x | o, shift) over all orderings o, one from each step of a pass, [k, B]."""
+        rank = rand((len(x), self.size), streams, x.device).argsort(1).argsort(1)
+        num_known = (rand((len(x), 1), streams, x.device) * self.size).long()
+        unknown = (rank >= num_known).to(x)
+        each = self._every_step(x.flatten(1), 1 - unknown, shifts)
+        log_probs = torch.stack([(log_likelihood(logits, x) * unknown).sum(1) for logits in each])
+        return self.size / (self.size - num_known[:, 0]) * log_probs
+
+    def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
+        """An estimate from one pass of the mean of log p(x | o) over all orderings, for shifted images; see `cost`."""
+        x, shifts = shift(x, self.max_shift, streams)
+        estimates = self._estimates(x, streams, shifts)
+        return estimates.mean(0) if self.cost == "mean" else estimates[-1]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The estimate of the last step. Its mean is at least the `nll` of the ensemble of all orderings."""
+        return {"nll": -self._estimates(batch.x, self.streams(batch, training=False))[-1]}

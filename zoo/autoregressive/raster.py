@@ -1,139 +1,145 @@
-"""What autoregressive models of binary pixels in raster order have in common: they draw one pixel after another.
+"""What autoregressive models of binary pixels in raster order share: rows from the top, each row from the left.
 
-    x_d = 1 where u_d < p(x_d = 1 given x_<d),    u_d uniform on [0, 1)
+    log p(x) = sum_d log p(x_d | x_<d)
+    x_d = 1 if u_d < p(x_d = 1 | x_<d), else 0,    u_d uniform on [0, 1)
 
-A known pixel is one whose uniform is set so that it can only come out as it is.
+`pixel_by_pixel` is the plain way to draw: one pass of the network for each pixel. Most models have a faster way in
+`zoo.autoregressive.fast`, which draws the same pixels.
 """
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.capabilities import Autoregressive, Completable, TractableDensity, ZooModule
-from zoo.config import brief
+from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.errors import ConfigError
-from zoo.nn.shift import renumber, shift
+from zoo.progress import steps
 from zoo.random import Streams, rand
 
 
 class RasterOrder(TractableDensity, Completable, Autoregressive):
-    """A density of binary pixels, each given those before it: rows from the top, each from the left."""
+    """A density of binary pixels that is a product over pixels, each given the pixels before it."""
 
     levels: int = 2
 
     @abstractmethod
     def logits(self, x: Tensor) -> Tensor:
-        """Logits of every pixel given the earlier ones: [B, *event_shape] -> [B, D]."""
-
-    @abstractmethod
-    def scan(self, uniforms: Tensor) -> Tensor:
-        """Pixels in turn, each 1 where its uniform is below its probability: uniforms [B, D] -> [B, D]."""
+        """Logit of p(x_d = 1 | x_<d) of every pixel d: images [B, *event_shape] -> [B, D]."""
 
     def log_prob(self, x: Tensor) -> Tensor:
         return log_likelihood(self.logits(x), x).sum(-1)
 
+    def from_uniforms(self, uniforms: Tensor) -> Tensor:
+        """Draws each pixel in turn: x_d is 1 where u_d < p(x_d = 1 | x_<d). [B, *event_shape] -> the same."""
+        return pixel_by_pixel(self.logits, uniforms)
+
+    def draw(self, streams: Streams) -> Tensor:
+        return self._draw(rand((len(streams), *self.event_shape), streams, self.device))
+
+    def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
+        """Draws the pixels after the known ones, which come first in raster order; see `Completable`."""
+        return self._draw(forced(rand(tuple(x.shape), streams, self.device), x, known))
+
+    def check_known(self, known: Tensor) -> None:
+        check_known_first(self, known)
+
     def expected(self, x: Tensor, order: Tensor | None = None) -> Tensor:
         return self.logits(x).sigmoid().view_as(x)
 
-    def draw(self, streams: Streams) -> Tensor:
-        uniforms = rand((len(streams), math.prod(self.event_shape)), streams, self.device)
-        return self._scan(uniforms).view(-1, *self.event_shape)
-
-    def _scan(self, uniforms: Tensor, scan: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """`scan`, or another, without what autograd costs, about a sixth of the time, and in full precision."""
+    def _draw(self, uniforms: Tensor, **given: Any) -> Tensor:
+        """`from_uniforms` in full precision and without autograd, which would take a sixth of the time."""
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            drawn = (scan or self.scan)(uniforms.to(self.dtype))
-        return drawn.clone()  # a tensor like others, which autograd may use
-
-    def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
-        """Samples the pixels after the known ones, which come first in raster order; see `Completable`."""
-        uniforms = rand(tuple(x.flatten(1).shape), streams, self.device)
-        return self._scan(forced(uniforms, x.flatten(1), known.flatten(1))).view_as(x)
-
-    def check_known(self, known: Tensor) -> None:
-        check_first_known(self, known)
+            x = self.from_uniforms(uniforms.to(self.dtype), **given)
+        return x.clone(memory_format=torch.contiguous_format)  # a normal tensor, which autograd may use
 
 
-class Augmented(RasterOrder):
-    """One that trains with dropout and on shifted images, whose shift it is told: see `zoo.nn.shift`.
+def pixel_by_pixel(logits: Callable[[Tensor], Tensor], uniforms: Tensor) -> Tensor:
+    """Draws each pixel in turn, with one pass of the network for each.
 
-    Of teachers it learns the probability of each pixel of a training image given the earlier ones; of several, that of
-    the mean of their logits.
+    Args:
+        logits: Function of images [B, *event_shape] that gives the logit of each pixel given those before it, [B, D].
+        uniforms: Numbers in [0, 1) that decide the pixels, [B, *event_shape].
 
-    Attributes:
-        max_shift: pixels by which training shifts every second image, at most, up or down and left or right; no further
-            than its teachers know.
-        teachers: what `learn_from` was given.
+    Returns:
+        Images, [B, *event_shape]; values in {0, 1}.
     """
-
-    max_shift: int
-    teachers: tuple[Augmented, ...] = ()
-
-    def learn_from(self, teachers: Sequence[ZooModule]) -> None:
-        for each in teachers:
-            if not isinstance(each, Augmented) or each.event_shape != self.event_shape:
-                shape = list(cast(Sequence[int], getattr(each, "event_shape", ())))
-                raise ConfigError(
-                    "teachers: expected a NADE, RNN, PixelCNN, GatedPixelCNN or PixelRNN of event_shape "
-                    f"{list(self.event_shape)}, found a {type(each).__name__} of {brief(shape)}"
-                )
-        self.teachers = tuple(cast(Sequence[Augmented], teachers))
-
-    @abstractmethod
-    def _logits(self, x: Tensor, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:
-        """Logits of every pixel given the earlier ones and the image's shift, [B]; with dropout, given its noise."""
-
-    def logits(self, x: Tensor) -> Tensor:
-        return self._logits(x)
-
-    def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
-        """log p(x given its shift), with dropout; with teachers, its mean over each pixel as they expect it."""
-        least = min(each.max_shift for each in (self, *self.teachers))  # shifts that all of them know
-        x, shifts = shift(x, least, streams)
-        logits = self._logits(x, self._numbered(shifts, least, x), streams)
-        return log_likelihood(logits, self._expected(x, shifts, least) if self.teachers else x).sum(-1)
-
-    @torch.no_grad()
-    def _expected(self, x: Tensor, shifts: Tensor | None, max_shift: int) -> Tensor:
-        """What the teachers expect of each pixel given the earlier ones, [B, D]."""
-        logits = []
-        for each in self.teachers:
-            if each.device != x.device:  # at the first step alone: a CUDA graph has no place for what moves
-                each.to(x.device)
-            logits.append(each._logits(x, each._numbered(shifts, max_shift, x)).to(x))
-        return torch.stack(logits).mean(0).sigmoid()
-
-    def _numbered(self, shifts: Tensor | None, max_shift: int, x: Tensor) -> Tensor | None:
-        """Shifts of at most `max_shift` pixels as this model numbers them."""
-        if max_shift == self.max_shift:
-            return shifts
-        if shifts is None:
-            shifts = x.new_zeros(len(x), dtype=torch.long)
-        return renumber(shifts, max_shift, self.max_shift)
-
-
-def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
-    """log p of each pixel in nats: [B, D] and images [B, ...] of D pixels -> [B, D]; of a probability, its mean."""
-    return -F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="none")
-
-
-def check_first_known(model: Completable, known: Tensor) -> None:
-    """Raises ConfigError unless the known pixels come first in raster order."""
-    flat = known.flatten(1)
-    if (flat[:, 1:] & ~flat[:, :-1]).any():
-        raise ConfigError(
-            f"complete: {type(model).__name__} conditions on pixels that come first in raster order (rows from the "
-            "top), but the mask has an unknown pixel before a known one; mark as known only the first pixels"
-        )
+    x = torch.zeros_like(uniforms)
+    pixels, limits = x.flatten(1), uniforms.flatten(1)  # pixels share memory with x
+    for d in steps(range(limits.shape[1]), "pixel"):
+        pixels[:, d] = limits[:, d] < logits(x)[:, d].sigmoid()
+    return x
 
 
 def forced(uniforms: Tensor, x: Tensor, known: Tensor) -> Tensor:
-    """Uniforms that draw x where it is known: -1 draws 1, and 1 draws 0; all [B, D]."""
+    """Uniforms that draw x where it is known: -1 always draws 1, and 1 always draws 0. All have the same shape."""
     return torch.where(known, 1 - 2 * x, uniforms)
+
+
+def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
+    """Log-likelihood of each pixel in nats.
+
+    Args:
+        logits: Logits of the pixels, [B, D].
+        x: Images, [B, ...] with D values each: pixels in {0, 1}, or probabilities, over which the result is the mean.
+
+    Returns:
+        [B, D].
+    """
+    return -F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="none")
+
+
+def check_known_first(model: Completable, known: Tensor) -> None:
+    """Checks that no known value comes after an unknown one.
+
+    Args:
+        model: Model that is to complete images.
+        known: Which values are known, bool, [B, ...] in the order in which the model draws them.
+
+    Raises:
+        ConfigError: An unknown value comes before a known one.
+    """
+    known = known.flatten(1)
+    if (known[:, 1:] & ~known[:, :-1]).any():
+        raise ConfigError(
+            f"complete: {type(model).__name__} conditions on values that come first in raster order (rows from the "
+            "top, pixels from the left, then channels), but the mask has an unknown value before a known one; mark as "
+            "known only the first ones"
+        )
+
+
+class MaskedConv2d(nn.Conv2d):
+    """Masked convolution (van den Oord et al. 2016, https://arxiv.org/abs/1601.06759, section 3.4).
+
+    A pixel sees the pixels above it and to the left of it within the kernel. The kernel ends with the pixel's own row,
+    since everything below is masked.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel: Size of the whole kernel, odd.
+        mask: `A` hides the pixel itself, `B` shows it.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, mask: Literal["A", "B"]) -> None:
+        self.reach, self.own = kernel // 2, int(mask == "B")
+        super().__init__(in_channels, out_channels, (self.reach + 1, kernel))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in_channels, H, W] -> [B, out_channels, H, W]."""
+        mask = self.weight.new_ones(self.weight.shape[2:])
+        mask[-1, self.reach + self.own :] = 0
+        return F.conv2d(F.pad(x, (self.reach, self.reach, self.reach, 0)), self.weight * mask, self.bias)
+
+    def above(self) -> Tensor:
+        """Weights for the rows above, [out_channels, in_channels, reach, kernel]."""
+        return self.weight[:, :, :-1]
+
+    def left(self) -> Tensor:
+        """Weights for the pixels to the left, and with mask B for the pixel itself, [out_channels, in_channels, n]."""
+        return self.weight[:, :, -1, : self.reach + self.own]

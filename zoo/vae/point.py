@@ -1,4 +1,4 @@
-"""The distribution with all its mass at one point: what a deterministic encoder says."""
+"""The distribution of a deterministic code: all its mass is at one point."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Point(Distribution):
     """P(value) = 1 at `loc`.
 
     Args:
-        loc: [B, *event_shape].
+        loc: The points, [B, *event_shape].
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -26,7 +26,7 @@ class Point(Distribution):
     def mean(self) -> Tensor:
         return self.loc
 
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
+    def sample(self, sample_shape: Any = ()) -> Tensor:
         return self.loc.expand(*sample_shape, *self.loc.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -1,62 +1,57 @@
-"""Layers of the gated PixelCNN (van den Oord et al. 2016, https://arxiv.org/abs/1606.05328, figure 2).
+"""Gated PixelCNN pixel by pixel, with each activation computed once; see `zoo.autoregressive.fast.lines`.
 
-`GatedLayer` takes whole images. `Vertical` and `Horizontal` are the same for images that are made pixel by pixel, where
-each activation is computed once. What is small takes as long to allocate, slice or join as to compute: so they write
-where they read, into memory whose slices are made once, and outside of autograd only. They make a gate of one tanh, as
-sigmoid(b) = (tanh(b/2) + 1)/2, with b halved in the weights, and of biases weights of an input that is one.
+A gate takes one tanh, since sigmoid(b) = (tanh(b/2) + 1)/2. The weights hold the halves of b.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
-from zoo.nn.affine import with_bias
-from zoo.nn.dropout import dropout
-from zoo.random import Streams
+from zoo.autoregressive.fast.lines import Line, draw, with_bias
 
-
-def gate(x: Tensor) -> Tensor:
-    """tanh(a) sigmoid(b) of the two halves of the channels."""
-    a, b = x.chunk(2, 1)
-    return a.tanh() * b.sigmoid()
+if TYPE_CHECKING:
+    from zoo.autoregressive.gated_pixelcnn import GatedLayer, GatedPixelCNN
 
 
-class GatedLayer(nn.Module):
-    """One step of both stacks. v at row r knows the rows above r, and h at (r, c) also the pixels left of c."""
+def from_uniforms(model: GatedPixelCNN, uniforms: Tensor) -> Tensor:
+    return draw(model, _Line(model, len(uniforms)), uniforms)
 
-    def __init__(self, channels: int, kernel: int) -> None:
-        super().__init__()
-        self.reach = kernel // 2
-        self.vertical = nn.Conv2d(channels, 2 * channels, (self.reach + 1, kernel), padding=(0, self.reach))
-        self.horizontal = nn.Conv2d(channels, 2 * channels, (1, self.reach + 1), bias=False)
-        self.between = nn.Conv2d(2 * channels, 2 * channels, 1, bias=False)
-        self.out = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, v: Tensor, h: Tensor, rate: float, streams: Streams | None) -> tuple[Tensor, Tensor]:
-        for_v = self.vertical(F.pad(v, (0, 0, self.reach, 0)))
-        for_h = self.between(for_v) + self.horizontal(F.pad(h, (self.reach, 0)))
-        to_v, to_h = gate(for_v), gate(for_h)
-        if streams is not None and rate:
-            # one draw for both, since `zoo.training.together` has one for a layer
-            to_v, to_h = dropout(torch.cat([to_v, to_h], 1), rate, streams).chunk(2, 1)
-        return v + to_v, h + self.out(to_h)
+class _Line(Line):
+    """A row of both stacks."""
+
+    def __init__(self, model: GatedPixelCNN, batch: int) -> None:
+        layers, width = cast("list[GatedLayer]", list(model.layers)), model.event_shape[2]
+        self.vertical, self.horizontal = Vertical(layers, batch, width), Horizontal(layers, batch, width)
+        self.above, self.left, self.start = model.above, model.left.weight[:, 0, 0].T, self.horizontal.start
+        self.position_v, position_h = model.position.bias.permute(1, 2, 0).chunk(2, -1)  # [H, W, C]
+        self.position_h = position_h + cast(Tensor, model.left.bias)
+
+    def begin(self, above: Tensor, row: int) -> None:
+        v = F.conv2d(above, self.above.weight, self.above.bias)[:, :, 0].mT
+        self.start.copy_(self.position_h[row])
+        self.horizontal.begin(self.vertical.scan(v + self.position_v[row]))
+
+    def step(self, column: int) -> Tensor:
+        return self.horizontal.step(column)
 
 
 class Vertical:
     """The vertical stack, a row at a time: one product a layer, for both stacks.
 
     Args:
-        layers: from the first.
-        batch, width: how many images, and how wide.
+        layers: Layers from the first.
+        batch: Number of images.
+        width: Width of the images.
     """
 
     def __init__(self, layers: list[GatedLayer], batch: int, width: int) -> None:
         reach, channels, half = layers[0].reach, layers[0].out.in_channels, _half(layers)
-        # v before and after the layers in the last rows, with zeros around, and what each place sees of them
+        # v before and after the layers in the last rows, with zeros around; then what each place sees of it
         self.rows = half.new_zeros(len(layers) + 1, reach + 1, batch, width + 2 * reach, channels)
         self.last = [rows[-1, :, reach : reach + width] for rows in self.rows]
         seen = self.rows[:-1].unfold(3, 2 * reach + 1, 1).permute(0, 2, 3, 1, 5, 4)  # [L, B, W, rows, kernel, C]
@@ -70,7 +65,7 @@ class Vertical:
             self.layers.append((*memory, *weights))
 
     def scan(self, v: Tensor) -> Tensor:
-        """The next row: v before the first layer [B, W, C] -> what `Horizontal` gets from it, [L, B, W, 2C]."""
+        """The next row: v before the first layer, [B, W, C] -> what `Horizontal` gets from it, [L, B, W, 2C]."""
         self.rows[:, :-1] = self.rows[:, 1:].clone()
         self.last[0].copy_(v)
         for seen, total, gates, here, following, bias, weight in self.layers:
@@ -84,10 +79,12 @@ class Horizontal:
     """The horizontal stack, a pixel at a time.
 
     Args:
-        layers, batch, width: as for `Vertical`.
+        layers: Layers from the first.
+        batch: Number of images.
+        width: Width of the images.
 
     Attributes:
-        start: h before the first layer, of the row that is made, [B, W, C]; to be written before `step`.
+        start: h before the first layer in the row that is drawn, [B, W, C]; to be written before `step`.
     """
 
     def __init__(self, layers: list[GatedLayer], batch: int, width: int) -> None:
@@ -114,11 +111,11 @@ class Horizontal:
         ]
 
     def begin(self, sums: Tensor) -> None:
-        """A row, with what it gets from above, [L, B, W, 2C]."""
+        """Begins a row, given what it gets from above, [L, B, W, 2C]."""
         self.sums.copy_(sums.permute(2, 0, 1, 3))
 
     def step(self, column: int) -> Tensor:
-        """One, and relu of h of that pixel after the last layer: [B, 1 + C], until the next step."""
+        """One, and relu of the pixel's h after the last layer, [B, 1 + C]; valid until the next step."""
         for total, a, b, seen, h, following, (taps, out) in self.columns[column]:
             total.addmm_(seen, taps).tanh_()
             torch.addcmul(a, a, b, out=self.gate)
@@ -128,7 +125,7 @@ class Horizontal:
 
 
 def _half(layers: list[GatedLayer]) -> Tensor:
-    """What halves b in the sums of a gate, [2C]."""
+    """Factors that halve b among the sums of a gate, [2C]."""
     half = torch.ones_like(cast(Tensor, layers[0].vertical.bias))
     half[len(half) // 2 :] = 0.5
     return half

@@ -1,0 +1,118 @@
+"""Drawing row by row and pixel by pixel, with each activation computed once: for PixelRNN and both PixelCNNs.
+
+For small tensors, memory takes as long to allocate, slice or join as the arithmetic does. So a line writes into memory
+that is allocated and sliced once, outside of autograd. Biases are weights of an input that is always one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.progress import steps
+
+if TYPE_CHECKING:
+    from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+    from zoo.autoregressive.pixelcnn import PixelCNN
+    from zoo.autoregressive.pixelrnn import PixelRNN
+
+    Model: TypeAlias = GatedPixelCNN | PixelCNN | PixelRNN
+
+PART = 25  # images at once: what lies between their layers then stays in the cache of a CPU
+
+
+def log_prob(model: Model, x: Tensor) -> Tensor | None:
+    """Takes the place of `log_prob` on the CPU without gradients: a few images at a time."""
+    if torch.is_grad_enabled() or x.is_cuda or len(x) <= PART:
+        return None
+    return torch.cat([model.log_prob(part) for part in x.split(PART)])
+
+
+class Line(ABC):
+    """Rows of images, one after another from the top, each pixel by pixel from the left.
+
+    Attributes:
+        left: Weights with which the pixels to the left enter the maps before the first layer, [taps, C].
+        start: The maps before the first layer, in the row that is drawn, [B, W, C].
+    """
+
+    left: Tensor
+    start: Tensor
+
+    @abstractmethod
+    def begin(self, above: Tensor, row: int) -> None:
+        """Begins the next row: sets `start`, except for what comes from the left.
+
+        Args:
+            above: Pixels of the last rows, one row per tap, with one zero per tap at each side,
+                [B, 1, taps, taps + W + taps].
+            row: Number of the row.
+        """
+
+    @abstractmethod
+    def step(self, column: int) -> Tensor:
+        """Computes the next pixel, whose `start` is complete.
+
+        Returns:
+            One, and relu of the map after the last layer, [B, 1 + C]; valid until the next step.
+        """
+
+
+def draw(model: Model, line: Line, uniforms: Tensor) -> Tensor:
+    """Draws each pixel in turn: `from_uniforms` of a model whose `hidden` and `output` follow the lines."""
+    batch, _, height, width = uniforms.shape
+    taps, firsts = len(line.left), line.start.unbind(1)
+    x = uniforms.new_zeros(batch, 1, taps + height, taps + width + taps)  # with zeros around
+    pixels = uniforms.new_zeros(batch, taps + width)  # of a row, with zeros to the left
+    places = [place.split(taps, 1) for place in pixels.unfold(1, taps + 1, 1).unbind(1)]  # those before, and the pixel
+    hidden, output = with_bias(model.hidden), model.output.weight[:, :, 0, 0].T.contiguous()
+    inner, logit = (uniforms.new_empty(batch, layer.out_channels) for layer in (model.hidden, model.output))
+    limits = uniforms.new_empty(width, *logit.shape)
+    thresholds = uniforms.clamp(0, 1).logit() - cast(Tensor, model.output.bias)
+    thresholds = thresholds[:, 0].permute(1, 2, 0)[..., None]  # [H, W, B, 1]
+    columns = list(zip(range(width), places, firsts, limits, strict=True))
+    for row in steps(range(height), "row"):
+        line.begin(x[:, :, row : row + taps], row)
+        limits.copy_(thresholds[row])
+        for column, (before, pixel), first, limit in columns:
+            first.addmm_(before, line.left)
+            torch.mm(torch.mm(line.step(column), hidden, out=inner).relu_(), output, out=logit)
+            torch.gt(logit, limit, out=pixel)
+        x[:, 0, taps + row, taps : taps + width] = pixels[:, taps:]
+    return x[:, :, taps:, taps : taps + width]
+
+
+class MaskedLine(Line):
+    """A row of a model that begins with a masked convolution.
+
+    Attributes:
+        sums: What each layer gets from the rows above, with its bias, pixel by pixel, [W, L, B, ...].
+    """
+
+    sums: Tensor
+
+    def __init__(self, model: PixelCNN | PixelRNN) -> None:
+        self.left, self.first = model.first.left()[:, 0].T.contiguous(), model.first.above().contiguous()
+        self.bias_of_first = model.position.bias.permute(1, 2, 0) + cast(Tensor, model.first.bias)  # [H, W, C]
+
+    @abstractmethod
+    def above(self) -> Tensor:
+        """What `sums` of the next row hold, once a row is drawn: [L, B, W, ...]."""
+
+    def begin(self, above: Tensor, row: int) -> None:
+        self.sums.copy_(self.above().permute(2, 0, 1, 3))  # while `start` is still that of the row before
+        torch.add(F.conv2d(above, self.first)[:, :, 0].mT, self.bias_of_first[row], out=self.start)
+
+
+def with_bias(layer: nn.Conv2d) -> Tensor:
+    """A convolution of single pixels as one matrix, [1 + in, out], of an input whose first entry is one; a copy."""
+    return torch.cat([cast(Tensor, layer.bias)[None], layer.weight[:, :, 0, 0].T])
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A matrix product in each layer: [L, B, W, in], [L, in, out] and [L, 1, out] -> [L, B, W, out]."""
+    return torch.baddbmm(bias, x.flatten(1, 2), weight).unflatten(1, x.shape[1:3])
