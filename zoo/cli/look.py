@@ -38,7 +38,9 @@ def list_(options: argparse.Namespace) -> None:
     width = max(map(len, names))
     for name in names:
         info = Zoo.info(name)
-        print(f"{name:{width}} {info.family:14} {info.data_name:16} {info.size / 1e6:5.1f} MB  {_headline(info.numbers)}")
+        print(
+            f"{name:{width}} {info.family:14} {info.data_name:16} {info.size / 1e6:5.1f} MB  {_headline(info.numbers)}"
+        )
 
 
 def _headline(numbers: list[Measurement]) -> str:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
-from zoo.nn.point import Point
 
 from zoo.capabilities import Bijection, Decoder, Dequantized, Encoder
+from zoo.nn.point import Point
 from zoo.random import Streams, randn
 
 

@@ -19,7 +19,7 @@ from zoo.capabilities import Reconstructive
 from zoo.config import ImageShape, Size
 from zoo.nn.patches import patch_decoder, patch_encoder
 from zoo.random import Streams, randn
-from zoo.vae.point import Point
+from zoo.nn.point import Point
 
 
 class Autoencoder(Reconstructive):
