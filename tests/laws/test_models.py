@@ -56,7 +56,7 @@ from zoo.random import Streams, rand, seed_from
 from zoo.training import Trainer
 from zoo.vae.iwae import IWAE
 from zoo.vae.ladder_vae import LadderVAE, _combine
-from zoo.vae.point import Point
+from zoo.nn.point import Point
 from zoo.vae.vae import VAE
 
 
