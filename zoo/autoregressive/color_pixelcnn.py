@@ -191,12 +191,9 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         return torch.stack(moved, 1)
 
     def _moved(self, outputs: Tensor, linear: Tensor, errors: Tensor) -> Tensor:
-        """Mixture of a channel, whose centres are offsets from a linear prediction, [B, 3 K, ...].
+        """The mixture of a channel, [B, 3 K, ...], with centres counted from its linear prediction, [B, ...].
 
-        Args:
-            outputs: The network's outputs for the channel, [B, (3 + C - 1) K, ...].
-            linear: Linear prediction of the channel, [B, ...].
-            errors: Differences of the earlier channels from their predictions, [B, c, ...].
+        It needs the network's outputs, [B, (3 + C - 1) K, ...], and the errors of earlier predictions, [B, c, ...].
         """
         weights, loc, log_scale, *factors = outputs.chunk(2 + self.event_shape[0], 1)
         for error, factor in zip(errors.unbind(1), factors, strict=False):
@@ -222,16 +219,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
 
     @faster(fast.from_uniforms)
     def from_uniforms(self, uniforms: Tensor, x: Tensor, known: Tensor) -> Tensor:
-        """Draws the unknown values in turn: rows from the top, pixels from the left, channels in order.
-
-        Args:
-            uniforms: Numbers in [0, 1), [B, H, W, C].
-            x: Images, [B, C, H, W].
-            known: Which values are known, bool, [B, C, H, W].
-
-        Returns:
-            [B, C, H, W].
-        """
+        """Draws in turn the values of x, [B, C, H, W], that are not known, given uniforms, [B, H, W, C]."""
         x = x.clone()
         colors, height, width = self.event_shape
         for row, column, c in steps(list(product(range(height), range(width), range(colors))), "channel"):

@@ -120,33 +120,19 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         return h, earlier
 
     def _every_step(self, x: Tensor, known: Tensor, shifts: Tensor | None = None) -> list[Tensor]:
-        """Logits of each step, [B, D], given the shifts of the images, [B]; see `logits`."""
+        """Logits of each step, [B, D], given the shifts of the images, [B, 2]; see `logits`."""
         first = self._first(x, known)
-        h, earlier = self._infer(first if shifts is None else first + bias_of(shifts, self.shift_biases), 1 - known)
+        if shifts is not None and self.max_shift:
+            first = first + bias_of(shifts, self.shift_biases)
+        h, earlier = self._infer(first, 1 - known)
         return [*earlier, F.linear(h, self.output, self.output_bias)]
 
     def logits(self, x: Tensor, known: Tensor) -> Tensor:
-        """Logits of all pixels given the known ones.
-
-        Args:
-            x: Pixels, [B, D].
-            known: 1 for each known pixel, else 0, [B, D].
-
-        Returns:
-            [B, D].
-        """
+        """Logits of all pixels, [B, D], given those of x, [B, D], where `known`, [B, D], is 1 and not 0."""
         return self._every_step(x, known)[-1]
 
     def log_prob_given(self, x: Tensor, order: Tensor) -> Tensor:
-        """log p(x | order) in nats, each pixel given those before it.
-
-        Args:
-            x: Images, [B, *event_shape].
-            order: One ordering of the pixels, [D].
-
-        Returns:
-            [B].
-        """
+        """log p(x | order) in nats, [B], given images, [B, *event_shape], and one ordering of the pixels, [D]."""
         x, pixels = x.flatten(1), [p[order] for p in (self.weight, self.output, self.output_bias)]
         first, logits = self.bias.expand(len(x), -1), []
         for i, d in enumerate(order.tolist()):

@@ -8,7 +8,7 @@ model is one logistic regression for each pixel: what training maximises is conc
 https://proceedings.mlr.press/v38/gan15.html
 
 Density: exact, one matrix product.
-Sampling: exact, one pixel at a time. The fast way computes the sum of each pixel once, in its turn.
+Sampling: exact, one pixel at a time.
 Differs from the paper: a Gaussian prior of the weights, by which near pixels count more than far ones, and a pixel that
 is nearly always the same may have large weights; Adam with a cosine schedule; averaged weights.
 """
@@ -23,10 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.autoregressive.fast import faster
-from zoo.autoregressive.fast import fvsbn as fast
-from zoo.autoregressive.raster import RasterOrder, log_likelihood, pixel_by_pixel
+from zoo.autoregressive.raster import RasterOrder, log_likelihood
 from zoo.config import Between, Size
+from zoo.progress import steps
 from zoo.random import Streams
 
 
@@ -65,12 +64,13 @@ class FVSBN(RasterOrder):
     def logits(self, x: Tensor) -> Tensor:
         return F.linear(x.flatten(1), self.matrix(), self.bias)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        return log_likelihood(self.logits(x), x).sum(-1)
-
-    @faster(fast.from_uniforms)
     def from_uniforms(self, uniforms: Tensor) -> Tensor:
-        return pixel_by_pixel(self.logits, uniforms)
+        u = uniforms.flatten(1).T.contiguous()  # [D, B], so that a pixel is a row
+        x = torch.zeros_like(u)
+        for d in steps(range(len(u)), "pixel"):
+            row = self.weight[d * (d - 1) // 2 : d * (d + 1) // 2]
+            x[d] = u[d] < (self.bias[d] + row @ x[:d]).sigmoid()
+        return x.T.reshape(uniforms.shape)
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
         """log p(x) plus an example's share of the weights' log prior, with deviations over these examples."""

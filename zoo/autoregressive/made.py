@@ -151,22 +151,12 @@ class MADE(TractableDensity, Completable, Autoregressive):
         return matrices
 
     def logits(self, x: Tensor, mask: int, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:
-        """Logits of every pixel given the earlier ones, under one set of masks.
-
-        Args:
-            x: Images, [B, *event_shape] or [B, D].
-            mask: Number of the set.
-            shifts: Numbers of the images' shifts, [B]; None for none.
-            streams: Noise of dropout, one stream per image; None for no dropout.
-
-        Returns:
-            [B, D].
-        """
+        """Logits of every pixel given the earlier ones, [B, D], under one set of masks; see `Regularized.logits`."""
         x, w = x.flatten(1), self._matrices(mask)
         h1 = F.linear(x, w["first"], self.biases["first"])
         h2 = F.linear(x, w["pixels_to_second"], self.biases["second"])
         o = F.linear(x, w["direct"], self.biases["output"])
-        if shifts is not None:
+        if shifts is not None and self.max_shift:
             biases = bias_of(shifts, self.shift_biases)
             more1, more2, more = biases.split([h1.shape[1], h2.shape[1], self.size], -1)
             h1, h2, o = h1 + more1, h2 + more2, o + more
@@ -194,15 +184,7 @@ class MADE(TractableDensity, Completable, Autoregressive):
 
     @faster(fast.from_uniforms)
     def from_uniforms(self, uniforms: Tensor, masks: Tensor) -> Tensor:
-        """Draws each pixel in turn: x_d is 1 where u_d < p(x_d = 1 | x_<d).
-
-        Args:
-            uniforms: Numbers in [0, 1), [B, *event_shape].
-            masks: Set of masks of each image, [B], int64.
-
-        Returns:
-            [B, *event_shape].
-        """
+        """Draws each pixel in turn under each image's set of masks, [B]; see `RasterOrder.from_uniforms`."""
         images = torch.arange(len(masks), device=masks.device)
 
         def logits(x: Tensor) -> Tensor:

@@ -22,16 +22,15 @@ from torch.nn import functional as F
 
 from zoo.autoregressive.fast import faster
 from zoo.autoregressive.fast import nade as fast
-from zoo.autoregressive.raster import RasterOrder, log_likelihood, pixel_by_pixel
+from zoo.autoregressive.raster import RasterOrder, pixel_by_pixel
 from zoo.autoregressive.regularization import (
     Regularized,
     bias_of,
-    check_teachers,
     dropout,
     regularized_log_prob,
     shift_biases,
+    take_teachers,
 )
-from zoo.capabilities import ZooModule
 from zoo.config import Fraction, Shift, Size
 from zoo.random import Streams
 
@@ -47,6 +46,8 @@ class NADE(RasterOrder):
     """
 
     teachers: tuple[Regularized, ...] = ()
+    training_log_prob = regularized_log_prob
+    learn_from = take_teachers
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class NADE(RasterOrder):
 
     def logits(self, x: Tensor, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:
         biases = torch.cat([self.hidden_bias, self.bias])
-        if shifts is not None:
+        if shifts is not None and self.max_shift:
             biases = biases + bias_of(shifts, self.shift_biases)
         c, b = biases.split([len(self.hidden_bias), self.size], -1)
         c = c.expand(len(x), -1)
@@ -77,18 +78,9 @@ class NADE(RasterOrder):
         with torch.autocast(self.device.type, enabled=False):
             return b + _products(x.flatten(1), c, self.weight, self.output, keep)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        return log_likelihood(self.logits(x), x).sum(-1)
-
     @faster(fast.from_uniforms)
     def from_uniforms(self, uniforms: Tensor) -> Tensor:
         return pixel_by_pixel(self.logits, uniforms)
-
-    def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
-        return regularized_log_prob(self, x, streams)
-
-    def learn_from(self, teachers: Sequence[ZooModule]) -> None:
-        self.teachers = check_teachers(self, teachers)
 
 
 @faster(fast.products)

@@ -22,7 +22,6 @@ schedule; averaged weights.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -32,14 +31,7 @@ from torch.nn import functional as F
 from zoo.autoregressive.fast import faster, fused, lines
 from zoo.autoregressive.fast import pixelrnn as fast
 from zoo.autoregressive.raster import MaskedConv2d, RasterOrder, log_likelihood, pixel_by_pixel
-from zoo.autoregressive.regularization import (
-    PositionBias,
-    Regularized,
-    check_teachers,
-    dropout,
-    regularized_log_prob,
-)
-from zoo.capabilities import ZooModule
+from zoo.autoregressive.regularization import PositionBias, Regularized, dropout, regularized_log_prob, take_teachers
 from zoo.config import Between, Fraction, ImageShape, Shift, Size
 from zoo.errors import ConfigError
 from zoo.random import Streams
@@ -153,6 +145,8 @@ class PixelRNN(RasterOrder):
     """
 
     teachers: tuple[Regularized, ...] = ()
+    training_log_prob = regularized_log_prob
+    learn_from = take_teachers
 
     def __init__(
         self,
@@ -193,9 +187,3 @@ class PixelRNN(RasterOrder):
     @faster(fast.from_uniforms)
     def from_uniforms(self, uniforms: Tensor) -> Tensor:
         return pixel_by_pixel(self.logits, uniforms)
-
-    def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
-        return regularized_log_prob(self, x, streams)
-
-    def learn_from(self, teachers: Sequence[ZooModule]) -> None:
-        self.teachers = check_teachers(self, teachers)

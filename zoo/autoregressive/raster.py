@@ -69,7 +69,7 @@ def pixel_by_pixel(logits: Callable[[Tensor], Tensor], uniforms: Tensor) -> Tens
     Returns:
         Images, [B, *event_shape]; values in {0, 1}.
     """
-    x = torch.zeros_like(uniforms)
+    x = uniforms.new_zeros(uniforms.shape)
     pixels, limits = x.flatten(1), uniforms.flatten(1)  # pixels share memory with x
     for d in steps(range(limits.shape[1]), "pixel"):
         pixels[:, d] = limits[:, d] < logits(x)[:, d].sigmoid()
@@ -82,28 +82,15 @@ def forced(uniforms: Tensor, x: Tensor, known: Tensor) -> Tensor:
 
 
 def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
-    """Log-likelihood of each pixel in nats.
+    """Log-likelihood of each pixel in nats, [B, D], given logits, [B, D], and images, [B, ...] with D values each.
 
-    Args:
-        logits: Logits of the pixels, [B, D].
-        x: Images, [B, ...] with D values each: pixels in {0, 1}, or probabilities, over which the result is the mean.
-
-    Returns:
-        [B, D].
+    The values are pixels in {0, 1}, or probabilities of 1; the result is then the mean over pixels drawn with these.
     """
     return -F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="none")
 
 
 def check_known_first(model: Completable, known: Tensor) -> None:
-    """Checks that no known value comes after an unknown one.
-
-    Args:
-        model: Model that is to complete images.
-        known: Which values are known, bool, [B, ...] in the order in which the model draws them.
-
-    Raises:
-        ConfigError: An unknown value comes before a known one.
-    """
+    """Raises ConfigError if a known value comes after an unknown one: bool [B, ...], in the order of drawing."""
     known = known.flatten(1)
     if (known[:, 1:] & ~known[:, :-1]).any():
         raise ConfigError(

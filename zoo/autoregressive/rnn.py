@@ -38,11 +38,11 @@ from zoo.autoregressive.raster import RasterOrder, forced, log_likelihood, pixel
 from zoo.autoregressive.regularization import (
     Regularized,
     bias_of,
-    check_teachers,
     dropout,
     regularized_log_prob,
     shift,
     shift_biases,
+    take_teachers,
 )
 from zoo.capabilities import ZooModule
 from zoo.config import Between, Fraction, ImageShape, Shift, Size
@@ -104,7 +104,7 @@ class RNN(RasterOrder):
         """States of the last layer, [B, D, hidden], and logits, [B, D], of each pixel given the earlier ones."""
         before = F.pad(x.flatten(1), (self.window, -1)).unfold(1, self.window, 1)  # [B, D, window]
         h = self.input(before) + self.position
-        if shifts is not None:
+        if shifts is not None and self.max_shift:
             h = h + bias_of(shifts, self.shift_biases)[:, None]
         for layer in self.layers:
             h = dropout(_gru(cast(nn.GRU, layer), h), self.dropout, streams)
@@ -113,12 +113,9 @@ class RNN(RasterOrder):
     def logits(self, x: Tensor, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:
         return self.behaviour(x, shifts, streams)[1]
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        return log_likelihood(self.logits(x), x).sum(-1)
-
     @faster(fast.from_uniforms)
     def from_uniforms(self, uniforms: Tensor, shifts: Tensor | None = None) -> Tensor:
-        """Draws each pixel in turn, of images with these shifts, [B]; see `RasterOrder.from_uniforms`."""
+        """Draws each pixel in turn, of images with these shifts, [B, 2]; see `RasterOrder.from_uniforms`."""
         return pixel_by_pixel(lambda x: self.logits(x, shifts), uniforms)
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
@@ -138,7 +135,7 @@ class RNN(RasterOrder):
         return log_likelihood(logits, x).sum(-1) + self.weight * fooled + told
 
     @torch.no_grad()
-    def _mixed(self, x: Tensor, shifts: Tensor | None, streams: Streams) -> Tensor:
+    def _mixed(self, x: Tensor, shifts: Tensor, streams: Streams) -> Tensor:
         """Images in which the model has drawn some pixels itself, given those before."""
         uniforms, chance = (rand(tuple(x.shape), streams, x.device) for _ in range(2))
         rate = self.sampled * min(1.0, self.global_step / self.ramp)
@@ -147,7 +144,7 @@ class RNN(RasterOrder):
     def learn_from(self, teachers: Sequence[ZooModule]) -> None:
         if self.forcing != "teacher":
             raise ConfigError(f"teachers: expected an RNN of forcing teacher, found {self.forcing}; leave them out")
-        self.teachers = check_teachers(self, teachers)
+        take_teachers(self, teachers)
 
 
 @faster(fused.gru)

@@ -1,8 +1,8 @@
-"""Distributions of real numbers, integrated over the cells of grey levels: logistic, Gaussian, mixtures of logistics.
+"""Distributions over grey levels: a logistic, a Gaussian or a mixture of logistics, integrated over each level's cell.
 
     P(x) = F((x + h - loc)/scale) - F((x - h - loc)/scale),    x in {0, ..., L - 1}/(L - 1), h = 1/(2 L - 2)
 
-with the tails beyond black and white added to the first and the last of L levels. F is the logistic function (Salimans
+The tails beyond black and white belong to the first and the last of the L levels. F is the logistic function (Salimans
 et al. 2017, https://arxiv.org/abs/1701.05517, eq. 2), or the distribution function of N(0, 1) (as in Ho et al. 2020,
 https://arxiv.org/abs/2006.11239, eq. 13).
 """
@@ -22,19 +22,19 @@ _LOG_NORM = 0.5 * math.log(2 * math.pi)
 
 
 class Discretized(Distribution):
-    """Probabilities of grey levels, by a distribution that is symmetric about zero, moved and stretched.
+    """Probabilities of grey levels by a distribution that is symmetric about zero, then moved and stretched.
 
     Args:
-        loc: centre, any shape, in units of pixels (black 0, white 1).
-        scale: positive, same shape and units.
-        levels: how many there are, L.
+        loc: Centre, in units of pixels (black is 0, white is 1); any shape.
+        scale: Scale, in the same units; positive, same shape.
+        levels: Number of levels, L.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, loc: Tensor, scale: Tensor, levels: int = 256) -> None:
         self.loc, self.scale, self.levels = loc, scale, levels
-        self.half = 1 / (2 * levels - 2)  # the distance of two levels
+        self.half = 1 / (2 * levels - 2)  # of the distance of two levels
         super().__init__(loc.shape, validate_args=False)
 
     @staticmethod
@@ -58,7 +58,7 @@ class Discretized(Distribution):
         """log(F(upper) - F(lower)), exact in the tails; width: upper - lower."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log P(value) in nats, for values in {0, ..., L - 1}/(L - 1)."""
+        """log P(value) in nats, for a value in {0, ..., L - 1}/(L - 1)."""
         centred, inverse = value - self.loc, 1 / self.scale
         upper, lower = (centred + self.half) * inverse, (centred - self.half) * inverse
         inside = self.log_difference(upper, lower, 2 * self.half * inverse)
@@ -66,13 +66,13 @@ class Discretized(Distribution):
         return torch.where(value <= self.half, self.standard_log_cdf(upper), last)
 
     def icdf(self, uniform: Tensor) -> Tensor:
-        """The level whose cell of the distribution function holds `uniform`: values in {0, ..., L - 1}/(L - 1)."""
+        """The level whose cell holds the quantile `uniform`: a value in {0, ..., L - 1}/(L - 1)."""
         continuous, top = self.loc + self.scale * self.standard_icdf(uniform), self.levels - 1
         return (continuous * top).round().clamp(0, top) / top
 
     @property
     def mean(self) -> Tensor:
-        """E[x] in [0, 1], the mean over levels k > 0 of P(x >= k/(L - 1))."""
+        """E[x] in [0, 1]: the mean of P(x >= k/(L - 1)) over levels k > 0."""
         total, top = torch.zeros_like(self.loc), self.levels - 1
         for level in range(1, self.levels):
             total += self.standard_cdf((self.loc - (level / top - self.half)) / self.scale)
@@ -102,7 +102,7 @@ class DiscretizedGaussian(Discretized):
 
     @staticmethod
     def standard_log_cdf(x: Tensor) -> Tensor:
-        # torch's own has a wrong gradient far out in single precision; there, its asymptotic series
+        # far out, torch's own has a wrong gradient in single precision; the asymptotic series takes its place
         tail = x.clamp(max=-10)
         series = -tail.square() / 2 - (-tail).log() - _LOG_NORM + torch.log1p(3 / tail**4 - 1 / tail.square())
         return torch.where(x < -10, series, torch.special.log_ndtr(x.clamp(min=-10)))
@@ -113,7 +113,7 @@ class DiscretizedGaussian(Discretized):
 
     @classmethod
     def log_difference(cls, upper: Tensor, lower: Tensor, width: Tensor) -> Tensor:
-        # where F is near one, the difference of its mirror image, and in narrow cells the density at the middle
+        # of two values near one, their mirror images near zero; in narrow cells, the density at the middle
         middle = (upper + lower) / 2
         near, far = -middle.abs() + width / 2, -middle.abs() - width / 2
         log_near = cls.standard_log_cdf(near)
@@ -123,11 +123,12 @@ class DiscretizedGaussian(Discretized):
 
 
 def mixture_log_prob(parameters: Tensor, value: Tensor, levels: int) -> Tensor:
-    """log P(value) in nats of mixtures of K such distributions (Salimans et al. 2017, eq. 1).
+    """log P(value) in nats by a mixture of K discretised logistics (Salimans et al. 2017, eq. 1).
 
     Args:
-        parameters: [..., 3 K]: logits of the weights, centres from 1/2, and logarithms of the scales from e^-2.
-        value: [...], in {0, ..., levels - 1}/(levels - 1).
+        parameters: K logits of the weights, K centres minus 1/2, and K logarithms of the scales plus 2, [..., 3 K].
+        value: Values in {0, ..., levels - 1}/(levels - 1), [...].
+        levels: Number of levels.
 
     Returns:
         [...].
@@ -138,7 +139,7 @@ def mixture_log_prob(parameters: Tensor, value: Tensor, levels: int) -> Tensor:
 
 
 def mixture_cdf(parameters: Tensor, levels: int) -> Tensor:
-    """P(x <= each level) of such mixtures: [..., 3 K] -> [..., levels]."""
+    """P(x <= each level) by such a mixture: [..., 3 K] -> [..., levels]."""
     weights, loc, scale = _mixture(parameters)
     edges = (torch.arange(levels, device=loc.device, dtype=loc.dtype)[:, None] + 0.5) / (levels - 1)
     below = ((edges - loc[..., None, :]) / scale[..., None, :]).sigmoid()  # [..., levels, K]

@@ -1,6 +1,6 @@
 """Convolutional networks over patches of 4x4 pixels, between images and vectors.
 
-Most of the work is matrix products over a quarter of the rows and columns: a digit costs about a million
+They work on a quarter of the rows and columns, mostly by matrix products: a digit costs about a million
 multiplications, and a CPU trains on a thousand of them a second.
 """
 
@@ -16,10 +16,10 @@ PATCH = 4
 
 
 def patches_of(event_shape: Sequence[int]) -> tuple[int, int]:
-    """How many rows and columns of patches an image (C, H, W) has.
+    """Numbers of rows and columns of patches in an image (C, H, W).
 
     Raises:
-        ConfigError: H or W is no multiple of 4.
+        ConfigError: H or W is not a multiple of 4.
     """
     _, height, width = event_shape
     if height % PATCH or width % PATCH:
@@ -28,7 +28,7 @@ def patches_of(event_shape: Sequence[int]) -> tuple[int, int]:
 
 
 class Residual(nn.Module):
-    """x + conv(silu(x)), [B, channels, H, W] -> the same."""
+    """x + conv(silu(x)): [B, channels, H, W] -> the same."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -39,11 +39,13 @@ class Residual(nn.Module):
 
 
 def patch_encoder(event_shape: Sequence[int], channels: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Images [B, C, H, W], H and W multiples of 4 -> [B, outputs].
+    """A network from images to vectors: [B, C, H, W], H and W multiples of 4 -> [B, outputs].
 
     Args:
-        channels: width of the convolutions.
-        hidden: units of the layer after them.
+        event_shape: Shape of one image, (C, H, W).
+        channels: Width of the convolutions.
+        hidden: Units of the layer after them.
+        outputs: Length of a vector.
     """
     rows, columns = patches_of(event_shape)
     return nn.Sequential(
@@ -59,7 +61,7 @@ def patch_encoder(event_shape: Sequence[int], channels: int, hidden: int, output
 
 
 def patch_decoder(inputs: int, hidden: int, channels: int, event_shape: Sequence[int]) -> nn.Sequential:
-    """[B, inputs] -> images [B, C, H, W], H and W multiples of 4; see `patch_encoder`."""
+    """A network from vectors to images: [B, inputs] -> [B, C, H, W], H and W multiples of 4; see `patch_encoder`."""
     rows, columns = patches_of(event_shape)
     return nn.Sequential(
         nn.Linear(inputs, hidden),

@@ -44,15 +44,9 @@ def from_uniforms(model: ColorPixelCNN, uniforms: Tensor, x: Tensor, known: Tens
 def _draw_pixel(
     model: ColorPixelCNN, active: Tensor, nearest: Tensor, pixel: Tensor, known: Tensor, uniforms: Tensor
 ) -> None:
-    """Draws the unknown channels of a pixel in turn, in place.
+    """Draws the unknown channels of a pixel, [B, C], in turn and in place, given relu of h there, [B, channels].
 
-    Args:
-        model: The model.
-        active: relu of h at the pixel after the last layer, [B, channels].
-        nearest: Linear prediction by the pixels before, [B, C]; overwritten by that with the earlier channels.
-        pixel: The pixel, [B, C].
-        known: Which of its channels are known, [B, C].
-        uniforms: Numbers in [0, 1), [B, C].
+    `nearest`, [B, C], holds the linear prediction by earlier pixels; that by earlier channels is added to it.
     """
     inner = F.linear(active, model.inner.weight[:, :, 0, 0], model.inner.bias).unflatten(1, (-1, model.hidden))
     bias = cast(Tensor, model.output.bias)

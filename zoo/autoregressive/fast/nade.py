@@ -102,27 +102,16 @@ class _Products(torch.autograd.Function):
 
 
 class _States(NamedTuple):
-    """The S states that images go through. Here and below, images are sorted by `order`.
+    """The S states that images go through."""
 
-    Attributes:
-        order: Numbers of the images, those with more pixels on first, [B].
-        sizes: Number of images that have a state before any pixel that is on, after the first one, the second, ...
-        image: Image that each state belongs to, [S].
-        after: Pixel that is on, after which each state begins, [S]; -1 for none.
-        of: State of each pixel, [B, D].
-        pixels: All pixels, sorted by their states, [B * D].
-        first: Where the pixels of each state begin among these, [S + 1].
-        place: Where each pixel is among these, [B, D].
-    """
-
-    order: Tensor
-    sizes: list[int]
-    image: Tensor
-    after: Tensor
-    of: Tensor
-    pixels: Tensor
-    first: Tensor
-    place: Tensor
+    order: Tensor  # [B], numbers of the images, those with more pixels on first; below, images are sorted like this
+    sizes: list[int]  # number of images that have a state before any pixel that is on, after the first, the second, ...
+    image: Tensor  # [S], the image that each state belongs to
+    after: Tensor  # [S], the pixel that is on, after which each state begins; -1 for none
+    of: Tensor  # [B, D], the state of each pixel
+    pixels: Tensor  # [B * D], all pixels, sorted by their states
+    first: Tensor  # [S + 1], where the pixels of each state begin among these
+    place: Tensor  # [B, D], where each pixel is among these
 
 
 def _states(x: Tensor) -> _States:

@@ -24,7 +24,7 @@ def from_uniforms(model: RNN, uniforms: Tensor, shifts: Tensor | None = None) ->
     places = [place.split(window, 1) for place in pixels.unfold(1, window + 1, 1).unbind(1)]  # those before, the pixel
     cells = [_Cell(batch, *cast(nn.GRU, layer).all_weights[0]) for layer in model.layers]
     start, h = model.input.bias + model.position, uniforms.new_empty(batch, len(model.input.bias))
-    if shifts is not None:
+    if shifts is not None and model.max_shift:
         start = start[:, None] + bias_of(shifts, model.shift_biases)
     weight, output = (layer.weight.T.contiguous() for layer in (model.input, model.output))
     thresholds = uniforms.flatten(1).clamp(0, 1).logit() - model.bias - model.output.bias

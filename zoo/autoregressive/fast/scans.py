@@ -1,10 +1,9 @@
-"""Recurrent layers as one kernel for all steps, on GPUs in mixed precision: LSTMs over lines, gated recurrent units.
+"""LSTMs over lines and gated recurrent units as one Triton kernel for all steps, on GPUs in mixed precision.
 
-Step by step they are thousands of small kernels, each of which takes longer to start than to run. Here the states stay
-in registers from the first step to the last, forwards and backwards (as in Diamos et al. 2016, Persistent RNNs,
-https://proceedings.mlr.press/v48/diamos16.html). Products take the type of the inputs; sums and states are float32.
-
-Written in Triton, which comes with torch for NVIDIA GPUs.
+Step by step, such a layer is thousands of small kernels, each of which takes longer to start than to run. Here the
+states stay in registers from the first step to the last, forwards and backwards (as in Diamos et al. 2016, Persistent
+RNNs, https://proceedings.mlr.press/v48/diamos16.html). Products are computed in the type of the inputs, sums and states
+in float32.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-PLACES = 32  # of a line, at most: a tile of the kernels
-IMAGES = 16  # in a program of the kernels of gated recurrent units: the least rows of a product
+PLACES = 32  # most places of a line: a tile of the kernels
+IMAGES = 16  # images in a program of the kernels of gated recurrent units: the fewest rows of a product
 
 
 @triton.jit
@@ -33,14 +32,14 @@ def _tanh(x):
 
 @triton.jit
 def _four(weight, channels: tl.constexpr):
-    """The columns of a weight [C, 4C] that each gate takes."""
+    """The columns of a weight, [C, 4C], for each of the four gates."""
     at = weight + tl.arange(0, channels)[:, None] * (4 * channels) + tl.arange(0, channels)[None, :]
     return tl.load(at), tl.load(at + channels), tl.load(at + 2 * channels), tl.load(at + 3 * channels)
 
 
 @triton.jit
 def _moved(h, by: tl.constexpr, tile: tl.constexpr):
-    """h of the place by before, exactly: a product with a matrix of zeros and ones."""
+    """h of the place that is `by` before, exactly: a product with a matrix of zeros and ones."""
     place = tl.arange(0, tile)
     return tl.dot((place[:, None] == place[None, :] + by).to(h.dtype), h).to(h.dtype)
 
@@ -60,7 +59,7 @@ def _lstm_forward(
     after: tl.constexpr,
     tile: tl.constexpr,
 ):
-    image, direction = tl.program_id(0).to(tl.int64), tl.program_id(1)  # 64 bits: memory can be larger than 32 tell
+    image, direction = tl.program_id(0).to(tl.int64), tl.program_id(1)  # 32 bits may be too few for an address
     stride = tl.num_programs(1).to(tl.int64) * batch * places  # of lines, in places
     place = tl.arange(0, tile)[:, None]
     inside = place < places
@@ -114,7 +113,7 @@ def _lstm_backward(
     after: tl.constexpr,
     tile: tl.constexpr,
 ):
-    image, direction = tl.program_id(0).to(tl.int64), tl.program_id(1)  # 64 bits: memory can be larger than 32 tell
+    image, direction = tl.program_id(0).to(tl.int64), tl.program_id(1)  # 32 bits may be too few for an address
     stride = tl.num_programs(1).to(tl.int64) * batch * places
     place = tl.arange(0, tile)[:, None]
     inside = place < places
@@ -203,13 +202,15 @@ class _LSTM(torch.autograd.Function):
 
 
 def lstm(inputs: Tensor, weight: Tensor, before: int, after: int) -> Tensor:
-    """h of LSTMs that step over lines, from zero.
+    """h of LSTMs that step over lines and start from zero; see `_lstm` of `zoo.autoregressive.pixelrnn`.
 
     Args:
-        inputs: what the gates o, f, i and g get from elsewhere, [lines, D, B, places, 4C], with D LSTMs side by side;
-            C a power of two, 16 or more, and at most `PLACES` places.
-        weight: from h on the line before, of the place before, the place itself and the place after, as many of the
-            first and the last as `before` and `after` say, 0 or 1: [D, (before + 1 + after) C, 4C].
+        inputs: What the gates o, f, i and g get from elsewhere, [lines, D, B, places, 4C], with D LSTMs side by side. C
+            is a power of two and at least 16, and there are at most `PLACES` places.
+        weight: Weights of h on the line before: at the place before, the place itself and the place after,
+            [D, (before + 1 + after) C, 4C].
+        before: 1 with the place before, else 0.
+        after: 1 with the place after, else 0.
 
     Returns:
         [lines, D, B, places, C].
@@ -313,11 +314,12 @@ class _GRU(torch.autograd.Function):
 
 
 def gru(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """h of a layer of gated recurrent units, from zero.
+    """h of a layer of gated recurrent units that starts from zero.
 
     Args:
-        inputs: what the gates r, z and n get from elsewhere, [B, steps, 3H], H a power of two from 16 to 128.
-        weight, bias: from h before, [3H, H] and [3H], as `torch.nn.GRU` has them.
+        inputs: What the gates r, z and n get from elsewhere, [B, steps, 3H]. H is a power of two from 16 to 128.
+        weight: Weights of h before, [3H, H], as in `torch.nn.GRU`.
+        bias: Biases of h before, [3H], as in `torch.nn.GRU`.
 
     Returns:
         [B, steps, H].
