@@ -1,0 +1,20 @@
+"""Brings the pictures of the checkpoints and SECURITY.md into the site without copying them into docs/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds `samples/NAME.png` for every checkpoint, the picture of a benchmark, and the page `security.md`."""
+    for picture in sorted(ROOT.glob("checkpoints/*/samples.png")):
+        files.append(File.generated(config, f"samples/{picture.parent.name}.png", abs_src_path=str(picture)))
+    response = ROOT / "benchmarks" / "results" / "metric_response.png"
+    files.append(File.generated(config, "pictures/metric_response.png", abs_src_path=str(response)))
+    files.append(File.generated(config, "security.md", content=(ROOT / "SECURITY.md").read_text()))
+    return files
