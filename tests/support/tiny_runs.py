@@ -27,11 +27,12 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
+from zoo import Zoo
 from zoo.cli import main
 from zoo.distributed import gather, is_leader, join, on_leader
 from zoo.errors import ZooError
 from zoo.random import Streams
-from zoo.store import checkpoint
+from zoo.store import save as save_module
 from zoo.training import callbacks
 from zoo.training.recipe import fit, make
 
@@ -296,14 +297,14 @@ def failures(folder: Path) -> dict[str, tuple[Callable[[], object], Any, str]]:
         "recipe": (lambda: fit(tiny, own / "recipe"), Path, "write_text"),
         "checkpoint": (lambda: fit(tiny, own / "checkpoint"), callbacks.os, "fsync"),
         "picture": (lambda: fit(pictured, own / "picture"), Image.Image, "save"),
-        "export": (lambda: make(tiny, folder / "export"), checkpoint, "_write"),
+        "export": (lambda: make(tiny, folder / "export"), save_module, "write_new"),
         "wandb": (lambda: make(tracked, own / "wandb"), None, ""),
         "devices": (lambda: fit(recipe("likelihood"), own / "devices"), None, ""),
         "sample": (lambda: run("sample", f"local-dir:{folder}/tiny", "--out", f"{own}/x.png"), Image.Image, "save"),
-        "evaluate": (lambda: run("evaluate", f"local-dir:{folder}/tiny", "--write"), checkpoint, "_write"),
+        "evaluate": (lambda: run("evaluate", f"local-dir:{folder}/tiny", "--write"), save_module, "write_atomically"),
         "finetune": (
             lambda: run("finetune", f"local-dir:{folder}/tiny", *tune, "--out", f"{folder}/tuned"),
-            checkpoint,
+            Zoo,
             "update",
         ),
         "other": (lambda: on_leader(full), None, ""),
