@@ -77,22 +77,43 @@ class LogZ:
     """An estimate of log Z from independent weighted runs.
 
     Attributes:
-        estimate: log Z, in nats.
-        error: One standard error of it, in nats, from the spread of the weights.
-        effective_runs: (sum w)^2/sum w^2. The estimate and its error mean little below a tenth of the runs.
+        base: log Z of the base distribution, in nats.
         log_weights: log w of each run, [R], float64.
+        is_reverse: Whether the runs went from the model to the base distribution.
         states: Where the runs ended, [R, ...].
     """
 
-    estimate: float
-    error: float
-    effective_runs: float
+    base: float
     log_weights: Tensor
-    states: Tensor
+    is_reverse: bool = False
+    states: Tensor = torch.empty(0)
+
+    @property
+    def estimate(self) -> float:
+        """log Z in nats: too low on average by runs from the base distribution, too high by runs in reverse."""
+        log_mean = (self.log_weights.logsumexp(0) - math.log(len(self.log_weights))).item()
+        return self.base - log_mean if self.is_reverse else self.base + log_mean
+
+    @property
+    def error(self) -> float:
+        """One standard error of the estimate in nats, from the spread of the weights."""
+        num, squares = len(self.log_weights), self.log_weights.softmax(0).square().sum().item()
+        return math.sqrt(max(0.0, num * squares - 1) / max(1, num - 1))
+
+    @property
+    def effective_runs(self) -> float:
+        """(sum w)^2/sum w^2. The estimate and its error mean little below a tenth of the runs."""
+        return 1 / self.log_weights.softmax(0).square().sum().item()
 
 
 def annealed_importance_sampling(
-    chain: MarkovChain, num_runs: int = 500, num_temperatures: int = 10_000, *, seed: int = 0, batch_size: int = 500
+    chain: MarkovChain,
+    num_runs: int = 500,
+    num_temperatures: int = 10_000,
+    *,
+    seed: int = 0,
+    batch_size: int = 500,
+    index: Tensor | None = None,
 ) -> LogZ:
     """Estimates log Z by runs from the base distribution to the model, at equally spaced inverse temperatures.
 
@@ -102,21 +123,28 @@ def annealed_importance_sampling(
         num_temperatures: Number of sweeps of a run.
         seed: Seed for all random draws.
         batch_size: Number of runs computed at once; bounds the memory.
+        index: Which of the runs to compute, int64; by default all.
 
     Returns:
-        The estimate, which is too low on average; the runs end near, but not in, the model's distribution.
+        The estimate. The runs end near, but not in, the model's distribution; see `resampled`.
     """
     betas = [t / num_temperatures for t in range(num_temperatures + 1)]
     parts = []
-    for index in progress(torch.arange(num_runs).split(batch_size), "block"):
-        streams = Streams(seed, index)
+    for rows in progress((torch.arange(num_runs) if index is None else index).split(batch_size), "block"):
+        streams = Streams(seed, rows)
         parts.append(_anneal(chain, chain.start(streams), streams, betas))
     log_weights, states = (torch.cat(part) for part in zip(*parts, strict=True))
-    return LogZ(chain.log_z_base + _log_mean(log_weights), *_spread(log_weights), log_weights, states)
+    return LogZ(chain.log_z_base, log_weights, False, states)
 
 
 def reverse_annealed_importance_sampling(
-    chain: MarkovChain, states: Tensor, num_temperatures: int = 10_000, *, seed: int = 0, batch_size: int = 500
+    chain: MarkovChain,
+    states: Tensor,
+    num_temperatures: int = 10_000,
+    *,
+    seed: int = 0,
+    batch_size: int = 500,
+    index: Tensor | None = None,
 ) -> LogZ:
     """Estimates log Z by runs from the model to the base distribution.
 
@@ -124,17 +152,14 @@ def reverse_annealed_importance_sampling(
         chain: The chain of the model.
         states: One state for each run, [R, ...], from the model's distribution: exact samples, or the ends of chains
             that have run long enough. From other states the estimate is worth nothing.
-        num_temperatures, seed, batch_size: As in `annealed_importance_sampling`.
-
-    Returns:
-        The estimate, which is too high on average.
+        num_temperatures, seed, batch_size, index: As in `annealed_importance_sampling`.
     """
     betas = [t / num_temperatures for t in range(num_temperatures, -1, -1)]
     parts = []
-    for index in progress(torch.arange(len(states)).split(batch_size), "block"):
-        parts.append(_anneal(chain, states[index], Streams(seed, index, step=1), betas))
-    log_weights, states = (torch.cat(part) for part in zip(*parts, strict=True))
-    return LogZ(chain.log_z_base - _log_mean(log_weights), *_spread(log_weights), log_weights, states)
+    for rows in progress((torch.arange(len(states)) if index is None else index).split(batch_size), "block"):
+        parts.append(_anneal(chain, states[rows], Streams(seed, rows, step=1), betas))
+    log_weights, ends = (torch.cat(part) for part in zip(*parts, strict=True))
+    return LogZ(chain.log_z_base, log_weights, True, ends)
 
 
 @torch.no_grad()
@@ -145,19 +170,6 @@ def _anneal(chain: MarkovChain, state: Tensor, streams: Streams, betas: Sequence
         log_weights += chain.energy(state, before) - chain.energy(state, after)
         state = chain.step(state, streams, after)
     return log_weights.cpu(), state
-
-
-def _log_mean(log_weights: Tensor) -> float:
-    return (log_weights.logsumexp(0) - math.log(len(log_weights))).item()
-
-
-def _spread(log_weights: Tensor) -> tuple[float, float]:
-    """The standard error of the log of the mean weight, and the effective number of runs."""
-    share = log_weights.softmax(0)
-    num, squares = len(share), share.square().sum().item()
-    # the standard deviation of w over mean w, divided by the root of R
-    error = math.sqrt(max(0.0, num * squares - 1) / max(1, num - 1))
-    return error, 1 / squares
 
 
 def resampled(log_z: LogZ, seed: int = 0) -> Tensor:

@@ -31,6 +31,7 @@ from zoo.density.gaussian import Gaussian
 from zoo.density.memoriser import Memoriser
 from zoo.density.mixture import BernoulliMixture
 from zoo.density.rivers import Rivers
+from zoo.boltzmann.rbm import RBM
 from zoo.gan.ali import ALI
 from zoo.gan.conditional_gan import ConditionalGAN
 from zoo.gan.dcgan import DCGAN
@@ -230,6 +231,8 @@ INSTANCES = [
         },
         2,
     ),
+    Instance(RBM, {"event_shape": [1, 2, 3], "num_hidden": 4, "num_chains": 8}, 2),
+    Instance(RBM, {"event_shape": [2, 2, 1], "num_hidden": 6, "cd_steps": 2, "num_chains": 0}, 2),
     Instance(BernoulliMixture, {"event_shape": [2, 2, 2], "num_components": 3, "prior": 0.5}, 2),
     Instance(Rivers, {"event_shape": [1, 3, 4], "fork": 0.3}, 2, differentiable=False),
     Instance(Rivers, {"event_shape": [1, 5, 2]}, 2, differentiable=False),
