@@ -6,8 +6,8 @@ through the distributions p_b(s) = exp(-E(s, b))/Z_b of a chain at inverse tempe
     s_0 ~ p_0,    s_t = step(s_{t-1}, b_t),    log w = sum_t E(s_{t-1}, b_{t-1}) - E(s_{t-1}, b_t)
     E[w] = Z_1/Z_0
 
-By Jensen's inequality, log mean w underestimates log(Z_1/Z_0) on average, which flatters a model. The same walk from p_1
-to p_0 has E[w] = Z_0/Z_1, and its estimate of log Z errs to the other side (Burda et al. 2015,
+By Jensen's inequality, log mean w underestimates log(Z_1/Z_0) on average, which flatters a model. The same walk from
+p_1 to p_0 has E[w] = Z_0/Z_1, and its estimate of log Z errs to the other side (Burda et al. 2015,
 https://arxiv.org/abs/1412.8566; Grosse et al. 2015, https://arxiv.org/abs/1511.02543).
 """
 
@@ -80,13 +80,13 @@ class LogZ:
         base: log Z of the base distribution, in nats.
         log_weights: log w of each run, [R], float64.
         is_reverse: Whether the runs went from the model to the base distribution.
-        states: Where the runs ended, [R, ...].
+        states: Where the runs ended, [R, ...], if they are kept.
     """
 
     base: float
     log_weights: Tensor
     is_reverse: bool = False
-    states: Tensor = torch.empty(0)
+    states: Tensor | None = None
 
     @property
     def estimate(self) -> float:
@@ -174,6 +174,7 @@ def _anneal(chain: MarkovChain, state: Tensor, streams: Streams, betas: Sequence
 
 def resampled(log_z: LogZ, seed: int = 0) -> Tensor:
     """The last states of runs, each as often as its weight says: [R, ...], nearer to the model than all alike."""
+    assert log_z.states is not None, "the states of these runs are not kept"
     share = log_z.log_weights.softmax(0).cumsum(0)
     offset = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     points = (torch.arange(len(share)) + offset) / len(share)

@@ -24,6 +24,7 @@ from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.autoregressive.raster import RasterOrder
 from zoo.autoregressive.rnn import RNN
+from zoo.boltzmann.rbm import RBM
 from zoo.capabilities import ClosedForm, ZooModule
 from zoo.classifier.lenet import LeNet
 from zoo.density.causal_gaussian import CausalGaussian
@@ -31,7 +32,6 @@ from zoo.density.gaussian import Gaussian
 from zoo.density.memoriser import Memoriser
 from zoo.density.mixture import BernoulliMixture
 from zoo.density.rivers import Rivers
-from zoo.boltzmann.rbm import RBM
 from zoo.gan.ali import ALI
 from zoo.gan.conditional_gan import ConditionalGAN
 from zoo.gan.dcgan import DCGAN

@@ -133,7 +133,9 @@ def test_training_raises_the_likelihood_of_digits_and_reports_the_gap(tmp_path: 
     assert -model.energy(x).mean().item() - log_z > independent.item() + 3
     assert {"valid/energy_gap", "valid/squared_error", "train/loss"} <= trainer.callback_metrics.keys()
     assert abs(trainer.callback_metrics["valid/energy_gap"]) < 3
-    torch.testing.assert_close(model.base.sigmoid().view(1, 8, 8), data.split("train").x.float().mean(0), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        model.base.sigmoid().view(1, 8, 8), data.split("train").x.float().mean(0), atol=1e-3, rtol=0
+    )
 
 
 def test_gradients_are_of_centred_units(rbm: RBM) -> None:

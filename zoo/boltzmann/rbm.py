@@ -121,10 +121,10 @@ class RBMChain:
     def __init__(self, model: RBM, temperature: float = 1.0) -> None:
         self.event_shape = model.event_shape
         self.base, self.mean = model.base, model.base.sigmoid()
-        parameters = (model.weight, model.hidden_bias, model.base + model.visible_bias)
+        self.weight, self.hidden_bias = model.weight.detach(), model.hidden_bias.detach()
+        bias = (model.base + model.visible_bias).detach()
         if temperature != 1:
-            parameters = tuple(parameter / temperature for parameter in parameters)
-        self.weight, self.hidden_bias, bias = (parameter.detach() for parameter in parameters)
+            self.weight, self.hidden_bias, bias = (v / temperature for v in (self.weight, self.hidden_bias, bias))
         self.bias = bias - self.base
         self.log_z_base = F.softplus(self.base.double()).sum().item() + len(self.hidden_bias) * math.log(2)
         self._last: tuple[Tensor, Tensor] | None = None
@@ -141,7 +141,9 @@ class RBMChain:
 
     def step(self, state: Tensor, streams: Streams, beta: float = 1.0, known: Tensor | None = None) -> Tensor:
         h = draw_bits(beta * self._inputs(state), streams)
-        x = draw_bits(torch.addmm(torch.add(self.base, self.bias, alpha=beta), h - 0.5, self.weight, alpha=beta), streams)
+        x = draw_bits(
+            torch.addmm(torch.add(self.base, self.bias, alpha=beta), h - 0.5, self.weight, alpha=beta), streams
+        )
         return x if known is None else torch.where(known, state, x)
 
     def visible(self, state: Tensor, streams: Streams) -> Tensor:

@@ -83,12 +83,13 @@ def _measure(model: UnnormalizedDensity, runs: int, temperatures: int, sweeps: i
     """Log-weights of the runs in both directions, [runs] each, and log Z of the base distribution."""
     chain, mine = model.chain(), share(runs)
     part = annealed_importance_sampling(chain, runs, temperatures, seed=seed, index=mine)
-    forward, ends = gather(part.log_weights, runs), gather(part.states, runs)
-    states = resampled(LogZ(part.base, forward, states=ends), seed)
+    assert part.states is not None
+    forward = LogZ(part.base, gather(part.log_weights, runs), states=gather(part.states, runs))
+    states = resampled(forward, seed)
     states[mine] = run(chain, states[mine], Streams(seed, mine, step=2), sweeps)
     back = reverse_annealed_importance_sampling(chain, states, temperatures, seed=seed, index=mine)
     base = torch.tensor(part.base, dtype=torch.float64)
-    return {"forward": forward, "reverse": gather(back.log_weights, runs), "base": base}
+    return {"forward": forward.log_weights, "reverse": gather(back.log_weights, runs), "base": base}
 
 
 def _digest(model: UnnormalizedDensity) -> str:
