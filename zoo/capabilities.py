@@ -191,8 +191,8 @@ class UnnormalizedDensity(Sampled):
     def chain(self, temperature: float = 1.0) -> MarkovChain:
         """A chain whose states have the model's distribution, energies divided by `temperature`; see `zoo.mcmc`."""
 
-    def exact_log_z(self) -> float | None:
-        """log Z in nats where it can be summed over all states, else None."""
+    def exact_log_z(self) -> Tensor | None:
+        """log Z in nats, a scalar in float64, if it can be summed over all states; else None."""
         return None
 
     def set_base_rates(self, mean: Tensor) -> None:

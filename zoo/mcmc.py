@@ -21,6 +21,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from zoo.progress import steps as progress
 from zoo.random import Streams
@@ -30,8 +31,8 @@ class MarkovChain(Protocol):
     """A chain that leaves exp(-energy(state, beta)) invariant at every inverse temperature beta in [0, 1].
 
     At beta = 0 it is a base distribution from which one can draw and whose log Z is known; at beta = 1 it is the model.
-    A state is a tensor whose first dimension counts parallel chains: the visible units, and as many of the hidden ones
-    as the model does not sum out.
+    States are [B, N], one row for each parallel chain: the visible units, then as many of the hidden ones as the model
+    does not sum out.
     """
 
     log_z_base: float
@@ -70,6 +71,26 @@ def run(chain: MarkovChain, state: Tensor, streams: Streams, steps: int, known: 
     for _ in progress(range(steps), "sweep"):
         state = chain.step(state, streams, known=known)
     return state
+
+
+def run_clamped(chain: MarkovChain, x: Tensor, known: Tensor, streams: Streams, steps: int) -> Tensor:
+    """Draws unknown pixels given the known ones, by sweeps that start from noise and hold what is known.
+
+    Args:
+        chain: The chain.
+        x: Examples, [B, *event_shape].
+        known: bool [B, *event_shape], True where a pixel is known.
+        streams: Noise, one stream per example.
+        steps: Number of sweeps.
+
+    Returns:
+        [B, *event_shape].
+    """
+    start = chain.start(streams)
+    num_others = start.shape[1] - x[0].numel() if len(x) else 0
+    mask = pad(known.flatten(1), (0, num_others))
+    start = torch.where(mask, pad(x.flatten(1), (0, num_others)), start)
+    return chain.visible(run(chain, start, streams, steps, mask), streams)
 
 
 @dataclass(frozen=True)

@@ -237,11 +237,8 @@ class ContrastiveDivergence(Objective):
     def on_train_start(self, model: Any) -> None:
         if model.chains is not None:  # all of them, from a checkpoint of the run
             model.chains = model.chains[share(self.num_chains)].to(model.device)
-        elif model.global_step == 0 and not model.pretrained:
-            data = model.trainer.datamodule
-            total = sum(batch.x.double().sum(0) for batch in data.batches("train"))
-            num = len(data.split("train"))
-            model.set_base_rates(((total + 0.5) / (num + 1)).to(model.device))  # no pixel is certain
+        else:
+            set_base_rates(model)
 
     def on_save_checkpoint(self, model: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint["chains"] = None if model.chains is None else gather(model.chains, self.num_chains)
@@ -264,6 +261,30 @@ class ContrastiveDivergence(Objective):
         streams = Streams(model.seed, slots, model.global_step)
         model.chains = run(chain, model.chains, streams, self.steps)
         return chain.visible(model.chains, streams)
+
+
+class Enumeration(Objective):
+    """Maximises log p(x) of an energy whose log Z is summed over all states."""
+
+    title = "maximum likelihood"
+
+    def training_step(self, model: Any, batch: Batch) -> Losses:
+        return {"loss": model.energy(batch.x).mean() + model.exact_log_z()}
+
+    def validation_step(self, model: Any, batch: Batch) -> Losses:
+        return {"nll": model.energy(batch.x) + model.exact_log_z()}
+
+    def on_train_start(self, model: Any) -> None:
+        set_base_rates(model)
+
+
+def set_base_rates(model: Any) -> None:
+    """Tells an energy the mean of the training examples, before the first step of its first run."""
+    if model.global_step or model.pretrained:
+        return
+    data = model.trainer.datamodule
+    total, num = sum(batch.x.double().sum(0) for batch in data.batches("train")), len(data.split("train"))
+    model.set_base_rates(((total + 0.5) / (num + 1)).to(model.device))  # no pixel is certain
 
 
 class TwoPlayers(Objective):

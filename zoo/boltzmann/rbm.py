@@ -28,7 +28,7 @@ from zoo import objectives
 from zoo.boltzmann.units import MAX_ENUMERATED, bit_states, draw_bits, log_two_cosh
 from zoo.capabilities import Completable, UnnormalizedDensity
 from zoo.config import Between, Size
-from zoo.mcmc import run
+from zoo.mcmc import run_clamped
 from zoo.random import Streams
 from zoo.samplers.gibbs import Gibbs
 
@@ -89,12 +89,9 @@ class RBM(UnnormalizedDensity, Completable):
         return RBMChain(self, temperature)
 
     def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
-        chain, mask = self.chain(), known.flatten(1)
-        state = torch.where(mask, x.flatten(1), chain.start(streams))
-        return chain.visible(run(chain, state, streams, self.fill_steps, mask), streams)
+        return run_clamped(self.chain(), x, known, streams, self.fill_steps)
 
-    @torch.no_grad()
-    def exact_log_z(self) -> float | None:
+    def exact_log_z(self) -> Tensor | None:
         bias = (self.base + self.visible_bias).double()  # of the pixels
         weight, inputs = self.weight.double(), (self.hidden_bias - self.weight @ self.base.sigmoid()).double()
         parts = []
@@ -104,7 +101,7 @@ class RBM(UnnormalizedDensity, Completable):
         elif len(bias) <= MAX_ENUMERATED:
             for x in bit_states(len(bias), like=bias):
                 parts.append(x @ bias + log_two_cosh(F.linear(x, weight, inputs)).sum(1))
-        return torch.cat(parts).logsumexp(0).item() if parts else None
+        return torch.cat(parts).logsumexp(0) if parts else None
 
 
 class RBMChain:

@@ -56,8 +56,10 @@ def normalizer_of(
     Raises:
         ConfigError: A number is less than 1.
     """
-    if (exact := model.exact_log_z()) is not None:
-        return Normalizer(exact, 0.0, "exact", {"log_z": exact})
+    with torch.no_grad():
+        exact = model.exact_log_z()
+    if exact is not None:
+        return Normalizer(exact.item(), 0.0, "exact", {"log_z": exact.item()})
     effort = {"runs": runs, "temperatures": temperatures, "sweeps": sweeps}
     for name, number in effort.items():
         if number < 1:
