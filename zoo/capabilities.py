@@ -172,18 +172,31 @@ class Sampled(GenerativeModel):
 
 
 class UnnormalizedDensity(Sampled):
-    """An energy: log p(x) = -energy(x) - log Z, whose normaliser Z is not known. A Markov chain draws."""
+    """An energy: log p(x) = -energy(x) - log Z, whose normaliser Z is not known. A Markov chain draws.
 
+    Attributes:
+        chains: States of the persistent chains of training; kept in the run's checkpoints, not among the weights.
+    """
+
+    objective: objectives.Objective = objectives.ContrastiveDivergence()
     facts: ClassVar = {"density": "unnormalised", "generator": "chain"}
     usage: ClassVar = {"energy": "energy = model.energy(x{labels})  # [8], nats, up to a constant"}
+    chains: Tensor | None = None
 
     @abstractmethod
     def energy(self, x: Tensor) -> Tensor:
         """-log p(x) up to a constant, in nats, with hidden units summed out: [B, *event_shape] -> [B]."""
 
     @abstractmethod
-    def chain(self) -> MarkovChain:
-        """A chain whose states have the model's distribution, also tempered; see `zoo.mcmc`."""
+    def chain(self, temperature: float = 1.0) -> MarkovChain:
+        """A chain whose states have the model's distribution, energies divided by `temperature`; see `zoo.mcmc`."""
+
+    def exact_log_z(self) -> Tensor | None:
+        """log Z in nats, a scalar in float64, if it can be summed over all states; else None."""
+        return None
+
+    def set_base_rates(self, mean: Tensor) -> None:
+        """Takes the mean of the training examples, [*event_shape], before the first step; does nothing by default."""
 
 
 class Denoiser(Sampled):

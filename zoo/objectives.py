@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from zoo.batch import Batch
+from zoo.distributed import gather, share, size
 from zoo.errors import ConfigError
+from zoo.mcmc import run
 from zoo.random import Streams, rand
 
 if TYPE_CHECKING:
@@ -188,6 +190,101 @@ class SufficientStatistics(Objective):
     def _here(self, model: Any) -> dict[str, Tensor]:
         """The statistics on the model's device; a checkpoint brings them on the CPU."""
         return {name: value.to(model.device) for name, value in model.statistics.items()}
+
+
+class ContrastiveDivergence(Objective):
+    """Follows the gradient of -log p(x) for an energy, with the states of a Markov chain in place of the expectation.
+
+        d(-log p(x)) = dE(x) - E_p[dE]
+
+    Chains of a few sweeps start from the examples of each batch (CD, Hinton 2002,
+    https://doi.org/10.1162/089976602760128018), or persist from step to step (PCD, Tieleman 2008,
+    https://doi.org/10.1145/1390156.1390290). Each persistent chain has a noise stream of its own, and processes divide
+    the chains. No gradient flows through a chain.
+
+    Args:
+        steps: Number of sweeps of the chains at each step of training.
+        num_chains: Number of persistent chains over all processes; 0 to start from the examples.
+    """
+
+    title = "contrastive divergence"
+
+    def __init__(self, steps: int = 1, num_chains: int = 100) -> None:
+        self.steps = steps
+        self.num_chains = num_chains
+
+    def training_step(self, model: Any, batch: Batch) -> Losses:
+        x, negatives = batch.x, self._negatives(model, batch)
+        energies = model.energy(torch.cat([x, negatives])).split([len(x), len(negatives)])
+        return {"loss": energies[0].mean() - energies[1].mean()}
+
+    def validation_step(self, model: Any, batch: Batch) -> Losses:
+        """The squared error of examples after one sweep, and how much higher their energy is than in training.
+
+        The gap between the energies of held-out and training examples, which needs no log Z, grows with overfitting.
+        """
+        streams, data = model.streams(batch, training=False), model.trainer.datamodule
+        chain = model.chain()
+        again = chain.visible(run(chain, chain.at(batch.x, streams), streams, 1), streams)
+        seen = data.subset("train", len(data.split("train")), 0)
+        rows = data.rows("train", seen[batch.index.cpu() % len(seen)])
+        x = data.convert(rows.x.to(batch.x.device), rows.index, 0)
+        return {
+            "squared_error": (again - batch.x).square().flatten(1).sum(1),
+            "energy_gap": model.energy(batch.x) - model.energy(x),
+        }
+
+    def on_train_start(self, model: Any) -> None:
+        if model.chains is not None:  # all of them, from a checkpoint of the run
+            model.chains = model.chains[share(self.num_chains)].to(model.device)
+        else:
+            set_base_rates(model)
+
+    def on_save_checkpoint(self, model: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["chains"] = None if model.chains is None else gather(model.chains, self.num_chains)
+
+    def on_load_checkpoint(self, model: Any, checkpoint: dict[str, Any]) -> None:
+        model.chains = checkpoint["chains"]
+
+    @torch.no_grad()
+    def _negatives(self, model: Any, batch: Batch) -> Tensor:
+        """Where the chains are after this step, as data: [*, *event_shape]."""
+        chain = model.chain()
+        if not self.num_chains:
+            streams = model.streams(batch)
+            return chain.visible(run(chain, chain.at(batch.x, streams), streams, self.steps), streams)
+        if self.num_chains % size():
+            raise ConfigError(f"num_chains: expected a multiple of the {size()} processes, found {self.num_chains}")
+        slots = -1 - share(self.num_chains)  # the noise of examples has keys from 0
+        if model.chains is None:
+            model.chains = chain.start(Streams(model.seed, slots, -1))
+        streams = Streams(model.seed, slots, model.global_step)
+        model.chains = run(chain, model.chains, streams, self.steps)
+        return chain.visible(model.chains, streams)
+
+
+class Enumeration(Objective):
+    """Maximises log p(x) of an energy whose log Z is summed over all states."""
+
+    title = "maximum likelihood"
+
+    def training_step(self, model: Any, batch: Batch) -> Losses:
+        return {"loss": model.energy(batch.x).mean() + model.exact_log_z()}
+
+    def validation_step(self, model: Any, batch: Batch) -> Losses:
+        return {"nll": model.energy(batch.x) + model.exact_log_z()}
+
+    def on_train_start(self, model: Any) -> None:
+        set_base_rates(model)
+
+
+def set_base_rates(model: Any) -> None:
+    """Tells an energy the mean of the training examples, before the first step of its first run."""
+    if model.global_step or model.pretrained:
+        return
+    data = model.trainer.datamodule
+    total, num = sum(batch.x.double().sum(0) for batch in data.batches("train")), len(data.split("train"))
+    model.set_base_rates(((total + 0.5) / (num + 1)).to(model.device))  # no pixel is certain
 
 
 class TwoPlayers(Objective):

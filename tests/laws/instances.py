@@ -24,6 +24,8 @@ from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.autoregressive.raster import RasterOrder
 from zoo.autoregressive.rnn import RNN
+from zoo.boltzmann.boltzmann_machine import BoltzmannMachine
+from zoo.boltzmann.rbm import RBM
 from zoo.capabilities import ClosedForm, ZooModule
 from zoo.classifier.lenet import LeNet
 from zoo.density.causal_gaussian import CausalGaussian
@@ -230,6 +232,10 @@ INSTANCES = [
         },
         2,
     ),
+    Instance(BoltzmannMachine, {"event_shape": [1, 2, 3]}, 2),
+    Instance(BoltzmannMachine, {"event_shape": [1, 2, 2], "num_hidden": 2, "temperature": 0.7}, 2),
+    Instance(RBM, {"event_shape": [1, 2, 3], "num_hidden": 4, "num_chains": 8}, 2),
+    Instance(RBM, {"event_shape": [2, 2, 1], "num_hidden": 6, "cd_steps": 2, "num_chains": 0}, 2),
     Instance(BernoulliMixture, {"event_shape": [2, 2, 2], "num_components": 3, "prior": 0.5}, 2),
     Instance(Rivers, {"event_shape": [1, 3, 4], "fork": 0.3}, 2, differentiable=False),
     Instance(Rivers, {"event_shape": [1, 5, 2]}, 2, differentiable=False),

@@ -419,7 +419,7 @@ def test_expectations_are_the_enumerated_ones(instance: Instance) -> None:
         assert torch.equal(model.expected(states[:0]), states[:0])
 
 
-@having(Completable, where=lambda instance: is_binary(instance) and instance.conditional)
+@having(TractableDensity, Completable, where=lambda instance: is_binary(instance) and instance.conditional)
 def test_completions_follow_the_exact_conditional(instance: Instance) -> None:
     model, states = instance.build(), instance.states()
     for parameter in model.parameters():

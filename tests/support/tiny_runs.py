@@ -53,6 +53,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "pairs": {"class": "gan.ALI", "latent_dim": 4, "channels": 16, "hidden": 16, "penalty": 0.0},
     "spectral": {"class": "gan.SNGAN", "latent_dim": 4, "channels": 16},
     "closed-form": {"class": "density.Gaussian", "levels": 256, "jitter": 1e-4},
+    "chains": {"class": "boltzmann.RBM", "num_hidden": 16, "num_chains": 20},
 }
 
 
@@ -62,7 +63,7 @@ def recipe(
     """A recipe of 36 steps that takes a fraction of a second."""
     return {
         "seed": 3,
-        "data": {"class": "Digits", "batch_size": 100},
+        "data": {"class": "Digits", "batch_size": 100, "binarize": kind == "chains"},
         "model": {**MODELS[kind], **SHAPE, **(model or {})},
         "optimization": {"lr": 3e-3, "schedule": "cosine", "warmup": 5, "gradient_clip": 10.0, **(optimization or {})},
         "trainer": {
@@ -124,6 +125,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "several steps": ("several steps", {"max_epochs": 3}),
     "spectral": ("spectral", {"max_epochs": 3}),
     "closed-form by steps": ("closed-form", {"max_epochs": -1, "max_steps": 36}),
+    "chains": ("chains", {"max_epochs": 3}),
 }
 
 
@@ -210,11 +212,12 @@ PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "pairs": ("pairs", {}),
     "spectral": ("spectral", {"optimization": SGD}),
     "closed-form": ("closed-form", {}),
+    "chains": ("chains", {"optimization": SGD}),
     "likelihood in bfloat16": ("likelihood", {"precision": "bf16-mixed"}),
     # slow on processors without such arithmetic
     "adversarial in bfloat16": ("adversarial", {"precision": "bf16-mixed", "max_epochs": 1, "model": {"penalty": 0.0}}),
 }
-RESUMED = ("likelihood", "closed-form")
+RESUMED = ("likelihood", "closed-form", "chains")
 
 
 class InterruptedRunError(Exception):

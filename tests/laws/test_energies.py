@@ -1,0 +1,197 @@
+"""The laws of energies over binary units: log Z, chains, annealed importance sampling, contrastive divergence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from instances import Instance, having
+from test_models import follows, seeded, state_numbers
+from torch import Tensor
+
+from zoo import objectives
+from zoo.batch import Batch
+from zoo.boltzmann.units import bit_states
+from zoo.capabilities import Completable, UnnormalizedDensity
+from zoo.errors import ConfigError
+from zoo.mcmc import MarkovChain, annealed_importance_sampling, resampled, reverse_annealed_importance_sampling, run
+from zoo.random import Streams
+from zoo.samplers.gibbs import Gibbs
+
+TEMPERED = [(1.0, 0.0), (1.0, 0.4), (1.0, 1.0), (0.5, 0.7), (2.0, 1.0)]  # (temperature, beta)
+
+
+def is_binary(instance: Instance) -> bool:
+    return instance.levels == 2
+
+
+def built(instance: Instance) -> Any:
+    """The model with base rates away from one half, and interactions strong enough to be seen."""
+    model = instance.build()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    model.set_base_rates(0.1 + 0.8 * instance.data(200).mean(0))
+    return model
+
+
+def states_of(chain: MarkovChain) -> Tensor:
+    """Every state of a chain over bits: [2^N, N]."""
+    num_units = chain.start(Streams(0, [0])).shape[1]
+    return torch.cat(list(bit_states(num_units, like=torch.empty(0)))).float()
+
+
+def exact_draws(chain: MarkovChain, num: int, beta: float = 1.0, seed: int = 0) -> Tensor:
+    states = states_of(chain)
+    chosen = (-chain.energy(states, beta)).softmax(0).multinomial(num, replacement=True, generator=seeded(seed))
+    return states[chosen]
+
+
+@having(UnnormalizedDensity, where=is_binary)
+def test_log_z_is_the_sum_over_all_states(instance: Instance) -> None:
+    model = built(instance)
+    total = (-model.energy(instance.states())).double().logsumexp(0).item()
+    assert model.exact_log_z().item() == pytest.approx(total, abs=1e-5)
+
+
+@having(UnnormalizedDensity, where=is_binary)
+def test_a_chain_goes_from_its_base_to_the_model(instance: Instance) -> None:
+    model = built(instance)
+    chain, x = model.chain(), instance.states()
+    states = states_of(chain)
+    assert (-chain.energy(states, 0.0)).logsumexp(0).item() == pytest.approx(chain.log_z_base, abs=1e-5)
+    assert (-chain.energy(states)).logsumexp(0).item() == pytest.approx(model.exact_log_z().item(), abs=1e-5)
+    if states.shape[1] == x[0].numel():  # hidden units are summed out
+        torch.testing.assert_close(chain.energy(x.flatten(1)).float(), model.energy(x), atol=1e-5, rtol=1e-5)
+    start = chain.start(Streams(0, range(20_000)))
+    follows(torch.bincount(state_numbers(start), minlength=len(states)), -chain.energy(states, 0.0) - chain.log_z_base)
+
+
+@having(UnnormalizedDensity, where=is_binary)
+@pytest.mark.parametrize(("temperature", "beta"), TEMPERED)
+def test_a_sweep_leaves_the_distribution_invariant(instance: Instance, temperature: float, beta: float) -> None:
+    chain = built(instance).chain(temperature)
+    states, before = states_of(chain), exact_draws(chain, 20_000, beta)
+    after = chain.step(before, Streams(1, range(20_000)), beta)
+    follows(torch.bincount(state_numbers(after), minlength=len(states)), (-chain.energy(states, beta)).log_softmax(0))
+    assert 0.1 < (after != before).float().mean() < 0.9
+
+
+@having(UnnormalizedDensity, where=is_binary)
+def test_a_chain_forgets_where_it_starts_unless_units_are_held(instance: Instance) -> None:
+    chain = built(instance).chain()
+    states = states_of(chain)
+    log_probs = (-chain.energy(states)).log_softmax(0)
+    start = states[-1:].expand(10_000, -1)
+    known = torch.zeros_like(start, dtype=torch.bool)
+    known[:, 1] = True
+    for held, kept in ((None, torch.ones(len(states), dtype=torch.bool)), (known, states[:, 1] == 1)):
+        end = run(chain, start, Streams(0, range(len(start))), 100, held)
+        conditional = torch.where(kept, log_probs, -torch.inf).log_softmax(0)
+        follows(torch.bincount(state_numbers(end), minlength=len(states)), conditional)
+
+
+@having(UnnormalizedDensity, where=is_binary)
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_samples_follow_the_energy(instance: Instance, temperature: float) -> None:
+    model, states = built(instance), instance.states()
+    x = model.sample(10_000, sampler=Gibbs(100, temperature), generator=seeded(), batch_size=5000)
+    tempered = model.chain(temperature)
+    log_probs = torch.full((len(states),), -torch.inf, dtype=torch.float64)
+    all_states = states_of(tempered)
+    visible = state_numbers(tempered.visible(all_states, Streams(0, range(len(all_states)))))
+    for number, log_prob in zip(visible, (-tempered.energy(all_states)).log_softmax(0), strict=True):
+        log_probs[number] = log_probs[number].logaddexp(log_prob)
+    follows(torch.bincount(state_numbers(x), minlength=len(states)), log_probs)
+    if temperature == 1:
+        torch.testing.assert_close(log_probs, (-model.energy(states).double()).log_softmax(0), atol=1e-5, rtol=1e-5)
+
+
+@having(UnnormalizedDensity, Completable, where=is_binary)
+def test_completions_follow_the_enumerated_conditional(instance: Instance) -> None:
+    model, states = built(instance), instance.states()
+    mask = torch.arange(states[0].numel()).view(instance.event_shape) % 2 == 0
+    x = states[len(states) // 3]
+    agrees = ((states == x) | ~mask).flatten(1).all(1)
+    log_probs = torch.where(agrees, -model.energy(states).double(), -torch.inf).log_softmax(0).detach()
+    model.fill_steps = 100
+    completed = model.complete(x.expand(5000, *x.shape), mask, generator=seeded(), batch_size=5000)
+    follows(torch.bincount(state_numbers(completed), minlength=len(states)), log_probs)
+
+
+@having(UnnormalizedDensity, where=is_binary)
+def test_annealed_importance_sampling_brackets_the_enumerated_log_z(instance: Instance) -> None:
+    model = built(instance)
+    chain, log_z = model.chain(), model.exact_log_z().item()
+    forward, reverse = [], []
+    for seed in range(20):
+        forward.append(annealed_importance_sampling(chain, 100, 10, seed=seed, batch_size=60))
+        exact = exact_draws(chain, 100, seed=seed)
+        reverse.append(reverse_annealed_importance_sampling(chain, exact, 10, seed=seed, batch_size=60))
+    for results in (forward, reverse):
+        assert all(len(r.log_weights) == 100 and r.log_weights.dtype == torch.float64 for r in results)
+        scores = torch.tensor([(r.estimate - log_z) / r.error for r in results])
+        assert scores.abs().max() < 4.5 and scores.square().mean() < 2.5  # the error is what it says
+        assert all(1 <= r.effective_runs <= 100 for r in results)
+    assert torch.tensor([r.estimate for r in forward]).mean() < log_z + 0.01
+    assert torch.tensor([r.estimate for r in reverse]).mean() > log_z - 0.01
+    better = annealed_importance_sampling(chain, 500, 500)
+    assert better.estimate == pytest.approx(log_z, abs=0.02) and better.effective_runs > 450
+
+
+@having(UnnormalizedDensity, where=is_binary)
+def test_one_temperature_is_plain_importance_sampling(instance: Instance) -> None:
+    chain = built(instance).chain()
+    found = annealed_importance_sampling(chain, 4000, 1, batch_size=4000)
+    start = chain.start(Streams(0, range(4000)))
+    torch.testing.assert_close(found.log_weights, chain.energy(start, 0.0) - chain.energy(start, 1.0))
+    mean, std = found.log_weights.exp().mean(), found.log_weights.exp().std()
+    assert found.error == pytest.approx((std / mean / 4000**0.5).item())
+
+
+@having(UnnormalizedDensity, where=is_binary)
+def test_resampled_states_follow_the_model(instance: Instance) -> None:
+    chain = built(instance).chain()
+    states = resampled(annealed_importance_sampling(chain, 20_000, 3, batch_size=20_000))
+    all_states = states_of(chain)
+    found = torch.bincount(state_numbers(states), minlength=len(all_states)).double() / len(states)
+    expected = (-chain.energy(all_states)).softmax(0)
+    assert (found - expected).abs().max() < 0.02
+
+
+@having(UnnormalizedDensity, where=is_binary)
+def test_contrastive_divergence_with_chains_from_the_model_is_the_exact_gradient(instance: Instance) -> None:
+    model, states, num = built(instance), instance.states(), 40_000
+    batch = Batch(instance.data(50), None, torch.arange(50))
+    (model.energy(batch.x).mean() + (-model.energy(states)).logsumexp(0)).backward()
+    exact = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    model.objective = objectives.ContrastiveDivergence(1, num)
+    model.chains = exact_draws(model.chain(), num)
+    before = model.chains
+    model.training_step(batch, 0)["loss"].backward()
+    assert model.chains.shape == before.shape and not torch.equal(model.chains, before)
+    assert not model.chains.requires_grad
+    for parameter, gradient in zip(model.parameters(), exact, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=0.02, rtol=0)
+
+
+@having(UnnormalizedDensity, where=is_binary)
+def test_chains_from_the_examples_start_there_at_every_step(instance: Instance) -> None:
+    model = built(instance)
+    model.objective = objectives.ContrastiveDivergence(2, 0)
+    batch = Batch(instance.data(6), None, torch.arange(6))
+    first, second = (model.training_step(batch, 0)["loss"] for _ in range(2))
+    assert torch.equal(first, second) and model.chains is None
+    chain, streams = model.chain(), model.streams(batch)
+    negatives = chain.visible(run(chain, chain.at(batch.x, streams), streams, 2), streams)
+    torch.testing.assert_close(first, model.energy(batch.x).mean() - model.energy(negatives).mean())
+
+
+@having(UnnormalizedDensity, where=is_binary)
+def test_temperatures_and_sweeps_that_cannot_be(instance: Instance) -> None:
+    with pytest.raises(ConfigError, match="temperature: expected more than 0, found 0"):
+        Gibbs(temperature=0)
+    with pytest.raises(ConfigError, match="steps: expected at least 0, found -1"):
+        Gibbs(steps=-1)
