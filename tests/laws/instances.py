@@ -31,6 +31,8 @@ from zoo.density.gaussian import Gaussian
 from zoo.density.memoriser import Memoriser
 from zoo.density.mixture import BernoulliMixture
 from zoo.density.rivers import Rivers
+from zoo.flows.glow import Glow
+from zoo.flows.realnvp import RealNVP
 from zoo.gan.ali import ALI
 from zoo.gan.conditional_gan import ConditionalGAN
 from zoo.gan.dcgan import DCGAN
@@ -238,6 +240,18 @@ INSTANCES = [
     Instance(Gaussian, {"event_shape": [1, 2, 3], "levels": 256, "logit": 1e-4, "jitter": 0.1}, 256),
     Instance(CausalGaussian, {"event_shape": [3, 4, 3], "window": 1, "levels": 256}, 256),
     Instance(CausalGaussian, {"event_shape": [2, 1, 1]}, None),
+    Instance(RealNVP, {"event_shape": [2], "num_couplings": 4, "hidden": 8}, None),
+    Instance(
+        RealNVP,
+        {"event_shape": [1, 4, 4], "num_couplings": 1, "hidden": 4, "num_scales": 2, "levels": 256, "logit": 1e-3},
+        256,
+    ),
+    Instance(Glow, {"event_shape": [1, 4, 4], "num_steps": [2, 1], "hidden": [4, 3]}, 256),
+    Instance(
+        Glow,
+        {"event_shape": [2, 2, 2], "num_steps": [2], "hidden": [4], "num_logistics": 3, "levels": 256, "logit": None},
+        256,
+    ),
     Instance(VAE, {"event_shape": [1, 4, 4], "latent_dim": 1, "channels": 4, "hidden": 8}, 2),
     Instance(VAE, {"event_shape": [2, 4, 8], "latent_dim": 2, "channels": 4, "hidden": 8, "likelihood": LOGISTIC}, 256),
     Instance(VAE, {"event_shape": [1, 4, 4], "latent_dim": 1, "channels": 4, "hidden": 8, "likelihood": GAUSSIAN}, 256),
