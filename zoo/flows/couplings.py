@@ -173,6 +173,12 @@ def _zero(layer: nn.Module) -> None:
 # -------------------------------------------------------------------------------------------------------------- couplings
 
 
+def _by_parameter(outputs: Tensor, transform: Transform) -> Tensor:
+    """What a network says, [B, P * C, ...], by parameter of the transform: [B, P, C, ...]."""
+    num = transform.num_parameters
+    return outputs.contiguous().unflatten(1, (num, outputs.shape[1] // num))
+
+
 class Coupling(Bijector):
     """The first channels (or entries of a vector) stay, and say how the others are mapped.
 
@@ -198,8 +204,7 @@ class Coupling(Bijector):
         return torch.cat([kept, self.transform.inverse(rest, self._predict(kept))], 1)
 
     def _predict(self, kept: Tensor) -> Tensor:
-        found = self.network(kept).to(kept.dtype).contiguous()  # under autocast, the network alone is less precise
-        return found.unflatten(1, (self.transform.num_parameters, -1))
+        return _by_parameter(self.network(kept).to(kept.dtype), self.transform)
 
 
 class CheckerboardCoupling(Bijector):
@@ -231,8 +236,7 @@ class CheckerboardCoupling(Bijector):
         return torch.where(self.mask, z, self.transform.inverse(z, self._predict(z)))
 
     def _predict(self, x: Tensor) -> Tensor:
-        found = self.network(x.where(self.mask, 0)).to(x.dtype).contiguous()
-        return found.unflatten(1, (self.transform.num_parameters, -1))
+        return _by_parameter(self.network(x.where(self.mask, 0)).to(x.dtype), self.transform)
 
 
 Network = Callable[[int, int], nn.Module]

@@ -29,16 +29,12 @@ Margin = Annotated[float, Between(1e-12, 0.499)] | None
 class Flow(Dequantized, Bijection, Encoder, Decoder):
     """A density by change of variables. A model adds `to_latent` and `from_latent`; everything else follows.
 
-    Latents are flat vectors of the same dimension as the data, those of several scales one after the other.
+    Latents are vectors of the same dimension as the data, `latent_shape` = (D,), those of several scales one after the
+    other.
     `to_latent` and `log_prob` take real numbers, 8-bit images after `dequantize`; `encode` takes the data themselves.
     """
 
     facts: ClassVar = {"latents": "high-dimensional"}
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """(D,)."""
-        return (math.prod(self.event_shape),)
 
     def log_prob(self, x: Tensor) -> Tensor:
         z, ladj = self.to_latent(x)

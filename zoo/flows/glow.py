@@ -15,6 +15,7 @@ couplings may transform by mixtures of logistics, as in Flow++ (Ho et al. 2019, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -75,6 +76,7 @@ class Glow(Flow):
             raise ConfigError(f"hidden: expected as many numbers as num_steps, found {len(hidden)} and {len(num_steps)}")
         check_scales(event_shape, len(num_steps))
         self.event_shape = tuple(event_shape)
+        self.latent_shape = (math.prod(event_shape),)
         self.levels = levels
         transform = Affine() if num_logistics is None else MixtureOfLogistics(num_logistics)
         channels, height, width = event_shape

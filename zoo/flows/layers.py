@@ -14,7 +14,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from zoo.distributed import gather, size
 
@@ -80,10 +79,14 @@ class Squeeze(Bijector):
     """2 x 2 blocks of pixels become channels: [B, C, H, W] -> [B, 4 C, H/2, W/2] (Dinh et al. 2017, figure 3)."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return F.pixel_unshuffle(x, 2), x.new_zeros(len(x))
+        num, channels, height, width = x.shape
+        blocks = x.reshape(num, channels, height // 2, 2, width // 2, 2).permute(0, 1, 3, 5, 2, 4)
+        return blocks.reshape(num, 4 * channels, height // 2, width // 2), x.new_zeros(num)
 
     def inverse(self, z: Tensor) -> Tensor:
-        return F.pixel_shuffle(z, 2)
+        num, channels, height, width = z.shape
+        blocks = z.reshape(num, channels // 4, 2, 2, height, width).permute(0, 1, 4, 2, 5, 3)
+        return blocks.reshape(num, channels // 4, 2 * height, 2 * width)
 
 
 class Flip(Bijector):

@@ -15,6 +15,7 @@ convolution and layer normalisation in place of residual ones; log-scales are 2 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -83,6 +84,7 @@ class RealNVP(Flow):
         super().__init__()
         self.save_hyperparameters()
         self.event_shape = tuple(event_shape)
+        self.latent_shape = (math.prod(event_shape),)
         self.levels = levels
         if len(self.event_shape) == 1 and self.event_shape[0] > 1:
             self.bijector = Chain(*_vector_layers(self.event_shape[0], num_couplings, hidden))
