@@ -79,7 +79,9 @@ def shaken(layer: nn.Module, scale: float = 0.5) -> Any:
     return layer.double().eval()
 
 
-def check_bijection(forward: Callable[[Tensor], tuple[Tensor, Tensor]], inverse: Callable[[Tensor], Tensor], x: Tensor) -> None:
+def check_bijection(
+    forward: Callable[[Tensor], tuple[Tensor, Tensor]], inverse: Callable[[Tensor], Tensor], x: Tensor
+) -> None:
     z, ladj = forward(x)
     assert ladj.shape == (len(x),)
     torch.testing.assert_close(inverse(z), x, atol=1e-8, rtol=1e-8)
@@ -203,7 +205,8 @@ def test_the_distribution_function_of_a_mixture_of_logistics_is_that_of_torch() 
     x = 3 * torch.randn(10, 3, generator=seeded(), dtype=torch.float64)
     log_weights, loc, log_scale, _ = (part.movedim(1, -1) for part in transform._parts(parameters))
     logistic = TransformedDistribution(
-        Uniform(torch.zeros_like(loc), torch.ones_like(loc)), [SigmoidTransform().inv, AffineTransform(loc, log_scale.exp())]
+        Uniform(torch.zeros_like(loc), torch.ones_like(loc)),
+        [SigmoidTransform().inv, AffineTransform(loc, log_scale.exp())],
     )
     mixture = MixtureSameFamily(Categorical(logits=log_weights), logistic, validate_args=False)
     z, log_slope = transform(x, parameters)

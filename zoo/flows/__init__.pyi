@@ -1,0 +1,2 @@
+from .glow import Glow as Glow
+from .realnvp import RealNVP as RealNVP

@@ -9,6 +9,7 @@ g is an invertible map of single numbers, the same for all couplings of a flow: 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from zoo.flows.layers import Bijector
 
-# ----------------------------------------------------------------------------------------------------- maps of one number
+# --------------------------------------------------------------------------------------------------- maps of one number
 
 
 class Transform(Protocol):
@@ -62,9 +63,9 @@ class Affine:
 
 
 class MixtureOfLogistics:
-    """z = y e^a + b,  y = logit(sum_k pi_k sigmoid((x - mu_k) e^-s_k)) + x/100 (Ho et al. 2019, Flow++, eqs. 13 and 14).
+    """z = y e^a + b, y = logit(sum_k pi_k sigmoid((x - mu_k) e^-s_k)) + x/100.
 
-    https://arxiv.org/abs/1902.00275. The term x/100 is not in the paper: it keeps the slope away from zero between
+    From Flow++ (Ho et al. 2019, https://arxiv.org/abs/1902.00275, eqs. 13 and 14). The term x/100 is not in the paper: it keeps the slope away from zero between
     components, where single precision could not tell the x of a z. The inverse has no formula; bisection finds it, and
     Newton's method makes it exact.
 
@@ -119,7 +120,7 @@ class MixtureOfLogistics:
         return log_cdf - log_rest + self.SLOPE * x, slope + self.SLOPE
 
 
-# --------------------------------------------------------------------------------------------------------------- networks
+# ------------------------------------------------------------------------------------------------------------- networks
 
 
 class MLP(nn.Sequential):
@@ -134,9 +135,7 @@ class MLP(nn.Sequential):
 
     def __init__(self, num_inputs: int, hidden: int, num_outputs: int, num_layers: int = 2) -> None:
         widths = [num_inputs, *[hidden] * num_layers]
-        layers = [
-            part for a, b in zip(widths[:-1], widths[1:], strict=True) for part in (nn.Linear(a, b), nn.ReLU())
-        ]
+        layers = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())]
         super().__init__(*layers, nn.Linear(hidden, num_outputs))
         _zero(self[-1])
 
@@ -170,7 +169,7 @@ def _zero(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
-# -------------------------------------------------------------------------------------------------------------- couplings
+# ------------------------------------------------------------------------------------------------------------ couplings
 
 
 def _by_parameter(outputs: Tensor, transform: Transform) -> Tensor:
@@ -219,9 +218,7 @@ class CheckerboardCoupling(Bijector):
 
     mask: Tensor
 
-    def __init__(
-        self, shape: tuple[int, int, int], keeps_even: bool, network: nn.Module, transform: Transform
-    ) -> None:
+    def __init__(self, shape: tuple[int, int, int], keeps_even: bool, network: nn.Module, transform: Transform) -> None:
         super().__init__()
         self.network = network
         self.transform = transform

@@ -59,7 +59,6 @@ class Flow(Dequantized, Bijection, Encoder, Decoder):
         return self.quantize(self.from_latent(z))
 
 
-
 def check_scales(event_shape: Sequence[int], num_scales: int) -> None:
     """Raises ConfigError unless images of this shape, (C, H, W), can be halved `num_scales` times."""
     _, height, width = event_shape

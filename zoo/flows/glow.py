@@ -73,7 +73,9 @@ class Glow(Flow):
         super().__init__()
         self.save_hyperparameters()
         if not num_steps or len(num_steps) != len(hidden):
-            raise ConfigError(f"hidden: expected as many numbers as num_steps, found {len(hidden)} and {len(num_steps)}")
+            raise ConfigError(
+                f"hidden: expected as many numbers as num_steps, found {len(hidden)} and {len(num_steps)}"
+            )
         check_scales(event_shape, len(num_steps))
         self.event_shape = tuple(event_shape)
         self.latent_shape = (math.prod(event_shape),)
