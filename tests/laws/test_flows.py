@@ -38,7 +38,10 @@ from zoo.flows.couplings import (
 from zoo.flows.flow import Flow
 from zoo.flows.glow import Glow
 from zoo.flows.layers import ActNorm, Bijector, Chain, Flatten, Flip, InvertibleLinear, Logit, Split, Squeeze
+from zoo.flows.maf import MAF, MaskedAutoregressive
+from zoo.flows.planar import Planar
 from zoo.flows.realnvp import RealNVP
+from zoo.flows.spline import RationalQuadratic
 
 
 def mlp(num_inputs: int, num_outputs: int) -> MLP:
@@ -49,7 +52,7 @@ def convnet(num_inputs: int, num_outputs: int) -> ConvNet:
     return ConvNet(num_inputs, 5, num_outputs)
 
 
-TRANSFORMS: list[Transform] = [Additive(), Affine(), MixtureOfLogistics(3)]
+TRANSFORMS: list[Transform] = [Additive(), Affine(), MixtureOfLogistics(3), RationalQuadratic(5, 1.5)]
 
 LAYERS: dict[str, tuple[Callable[[], Bijector], tuple[int, ...]]] = {
     "flatten": (lambda: Flatten((2, 3)), (2, 3)),
@@ -63,6 +66,10 @@ LAYERS: dict[str, tuple[Callable[[], Bijector], tuple[int, ...]]] = {
     "checkerboard": (lambda: CheckerboardCoupling((2, 4, 3), True, ConvNet(2, 5, 4), Affine()), (2, 4, 3)),
     "odd checkerboard": (lambda: CheckerboardCoupling((1, 2, 3), False, ConvNet(1, 5, 11), TRANSFORMS[2]), (1, 2, 3)),
     "split": (lambda: Split(halves(4, convnet, Affine()), Flatten((2, 2, 2))), (4, 2, 2)),
+    "planar": (lambda: Planar(3), (3,)),
+    "autoregressive": (lambda: MaskedAutoregressive(5, 11, 2), (5,)),
+    "narrow autoregressive": (lambda: MaskedAutoregressive(6, 3, 1), (6,)),
+    "autoregressive of one": (lambda: MaskedAutoregressive(1, 3, 1), (1,)),
     "chain": (lambda: Chain(ActNorm(3), Flip(), halves(3, mlp, Affine())), (3,)),
     **{
         f"coupling: {type(transform).__name__}": (lambda t=transform: halves(5, mlp, t), (5,))
@@ -222,7 +229,72 @@ def test_an_invertible_linear_map_begins_as_a_rotation() -> None:
     torch.testing.assert_close(weight @ weight.T, torch.eye(6, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
-# ------------------------------------------------------------------------------------------------------------- actnorm
+@pytest.mark.parametrize("distance", [0.5, 3.0])
+def test_a_spline_is_that_of_zuko_between_the_same_knots(distance: float) -> None:
+    spline = RationalQuadratic(6, 1.5)
+    parameters = torch.randn(20, 17, 3, generator=seeded(), dtype=torch.float64)
+    x = distance * torch.randn(20, 3, generator=seeded(), dtype=torch.float64)
+    z, log_slope = spline(x, parameters)
+    other = zuko.transforms.MonotonicRQSTransform(*torch.randn(3, 20, 3, 6)[:2], torch.randn(20, 3, 5), bound=1.5)
+    other.horizontal, other.vertical, other.derivatives = spline._knots(parameters)
+    expected, ladj = other.call_and_ladj(x)
+    torch.testing.assert_close((z, log_slope), (expected, ladj))
+    torch.testing.assert_close(spline.inverse(z, parameters), other.inv(z))
+
+
+def test_a_spline_has_gradients_outside_of_its_interval() -> None:
+    parameters = torch.randn(4, 14, 2, generator=seeded()).requires_grad_()
+    x = torch.tensor([[-100.0, 0.3], [1.5, -1.5], [7, 0], [1.4999, 1e30]]).requires_grad_()
+    z, log_slope = RationalQuadratic(5, 1.5)(x, parameters)
+    (z.sum() + log_slope.sum()).backward()
+    assert x.grad is not None and parameters.grad is not None
+    assert x.grad.isfinite().all() and parameters.grad.isfinite().all() and parameters.grad.any()
+
+
+# ------------------------------------------------------------------------------------------------------- autoregressive
+
+
+@pytest.mark.parametrize(("size", "hidden", "num_hidden"), [(6, 13, 2), (7, 4, 3), (1, 2, 1)])
+def test_each_value_is_mapped_given_those_before_it(size: int, hidden: int, num_hidden: int) -> None:
+    layer = shaken(MaskedAutoregressive(size, hidden, num_hidden), 1.0)
+    x = torch.randn(size, generator=seeded(), dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda v: layer(v[None])[0][0], x)
+    assert torch.equal(jacobian, jacobian.tril()) and (jacobian.diagonal() > 0).all()
+    if hidden >= size:
+        assert (jacobian.tril(-1) != 0).sum() == size * (size - 1) / 2, "a value does not see all those before it"
+
+
+def test_sampling_computes_each_unit_once_and_finds_what_a_pass_for_each_value_finds() -> None:
+    layer = shaken(MaskedAutoregressive(7, 10, 2), 1.0)
+    z = torch.randn(5, 7, generator=seeded(), dtype=torch.float64)
+    x = torch.zeros_like(z)
+    for d in range(7):
+        h = x
+        for part in layer.hidden:
+            h = part(h).relu()
+        x[:, d] = layer.transform.inverse(z, layer.last(h).unflatten(1, (2, 7)))[:, d]
+    torch.testing.assert_close(layer.inverse(z), x)
+
+
+def test_masked_autoregressive_flows_are_those_of_zuko() -> None:
+    model = shaken(MAF([1, 2, 2], num_layers=1, hidden=6, levels=None, logit=None), 0.5)
+    _, norm, layer, _ = model.bijector.layers
+
+    def meta(x: Tensor) -> torch.distributions.Transform:
+        for part in layer.hidden:
+            x = part(x).relu()
+        shift, raw = layer.last(x).unflatten(-1, (2, 4)).unbind(-2)
+        return zuko.transforms.DependentTransform(AffineTransform(shift, (2 * torch.tanh(raw / 2)).exp()), 1)
+
+    other = zuko.transforms.AutoregressiveTransform(meta, 4)
+    x = torch.randn(10, 1, 2, 2, generator=seeded(), dtype=torch.float64)
+    y = norm(x.flatten(1))[0]
+    z, ladj = other.call_and_ladj(y)
+    torch.testing.assert_close(layer(y), (z, ladj))
+    torch.testing.assert_close(layer.inverse(z), other.inv(z))
+
+
+# -------------------------------------------------------------------------------------------------------------- actnorm
 
 
 def glow() -> Glow:

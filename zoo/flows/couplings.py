@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.flows.layers import Bijector
+from zoo.flows.roots import invert
 
 # --------------------------------------------------------------------------------------------------- maps of one number
 
@@ -65,9 +66,9 @@ class Affine:
 class MixtureOfLogistics:
     """z = y e^a + b, y = logit(sum_k pi_k sigmoid((x - mu_k) e^-s_k)) + x/100.
 
-    From Flow++ (Ho et al. 2019, https://arxiv.org/abs/1902.00275, eqs. 13 and 14). The term x/100 is not in the paper: it keeps the slope away from zero between
-    components, where single precision could not tell the x of a z. The inverse has no formula; bisection finds it, and
-    Newton's method makes it exact.
+    From Flow++ (Ho et al. 2019, https://arxiv.org/abs/1902.00275, eqs. 13 and 14). The term x/100 is not in the paper:
+    it keeps the slope away from zero between components, where single precision could not tell the x of a z. The
+    inverse has no formula; bisection finds it, and Newton's method makes it exact.
 
     Args:
         num_components: K.
@@ -75,7 +76,6 @@ class MixtureOfLogistics:
 
     LIMIT = 3.0  # of s
     SLOPE = 0.01
-    NUM_HALVINGS, NUM_NEWTON = 30, 3
 
     def __init__(self, num_components: int) -> None:
         self.num_components = num_components
@@ -92,15 +92,7 @@ class MixtureOfLogistics:
         y = Affine().inverse(z, after)
         quantiles = loc + log_scale.exp() * y[:, None]  # of the components; that of the mixture lies between
         low, high = quantiles.amin(1).clamp(max=0), quantiles.amax(1).clamp(min=0)  # x/100 moves it towards 0
-        for _ in range(self.NUM_HALVINGS):
-            middle = (low + high) / 2
-            is_below = self._mapped(middle, log_weights, loc, log_scale)[0] < y
-            low, high = torch.where(is_below, middle, low), torch.where(is_below, high, middle)
-        x = (low + high) / 2
-        for _ in range(self.NUM_NEWTON):
-            found, slope = self._mapped(x, log_weights, loc, log_scale)
-            x = torch.clamp(x - (found - y) / slope, low, high)
-        return x
+        return invert(lambda x: self._mapped(x, log_weights, loc, log_scale), y, low, high)
 
     def _parts(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         num = self.num_components
