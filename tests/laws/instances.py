@@ -28,6 +28,7 @@ from zoo.capabilities import ClosedForm, ZooModule
 from zoo.classifier.lenet import LeNet
 from zoo.density.causal_gaussian import CausalGaussian
 from zoo.density.gaussian import Gaussian
+from zoo.density.gaussian_mixture import GaussianMixture
 from zoo.density.memoriser import Memoriser
 from zoo.density.mixture import BernoulliMixture
 from zoo.density.rivers import Rivers
@@ -243,6 +244,7 @@ INSTANCES = [
     Instance(Gaussian, {"event_shape": [1, 2, 3], "levels": 256, "logit": 1e-4, "jitter": 0.1}, 256),
     Instance(CausalGaussian, {"event_shape": [3, 4, 3], "window": 1, "levels": 256}, 256),
     Instance(CausalGaussian, {"event_shape": [2, 1, 1]}, None),
+    Instance(GaussianMixture, {"event_shape": [2], "num_components": 3}, None),
     Instance(RealNVP, {"event_shape": [2], "num_couplings": 4, "hidden": 8}, None),
     Instance(
         RealNVP,
