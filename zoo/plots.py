@@ -42,7 +42,7 @@ def plot(model: GenerativeModel, num_samples: int = 2000, seed: int = 0) -> byte
     if model.event_shape == (2,):
         panels += [_density] if isinstance(model, TractableDensity) else []
         panels += [_bent_grid] if isinstance(model, Bijection) else []
-    figure = Figure(figsize=(_SIDE * len(panels), _SIDE), dpi=100, layout="constrained")
+    figure = Figure(figsize=(_SIDE * len(panels), _SIDE + 0.2), dpi=100, layout="constrained")
     low, high = torch.quantile(x, 0.001, dim=0), torch.quantile(x, 0.999, dim=0)
     middle, half = (low + high) / 2, 0.6 * float((high - low).max())  # a square, a little wider than the samples
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -59,7 +59,7 @@ def plot(model: GenerativeModel, num_samples: int = 2000, seed: int = 0) -> byte
 
 
 def _histogram(ax: Axes, model: GenerativeModel, x: Tensor) -> None:
-    ax.hist(x[:, 0].numpy(), bins=60, density=True, color=_COLOUR, alpha=0.4)
+    ax.hist(x[:, 0].numpy(), bins=40, density=True, color=_COLOUR, alpha=0.4)
     if isinstance(model, TractableDensity):
         line = torch.linspace(*ax.get_xlim(), 500)
         density = model.log_prob(line[:, None].to(model.device)).exp().cpu()
@@ -78,7 +78,8 @@ def _density(ax: Axes, model: GenerativeModel, x: Tensor) -> None:
     points = torch.cartesian_prod(rows, columns).flip(1).to(model.device)
     density = model.log_prob(points).exp().view(len(rows), len(columns)).cpu()
     top = float(torch.quantile(density, 0.995))  # a few bright points would darken all others
-    ax.pcolormesh(columns.numpy(), rows.numpy(), density.numpy(), vmin=0, vmax=top, cmap="magma", shading="nearest")
+    extent = (*ax.get_xlim(), *ax.get_ylim())
+    ax.imshow(density.numpy(), extent=extent, origin="lower", vmin=0, vmax=top, cmap="magma", interpolation="bilinear")
     ax.set_title("density", fontsize=8)
 
 

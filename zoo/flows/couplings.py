@@ -116,7 +116,7 @@ class MixtureOfLogistics:
 
 
 class MLP(nn.Sequential):
-    """Layers of equal width; its outputs begin at zero, so that a coupling begins simple.
+    """Layers of equal width, smooth; the outputs begin at zero, so that a coupling begins simple.
 
     Args:
         num_inputs: Width of the input.
@@ -127,7 +127,7 @@ class MLP(nn.Sequential):
 
     def __init__(self, num_inputs: int, hidden: int, num_outputs: int, num_layers: int = 2) -> None:
         widths = [num_inputs, *[hidden] * num_layers]
-        layers = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())]
+        layers = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), nn.SiLU())]
         super().__init__(*layers, nn.Linear(hidden, num_outputs))
         _zero(self[-1])
 
