@@ -68,7 +68,7 @@ def _histogram(ax: Axes, model: GenerativeModel, x: Tensor) -> None:
 
 
 def _samples(ax: Axes, model: GenerativeModel, x: Tensor) -> None:
-    ax.scatter(*x.T.numpy(), s=2, color=_COLOUR, alpha=0.5, linewidths=0)
+    ax.scatter(x[:, 0].numpy(), x[:, 1].numpy(), s=2, color=_COLOUR, alpha=0.5, linewidths=0)
     ax.set_title("samples", fontsize=8)
 
 

@@ -81,7 +81,7 @@ class MaskedAutoregressive(Bijector):
 
     def inverse(self, z: Tensor) -> Tensor:
         """Value by value; a hidden unit is ready once the values that it sees are known."""
-        first, *later = [(layer.masked_weight(), layer.bias) for layer in (*self.hidden, self.last)]  # type: ignore
+        first, *later = [(layer.masked_weight(), layer.bias) for layer in (*self.hidden, self.last)]
         sums = [bias.expand(len(z), -1).clone() for _, bias in (first, *later)]  # what each layer has added up so far
         parameters = sums[-1].view(len(z), 2, self.size)
         ends = [0, *torch.bincount(self.degrees, minlength=self.size + 1).cumsum(0).tolist()]
