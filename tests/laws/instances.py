@@ -30,9 +30,15 @@ from zoo.capabilities import ClosedForm, ZooModule
 from zoo.classifier.lenet import LeNet
 from zoo.density.causal_gaussian import CausalGaussian
 from zoo.density.gaussian import Gaussian
+from zoo.density.gaussian_mixture import GaussianMixture
 from zoo.density.memoriser import Memoriser
 from zoo.density.mixture import BernoulliMixture
 from zoo.density.rivers import Rivers
+from zoo.flows.glow import Glow
+from zoo.flows.maf import MAF
+from zoo.flows.planar import PlanarFlow
+from zoo.flows.realnvp import RealNVP
+from zoo.flows.spline import SplineFlow
 from zoo.gan.ali import ALI
 from zoo.gan.conditional_gan import ConditionalGAN
 from zoo.gan.dcgan import DCGAN
@@ -244,6 +250,23 @@ INSTANCES = [
     Instance(Gaussian, {"event_shape": [1, 2, 3], "levels": 256, "logit": 1e-4, "jitter": 0.1}, 256),
     Instance(CausalGaussian, {"event_shape": [3, 4, 3], "window": 1, "levels": 256}, 256),
     Instance(CausalGaussian, {"event_shape": [2, 1, 1]}, None),
+    Instance(GaussianMixture, {"event_shape": [2], "num_components": 3}, None),
+    Instance(RealNVP, {"event_shape": [2], "num_couplings": 4, "hidden": 8}, None),
+    Instance(
+        RealNVP,
+        {"event_shape": [1, 4, 4], "num_couplings": 1, "hidden": 4, "num_scales": 2, "levels": 256, "logit": 1e-3},
+        256,
+    ),
+    Instance(Glow, {"event_shape": [1, 4, 4], "num_steps": [2, 1], "hidden": [4, 3]}, 256),
+    Instance(
+        Glow,
+        {"event_shape": [2, 2, 2], "num_steps": [2], "hidden": [4], "num_logistics": 3, "levels": 256, "logit": None},
+        256,
+    ),
+    Instance(MAF, {"event_shape": [2], "num_layers": 2, "hidden": 8, "levels": None, "logit": None}, None),
+    Instance(MAF, {"event_shape": [1, 2, 3], "num_layers": 2, "hidden": 8, "num_hidden": 1, "logit": 1e-3}, 256),
+    Instance(PlanarFlow, {"event_shape": [2], "num_maps": 4}, None),
+    Instance(SplineFlow, {"event_shape": [2], "num_couplings": 2, "hidden": 8}, None),
     Instance(VAE, {"event_shape": [1, 4, 4], "latent_dim": 1, "channels": 4, "hidden": 8}, 2),
     Instance(VAE, {"event_shape": [2, 4, 8], "latent_dim": 2, "channels": 4, "hidden": 8, "likelihood": LOGISTIC}, 256),
     Instance(VAE, {"event_shape": [1, 4, 4], "latent_dim": 1, "channels": 4, "hidden": 8, "likelihood": GAUSSIAN}, 256),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import logit as scipy_logit
 from scipy.stats import norm
 from sklearn.linear_model import LinearRegression
+from sklearn.mixture import GaussianMixture as SklearnMixture
 from test_models import follows, seeded
 from torch import Tensor
 
@@ -31,6 +33,7 @@ from zoo.data import Digits
 from zoo.data import Rivers as RiverData
 from zoo.density.causal_gaussian import CausalGaussian
 from zoo.density.gaussian import Gaussian, GaussianDensity
+from zoo.density.gaussian_mixture import GaussianMixture
 from zoo.density.memoriser import Memoriser
 from zoo.density.mixture import BernoulliMixture
 from zoo.density.rivers import Rivers
@@ -85,6 +88,35 @@ def test_a_causal_gaussian_is_the_product_of_regressions() -> None:
     )
     far = precision[0, [height * width - 1, 2 * height * width - 1]]  # the first pixel and the last
     assert far.abs().max() < 0.02 * precision[0, 0]
+
+
+def test_a_step_of_a_mixture_of_gaussians_is_that_of_scikit_learn() -> None:
+    model, x = GaussianMixture([3], num_components=4).double(), images(300, 3).double()
+    model.finish(model.gather(x, generator=seeded()))
+    other = SklearnMixture(
+        4,
+        weights_init=model.log_weights.exp().numpy(),
+        means_init=model.loc.numpy(),
+        precisions_init=torch.cholesky_inverse(model.scale_tril).numpy(),
+        reg_covar=model.jitter,
+        max_iter=5,
+        tol=0,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it has not converged
+        other.fit(x.numpy())
+    for _ in range(5):
+        model.finish(model.gather(x))
+    torch.testing.assert_close(model.loc, torch.from_numpy(other.means_), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(model.log_prob(x), torch.from_numpy(other.score_samples(x.numpy())), atol=1e-6, rtol=0)
+
+
+def test_components_of_a_mixture_of_gaussians_begin_apart() -> None:
+    model, x = GaussianMixture([2], num_components=5), images(2000, 2)
+    model.finish(model.gather(x, generator=seeded()))
+    assert torch.pdist(model.loc).min() > 0.05 * x.std()
+    model.finish(model.gather(x))
+    assert model.log_prob(x).mean() > fitted(Gaussian([2]), x).log_prob(x).mean()
 
 
 def follow(shape: tuple[int, int], fork: float, inertia: float) -> dict[bytes, Fraction]:

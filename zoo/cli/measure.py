@@ -136,6 +136,7 @@ def _record(checkpoint: Checkpoint, found: list[Measurement], options: argparse.
     from zoo.capabilities import GenerativeModel
     from zoo.measurement import Measurement
     from zoo.pictures import grid
+    from zoo.plots import has_plot, plot
     from zoo.store.checkpoint import SAMPLES
     from zoo.store.zoo import Zoo
 
@@ -145,6 +146,8 @@ def _record(checkpoint: Checkpoint, found: list[Measurement], options: argparse.
         picture = io.BytesIO()
         grid(_portrait(model)).save(picture, "PNG")
         files[SAMPLES] = picture.getvalue()
+    elif isinstance(model, GenerativeModel) and has_plot(model):
+        files[SAMPLES] = plot(model)
     now = replace(checkpoint)  # its files are read again, since another process may have recorded numbers meanwhile
     if now.weights_sha256 != checkpoint.weights_sha256:
         raise ZooError(

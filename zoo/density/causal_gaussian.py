@@ -1,17 +1,17 @@
-"""Multivariate Gaussian with a sparse precision: each pixel regressed on those near it and before it (Jain 1981,
+"""Multivariate Gaussian with a sparse precision: each pixel is regressed on those near it and before it (Jain 1981,
 Advances in mathematical models for image processing, section III: the nonsymmetric half-plane autoregression).
 
     y_d = mu_d + sum_{e in W(d)} a_de (y_e - mu_e) + sigma_d z_d,    z_d standard normal
     a_d = Sigma_WW^-1 Sigma_Wd,    sigma_d^2 = Sigma_dd - a_d Sigma_Wd,    Sigma the covariance of the data
 
-W(d): the pixels at most `window` rows above and `window` columns beside, and on the row of d those on its left; all
-their channels, and the earlier channels of the pixel itself. That is the Gaussian of largest likelihood whose
-precision has a Cholesky factor of this pattern: the regressions part. https://doi.org/10.1109/PROC.1981.12021
+W(d) holds the pixels at most `window` rows above d and `window` columns beside it, and those on its left in its own
+row, with all their channels, and the earlier channels of the pixel itself. This is the Gaussian of largest likelihood
+among those whose precision has a Cholesky factor of this pattern. https://doi.org/10.1109/PROC.1981.12021
 
-Density: exact, O(D^2) a point as computed here, by one matrix product.
-Sampling: exact, O(D^2).
+Density: exact, O(D^2) per example, by one matrix product.
+Sampling: exact, O(D^2) per example.
 Completion: from any mask; see `zoo.density.gaussian`.
-Differs from the paper: coefficients of their own for every pixel, since images are not stationary.
+Differs from the paper: every pixel has its own coefficients, because images are not stationary.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from zoo.config import Between, ImageShape
-from zoo.density.gaussian import GaussianDensity, Jitter, Levels, Logit
+from zoo.density.gaussian import GaussianDensity, Jitter
+from zoo.flows.flow import Levels, Margin
 
 
 class CausalGaussian(GaussianDensity):
@@ -31,8 +32,8 @@ class CausalGaussian(GaussianDensity):
 
     Args:
         event_shape: (C, H, W).
-        window: how far a pixel sees, in pixels.
-        levels, logit, jitter: as in `zoo.density.gaussian.Gaussian`.
+        window: Number of rows and columns that a pixel sees.
+        levels, logit, jitter: As in `zoo.density.gaussian.Gaussian`.
     """
 
     coefficients: Tensor
@@ -44,7 +45,7 @@ class CausalGaussian(GaussianDensity):
         event_shape: ImageShape = (3, 32, 32),
         window: Annotated[int, Between(1, 1000)] = 6,
         levels: Levels = None,
-        logit: Logit = None,
+        logit: Margin = None,
         jitter: Jitter = 0.0,
     ) -> None:
         super().__init__()
@@ -55,17 +56,18 @@ class CausalGaussian(GaussianDensity):
         self.logit = logit
         self.jitter = jitter
         self.size = math.prod(event_shape)
+        self.latent_shape = (self.size,)
         channels, height, width = event_shape
         above, left = _within(height, window), _within(width, window)
-        pairs = above * (width + 2 * left) + height * left  # of pixels, the second in the window of the first
+        pairs = above * (width + 2 * left) + height * left  # of pixels, the second in the first one's window
         num = channels**2 * pairs + height * width * channels * (channels - 1) // 2
         self.register_buffer("loc", torch.zeros(self.size))
         self.register_buffer("coefficients", torch.zeros(num))  # a, row by row
-        self.register_buffer("log_scales", torch.zeros(self.size))  # of sigma
+        self.register_buffer("log_scales", torch.zeros(self.size))  # log sigma
         self.register_buffer("support", torch.empty(2, 0, dtype=torch.int64), persistent=False)
 
     def _support(self) -> Tensor:
-        """Where the coefficients stand in the matrix of all pixels by all pixels: [2, num], by rows."""
+        """Rows and columns of the coefficients in the matrix of all pixels by all pixels: [2, num], row by row."""
         if not self.support.shape[1]:
             _, _height, width = self.event_shape
             c, i, j = torch.cartesian_prod(*map(torch.arange, self.event_shape)).to(self.loc.device).T
@@ -88,7 +90,7 @@ class CausalGaussian(GaussianDensity):
         return (y - y @ self._regressions().T) * (-self.log_scales).exp(), -self.log_scales.sum()
 
     def colour(self, z: Tensor) -> Tensor:
-        channels = self.event_shape[0]  # in the order of pixels, then of channels, the matrix is triangular
+        channels = self.event_shape[0]  # the matrix is triangular in the order of pixels, then of channels
         order = torch.arange(self.size, device=z.device).view(channels, -1).T.flatten()
         factor = torch.eye(self.size, device=z.device) - self._regressions()[order][:, order]
         noise = (z * self.log_scales.exp())[:, order]
@@ -112,6 +114,6 @@ class CausalGaussian(GaussianDensity):
 
 
 def _within(size: int, window: int) -> int:
-    """sum_{i < size} min(i, window): pairs of places on a line, the second at most `window` before the first."""
+    """sum_{i < size} min(i, window): pairs of places on a line, one at most `window` before the other."""
     short = min(size, window + 1)
     return short * (short - 1) // 2 + (size - short) * window

@@ -1,15 +1,17 @@
 """Multivariate Gaussian, fitted in closed form by maximum likelihood (Bishop 2006, Pattern Recognition, section 2.3.4).
 
-    log p(y) = -1/2 |L^-1 (y - mu)|^2 - log det L - D/2 log 2 pi,    L L^T = Sigma
+    log p(y) = log N(z; 0, I) - log det L,    z = L^-1 (y - mu),    L L^T = Sigma
     mu = E[y],    Sigma = E[(y - mu)(y - mu)^T]
     y = x,    or    y = logit(lambda + (1 - 2 lambda) x) for images in [0, 1]    (Papamakarios et al. 2017, appendix D)
 
-Density: exact, O(D^2) a point.
-Sampling: exact, O(D^2).
-Completion: from any mask, O(D^3) for each, once for all images that have the same: y_U minimises |z(y) - e|^2, with
-standard normal noise e, which gives it the mean and covariance of y_U given y_K. Exact for continuous data. Known grey
-levels are dequantised as in training, uniformly within each, where the density would weigh the places in it; what
-follows is exact, given the y_K so drawn.
+It is the simplest normalising flow: its map from data to latents is affine, and its best parameters have a formula.
+
+Density: exact, O(D^2) per example.
+Sampling: exact, O(D^2) per example.
+Completion: from any mask, after O(D^3) operations for each new mask. y_U minimises |z(y) - e|^2 with standard normal
+noise e, which gives it the mean and the covariance of y_U given y_K. This is exact for continuous data. Known grey
+levels are dequantised as in training, uniformly within their cells, although the density is not uniform there; given
+these y_K, the rest is exact.
 Differs from the paper: nothing.
 """
 
@@ -23,22 +25,23 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from zoo.capabilities import ClosedForm, Completable, Dequantized
+from zoo.capabilities import ClosedForm, Completable
 from zoo.config import Between, Size
 from zoo.errors import ZooError
+from zoo.flows.flow import Flow, Levels, Margin
+from zoo.flows.layers import Logit
 from zoo.random import Source, Streams, randn
 
-Levels = Annotated[int, Between(2, 2**16)] | None
-Logit = Annotated[float, Between(1e-12, 0.499)] | None
 Jitter = Annotated[float, Between(0, 1e6)]
 
 
-class GaussianDensity(ClosedForm, Dequantized, Completable):
+class GaussianDensity(ClosedForm, Flow, Completable):
     """A Gaussian on the data or on their logits, whatever the form of its covariance.
 
     Attributes:
         size: D.
-        logit, jitter: as in `Gaussian`.
+        logit: lambda of the logit of pixels, or None; see `Gaussian`.
+        jitter: Number added to the variances in the fit; see `Gaussian`.
     """
 
     loc: Tensor
@@ -57,32 +60,25 @@ class GaussianDensity(ClosedForm, Dequantized, Completable):
 
     @abstractmethod
     def fit_covariance(self, covariance: Tensor) -> bool:
-        """Sets the parameters from the covariance of the data [D, D], float64; whether that can be done."""
+        """Sets the parameters from the covariance of the data, [D, D], float64; returns whether it has an inverse."""
+
+    def to_latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y, ladj = self._transform(x)
+        z, log_det = self.whiten(y - self.loc)
+        return z, log_det + ladj
+
+    def from_latent(self, z: Tensor) -> Tensor:
+        return self._inverse(self.loc + self.colour(z))
 
     def _transform(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """y [B, D] and log |det dy/dx| [B]."""
         x = x.flatten(1)
-        if self.logit is None:
-            return x, x.new_zeros(len(x))
-        # a and 1 - a, each by itself: a difference from 1 would keep few digits near white
-        log_a, log_b = ((self.logit + (1 - 2 * self.logit) * part).log() for part in (x, 1 - x))
-        return log_a - log_b, (math.log(1 - 2 * self.logit) - log_a - log_b).sum(1)
+        return (x, x.new_zeros(len(x))) if self.logit is None else Logit(self.logit)(x)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        y, ladj = self._transform(x)
-        z, log_det = self.whiten(y - self.loc)
-        return -0.5 * z.square().sum(1) + log_det - 0.5 * self.size * math.log(2 * math.pi) + ladj
-
-    def draw(self, streams: Streams) -> Tensor:
-        z = randn((len(streams), self.size), streams, self.device).to(self.loc)
-        return self._examples(self.loc + self.colour(z))
-
-    def _examples(self, y: Tensor) -> Tensor:
-        """What y [B, D] stands for: [B, *event_shape]."""
-        x = y
-        if self.logit is not None:
-            x = (x.sigmoid() - self.logit) / (1 - 2 * self.logit)
-        return self.quantize(x).view(-1, *self.event_shape)
+    def _inverse(self, y: Tensor) -> Tensor:
+        """The x of y: [B, D] -> [B, *event_shape]."""
+        x = y if self.logit is None else Logit(self.logit).inverse(y)
+        return x.view(-1, *self.event_shape)
 
     def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
         y = self._transform(self.dequantize(x.to(self.loc), generator=streams))[0] - self.loc
@@ -95,12 +91,12 @@ class GaussianDensity(ClosedForm, Dequantized, Completable):
             unknown, factor = self._conditional(mask)
             part[:, ~mask] = torch.cholesky_solve(unknown @ rest.T, factor).T.to(y)
             y[some] = part
-        return self._examples(self.loc + y)
+        return self.quantize(self._inverse(self.loc + y))
 
     def _conditional(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """What y_U adds to z, a row each, and the Cholesky factor of the precision of y_U given y_K: both float64.
+        """What each value of y_U adds to z, [U, D], and the Cholesky factor of the precision of y_U given y_K; float64.
 
-        The last result is kept, since most calls ask for one mask again and again.
+        The last result is kept, because most calls ask for the same mask again and again.
         """
         key = mask.cpu().numpy().tobytes(), tuple(buffer._version for buffer in self.buffers()), self.device
         if self._kept[0] != key:
@@ -129,10 +125,10 @@ class Gaussian(GaussianDensity):
     """A Gaussian with full covariance, on the data or on their logits.
 
     Args:
-        event_shape: shape of one example.
-        levels: grey levels of images to dequantise, or None where the data are continuous.
-        logit: lambda of the logit transform of images, in (0, 1/2), or None for a Gaussian on the data themselves.
-        jitter: added to the variances in the fit, in squared units of y.
+        event_shape: Shape of one example.
+        levels: Number of grey levels of a pixel, or None for real numbers.
+        logit: lambda of the logit of pixels, in (0, 1/2), or None for a Gaussian on the data themselves.
+        jitter: Number added to the variances in the fit, in squared units of y.
     """
 
     scale_tril: Tensor
@@ -141,7 +137,7 @@ class Gaussian(GaussianDensity):
         self,
         event_shape: Sequence[Size] = (1, 28, 28),
         levels: Levels = None,
-        logit: Logit = None,
+        logit: Margin = None,
         jitter: Jitter = 0.0,
     ) -> None:
         super().__init__()
@@ -152,9 +148,10 @@ class Gaussian(GaussianDensity):
         self.jitter = jitter
         size = math.prod(event_shape)
         self.size = size
+        self.latent_shape = (size,)
         row, column = torch.tril_indices(size, size)
         self.register_buffer("loc", torch.zeros(size))
-        self.register_buffer("scale_tril", (row == column).float())  # L by rows, without its upper half of zeros
+        self.register_buffer("scale_tril", (row == column).float())  # the rows of L up to the diagonal
 
     def _cholesky(self) -> Tensor:
         factor = self.scale_tril.new_zeros(self.size, self.size)

@@ -1,6 +1,6 @@
-"""Normalising flows: a simple density moved and stretched by an invertible map (Rezende & Mohamed 2015).
+"""Normalising flows: a standard normal density moved and stretched by an invertible map (Rezende & Mohamed 2015).
 
-    log p(x) = log p(z) + log |det dz/dx|,    z = f(x) ~ N(0, I)           (https://arxiv.org/abs/1505.05770, eq. 5)
+    log p(x) = log N(z; 0, I) + log |det dz/dx|,    z = f(x)               (https://arxiv.org/abs/1505.05770, eq. 5)
 
 Density: exact, of real numbers; of 8-bit images a bound, by dequantisation.
 Sampling: exact, by the inverse of f.
@@ -8,36 +8,62 @@ Sampling: exact, by the inverse of f.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, cast
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from zoo.capabilities import Bijection, Decoder, Dequantized, Encoder
+from zoo.config import Between
+from zoo.errors import ConfigError
 from zoo.nn.point import Point
 from zoo.random import Streams, randn
 
+Levels = Annotated[int, Between(2, 2**16)] | None
+Margin = Annotated[float, Between(1e-12, 0.499)] | None
+
 
 class Flow(Dequantized, Bijection, Encoder, Decoder):
-    """A density by change of variables; a model adds `to_latent` and `from_latent`."""
+    """A density by change of variables. A model adds `to_latent` and `from_latent`; everything else follows.
+
+    Latents are vectors of the same dimension as the data, `latent_shape` = (D,), those of several scales one after the
+    other.
+    `to_latent` and `log_prob` take real numbers, 8-bit images after `dequantize`; `encode` takes the data themselves.
+    """
+
+    facts: ClassVar = {"latents": "high-dimensional"}
 
     def log_prob(self, x: Tensor) -> Tensor:
         z, ladj = self.to_latent(x)
-        return self.prior().log_prob(z) + ladj
+        return -0.5 * z.square().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi) + ladj
 
     def draw(self, streams: Streams) -> Tensor:
-        return self.decode(self.draw_latent(streams))
-
-    def draw_latent(self, streams: Streams) -> Tensor:
-        """Draws codes from the prior, here N(0, I): [len(streams), *latent_shape]."""
-        return randn((len(streams), *self.latent_shape), streams, self.device)
+        z = randn((len(streams), *self.latent_shape), streams, self.device)
+        return self.decode(z.to(cast(torch.dtype, self.dtype)))
 
     def prior(self) -> Distribution:
-        loc = torch.zeros(self.latent_shape, device=self.device)
-        return Independent(Normal(loc, torch.ones_like(loc), validate_args=False), len(self.latent_shape))
+        """N(0, I)."""
+        loc = torch.zeros(self.latent_shape, device=self.device, dtype=cast(torch.dtype, self.dtype))
+        return Independent(Normal(loc, torch.ones_like(loc), validate_args=False), 1)
 
     def encode(self, x: Tensor) -> Distribution:
-        return Point(self.to_latent(x)[0])
+        """The latents of x, a point; those of grey levels are the latents of the middles of their cells."""
+        y = x if self.levels is None else (x * (self.levels - 1) + 0.5) / self.levels
+        return Point(self.to_latent(y)[0])
 
     def decode(self, z: Tensor) -> Tensor:
-        x = self.from_latent(z)
-        return self.quantize(x)
+        """The x with these latents, or the grey levels in whose cells it lies: [B, D] -> [B, *event_shape]."""
+        return self.quantize(self.from_latent(z))
+
+
+def check_scales(event_shape: Sequence[int], num_scales: int) -> None:
+    """Raises ConfigError unless images of this shape, (C, H, W), can be halved `num_scales` times."""
+    _, height, width = event_shape
+    if height % 2**num_scales or width % 2**num_scales:
+        raise ConfigError(
+            f"event_shape: expected a height and a width of multiples of {2**num_scales} for {num_scales} scales, "
+            f"found {height}x{width}"
+        )

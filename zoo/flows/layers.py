@@ -1,0 +1,238 @@
+"""Invertible layers that flows are made of, with the logarithms of their Jacobian determinants.
+
+    z = f(x),    ladj = log |det dz/dx|
+
+A layer is a module: called, it maps data towards latents; `inverse` maps back. A flow is a `Chain` of layers.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from zoo.distributed import gather, size
+
+
+class Bijector(nn.Module, ABC):
+    """An invertible map whose Jacobian determinant is known."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z and ladj: [B, ...] -> ([B, ...], [B])."""
+
+    @abstractmethod
+    def inverse(self, z: Tensor) -> Tensor:
+        """The x with `forward(x)[0]` = z: [B, ...] -> [B, ...]."""
+
+
+class Chain(Bijector):
+    """Layers one after the other; the first one sees the data.
+
+    Args:
+        layers: Layers; a Chain among them counts as one.
+    """
+
+    def __init__(self, *layers: Bijector) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        total = x.new_zeros(len(x))
+        for layer in self.layers:
+            x, ladj = layer(x)
+            total = total + ladj
+        return x, total
+
+    def inverse(self, z: Tensor) -> Tensor:
+        for layer in reversed(self.layers):
+            z = cast(Bijector, layer).inverse(z)
+        return z
+
+
+# ------------------------------------------------------------------------------------------- of the shape and the range
+
+
+class Flatten(Bijector):
+    """[B, *shape] to vectors.
+
+    Args:
+        shape: Shape of one example.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.flatten(1), x.new_zeros(len(x))
+
+    def inverse(self, z: Tensor) -> Tensor:
+        return z.view(-1, *self.shape)
+
+
+class Squeeze(Bijector):
+    """2 x 2 blocks of pixels become channels: [B, C, H, W] -> [B, 4 C, H/2, W/2] (Dinh et al. 2017, figure 3)."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        num, channels, height, width = x.shape
+        blocks = x.reshape(num, channels, height // 2, 2, width // 2, 2).permute(0, 1, 3, 5, 2, 4)
+        return blocks.reshape(num, 4 * channels, height // 2, width // 2), x.new_zeros(num)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        num, channels, height, width = z.shape
+        blocks = z.reshape(num, channels // 4, 2, 2, height, width).permute(0, 1, 4, 2, 5, 3)
+        return blocks.reshape(num, channels // 4, 2 * height, 2 * width)
+
+
+class Flip(Bijector):
+    """Reverses the order of dimension 1."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.flip(1), x.new_zeros(len(x))
+
+    def inverse(self, z: Tensor) -> Tensor:
+        return z.flip(1)
+
+
+class Logit(Bijector):
+    """logit(lambda + (1 - 2 lambda) x) of pixels in [0, 1] (Papamakarios et al. 2017, appendix D).
+
+    Args:
+        margin: lambda, in (0, 1/2).
+    """
+
+    def __init__(self, margin: float) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        # a and 1 - a, each by itself: a difference from 1 would keep few digits near white
+        log_a, log_b = ((self.margin + (1 - 2 * self.margin) * part).log() for part in (x, 1 - x))
+        return log_a - log_b, (math.log(1 - 2 * self.margin) - log_a - log_b).flatten(1).sum(1)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        return (z.sigmoid() - self.margin) / (1 - 2 * self.margin)
+
+
+class Split(Bijector):
+    """Half of the channels is done, the other half goes on through more layers (Dinh et al. 2017, section 3.6).
+
+    The half that is done becomes standard normal by an affine map whose shift and scale come from the other half. That
+    is the same as a Gaussian prior with learned mean and scale (Kingma & Dhariwal 2018, released code).
+
+    Args:
+        coupling: Maps [B, C, H, W] and leaves the first C/2 channels as they are.
+        rest: Maps the first C/2 channels to vectors.
+    """
+
+    def __init__(self, coupling: Bijector, rest: Bijector) -> None:
+        super().__init__()
+        self.coupling = coupling
+        self.rest = rest
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x, ladj = self.coupling(x)
+        kept, done = x.chunk(2, 1)
+        z, rest_ladj = self.rest(kept)
+        return torch.cat([z, done.flatten(1)], 1), ladj + rest_ladj
+
+    def inverse(self, z: Tensor) -> Tensor:
+        z, done = z.chunk(2, 1)
+        kept = self.rest.inverse(z)
+        return self.coupling.inverse(torch.cat([kept, done.view_as(kept)], 1))
+
+
+# ---------------------------------------------------------------------------------------------------------- linear maps
+
+
+class ActNorm(Bijector):
+    """Shifts and scales each channel, z = (x - loc) e^-log_scale (Kingma & Dhariwal 2018, section 3.1).
+
+    The first batch of training sets loc and log_scale, so that each channel of z has mean 0 and variance 1 over its
+    examples, in whichever processes they are. After that they are parameters like all others. The buffer `initialized`
+    remembers it, also in a checkpoint.
+
+    Args:
+        num_channels: Size of dimension 1.
+    """
+
+    initialized: Tensor
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(num_channels))
+        self.log_scale = nn.Parameter(torch.zeros(num_channels))
+        self.register_buffer("initialized", torch.tensor(False))
+        self._is_over = False  # known without waiting for a device
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.training and not self._is_over:
+            if not self.initialized:
+                self._initialize(x.detach())
+            self._is_over = True
+        loc, log_scale = self._shaped(x)
+        ladj = -self.log_scale.sum() * (x[0, 0].numel() if len(x) else 0)
+        return (x - loc) * (-log_scale).exp(), ladj.expand(len(x))
+
+    def inverse(self, z: Tensor) -> Tensor:
+        loc, log_scale = self._shaped(z)
+        return z * log_scale.exp() + loc
+
+    def _shaped(self, x: Tensor) -> list[Tensor]:
+        return [value.view(-1, *[1] * (x.dim() - 2)) for value in (self.loc, self.log_scale)]
+
+    @torch.no_grad()
+    def _initialize(self, x: Tensor) -> None:
+        if not len(x):
+            return
+        values = x.transpose(0, 1).flatten(1).double()  # [C, examples times pixels]
+        loc = gather(values.mean(1)[None], size()).mean(0)  # processes have equally many examples
+        variance = gather((values - loc[:, None]).square().mean(1)[None], size()).mean(0)
+        self.loc.copy_(loc)
+        self.log_scale.copy_(variance.clamp(min=1e-12).log() / 2)
+        self.initialized.fill_(True)
+
+
+class InvertibleLinear(Bijector):
+    """z = W x along dimension 1: of images, an invertible 1x1 convolution (Kingma & Dhariwal 2018, section 3.2).
+
+    W = P L (U + diag(s)) with a fixed permutation P, unit lower triangular L and strictly upper triangular U, so that
+    log |det W| = sum log |s|. The signs of s stay as they are. W begins as a random rotation.
+
+    Args:
+        num_channels: Size of dimension 1.
+    """
+
+    order: Tensor
+    signs: Tensor
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        permutation, lower, upper = torch.linalg.lu(torch.linalg.qr(torch.randn(num_channels, num_channels))[0])
+        self.lower = nn.Parameter(lower.tril(-1))
+        self.upper = nn.Parameter(upper.triu(1))
+        self.log_scale = nn.Parameter(upper.diagonal().abs().log())
+        self.register_buffer("signs", upper.diagonal().sign())
+        self.register_buffer("order", permutation.argmax(1))  # P L = L[order]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        ladj = self.log_scale.sum() * (x[0, 0].numel() if len(x) else 0)
+        return self._product(self._weight(), x), ladj.expand(len(x))
+
+    def inverse(self, z: Tensor) -> Tensor:
+        return self._product(torch.linalg.inv(self._weight()), z)
+
+    def _weight(self) -> Tensor:
+        with torch.autocast(self.lower.device.type, enabled=False):
+            lower = self.lower.tril(-1) + torch.eye(len(self.lower)).to(self.lower)
+            return (lower @ (self.upper.triu(1) + (self.signs * self.log_scale.exp()).diag()))[self.order]
+
+    @staticmethod
+    def _product(weight: Tensor, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):  # in half precision it would have no inverse
+            return (weight @ x.flatten(2)).view_as(x) if x.dim() > 2 else x @ weight.T

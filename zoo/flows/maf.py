@@ -1,0 +1,135 @@
+"""Masked autoregressive flow: each value is mapped given those before it (Papamakarios et al. 2017).
+
+    z_d = x_d e^s_d + t_d,    (s_d, t_d) = network(x_1, ..., x_d-1),    ladj = sum_d s_d                       (eq. 5)
+
+https://arxiv.org/abs/1705.07057. The network of a layer is a MADE (Germain et al. 2015, https://arxiv.org/abs/1502.03509):
+masks hide from each output the inputs that do not come before it. The order is reversed from layer to layer.
+
+Density: exact; of 8-bit images a bound, by dequantisation. One pass.
+Sampling: exact, value by value through each layer; each unit of a network is computed once, as often as for a density.
+Differs from the paper: actnorm (Kingma & Dhariwal 2018) in place of batch normalisation; s is 2 tanh(s/2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.config import Size
+from zoo.flows.couplings import Affine
+from zoo.flows.flow import Flow, Levels, Margin
+from zoo.flows.layers import ActNorm, Bijector, Chain, Flatten, Flip, Logit
+
+
+class MaskedLinear(nn.Linear):
+    """A linear layer without some of its connections.
+
+    Args:
+        mask: bool, [outputs, inputs], True where there is a connection.
+    """
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__(mask.shape[1], mask.shape[0])
+        self.register_buffer("mask", mask, persistent=False)
+
+    def masked_weight(self) -> Tensor:
+        return self.weight * self.mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.masked_weight(), self.bias)
+
+
+class MaskedAutoregressive(Bijector):
+    """One layer: an affine map of each value by a MADE.
+
+    A unit of degree m sees the first m values. Hidden units are sorted by degree, and the s_d and t_d of value d see
+    units of degrees below d.
+
+    Args:
+        size: D.
+        hidden: Width of the hidden layers.
+        num_hidden: Number of hidden layers.
+    """
+
+    def __init__(self, size: int, hidden: int, num_hidden: int) -> None:
+        super().__init__()
+        self.size = size
+        self.degrees = 1 + torch.arange(hidden) * max(1, size - 1) // hidden  # of hidden units, sorted
+        inputs = torch.arange(1, size + 1)
+        steps = [inputs, *[self.degrees] * num_hidden]
+        layers = [MaskedLinear(after[:, None] >= before) for before, after in pairwise(steps)]
+        self.hidden = nn.ModuleList(layers)
+        self.last = MaskedLinear(inputs.repeat(2)[:, None] > self.degrees)
+        self.transform = Affine()
+        with torch.no_grad():
+            self.last.weight.mul_(0.01)
+            self.last.bias.zero_()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = x
+        for layer in self.hidden:
+            h = layer(h).relu()
+        z, log_slope = self.transform(x, self.last(h).to(x.dtype).unflatten(1, (2, self.size)))
+        return z, log_slope.sum(1)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Value by value; a hidden unit is ready once the values that it sees are known."""
+        first, *later = [(layer.masked_weight(), layer.bias) for layer in (*self.hidden, self.last)]
+        sums = [bias.expand(len(z), -1).clone() for _, bias in (first, *later)]  # what each layer has added up so far
+        parameters = sums[-1].view(len(z), 2, self.size)
+        ends = [0, *torch.bincount(self.degrees, minlength=self.size + 1).cumsum(0).tolist()]
+        x = torch.empty_like(z)
+        for d in range(self.size):
+            x[:, d] = self.transform.inverse(z[:, d], parameters[:, :, d])
+            sums[0].addr_(x[:, d], first[0][:, d]) if len(z) else None
+            ready = slice(ends[d + 1], ends[d + 2])  # the units of degree d + 1
+            if ready.start < ready.stop:
+                for number, (weight, _) in enumerate(later):
+                    sums[number + 1].addmm_(sums[number][:, ready].relu(), weight[:, ready].T)
+        return x
+
+
+class MAF(Flow):
+    """A flow of autoregressive layers.
+
+    Args:
+        event_shape: Shape of one example; its values are taken row by row.
+        num_layers: Number of autoregressive layers.
+        hidden: Width of the networks' hidden layers.
+        num_hidden: Number of hidden layers of each network.
+        levels: Number of grey levels of a pixel, or None for real numbers.
+        logit: lambda of the logit of pixels, in (0, 1/2); None for data that are not in [0, 1].
+    """
+
+    def __init__(
+        self,
+        event_shape: Sequence[Size] = (1, 28, 28),
+        num_layers: Size = 5,
+        hidden: Size = 288,
+        num_hidden: Size = 2,
+        levels: Levels = 256,
+        logit: Margin = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.event_shape = tuple(event_shape)
+        size = math.prod(event_shape)
+        self.latent_shape = (size,)
+        self.levels = levels
+        layers: list[Bijector] = [Flatten(event_shape), *([] if logit is None else [Logit(logit)])]
+        for _ in range(num_layers):
+            layers += [ActNorm(size), MaskedAutoregressive(size, hidden, num_hidden), Flip()]
+        self.bijector = Chain(*layers)
+
+    def to_latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.bijector(x)
+
+    def from_latent(self, z: Tensor) -> Tensor:
+        return self.bijector.inverse(z)

@@ -1,0 +1,94 @@
+"""Plots of models of points on the line or in the plane: samples, densities, and how a bijection bends the plane."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from zoo.capabilities import Bijection, GenerativeModel, TractableDensity
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SIDE = 3.2  # of a panel, in inches of 100 pixels
+_COLOUR, _LINES = "#1f5fa8", ("#c8501e", "#3c8c46")
+
+
+def has_plot(model: GenerativeModel) -> bool:
+    """Whether `plot` can draw the model: its examples are vectors of one or two numbers."""
+    return model.event_shape in ((1,), (2,))
+
+
+@torch.no_grad()
+def plot(model: GenerativeModel, num_samples: int = 2000, seed: int = 0) -> bytes:
+    """Draws a model of one or two numbers.
+
+    Args:
+        model: A model whose examples are vectors of one or two numbers.
+        num_samples: Number of samples to show.
+        seed: Seed for the samples.
+
+    Returns:
+        A PNG. On the line: a histogram of samples with the density. In the plane, side by side: samples; the density,
+        if the model has one; for a bijection, the lines on which one of the latents is constant.
+    """
+    from matplotlib.figure import Figure
+
+    x = model.sample(num_samples, generator=torch.Generator().manual_seed(seed), batch_size=num_samples).cpu()
+    panels = [_histogram] if model.event_shape == (1,) else [_samples]
+    if model.event_shape == (2,):
+        panels += [_density] if isinstance(model, TractableDensity) else []
+        panels += [_bent_grid] if isinstance(model, Bijection) else []
+    figure = Figure(figsize=(_SIDE * len(panels), _SIDE + 0.2), dpi=100, layout="constrained")
+    low, high = torch.quantile(x, 0.001, dim=0), torch.quantile(x, 0.999, dim=0)
+    middle, half = (low + high) / 2, 0.6 * float((high - low).max())  # a square, a little wider than the samples
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for draw, ax in zip(panels, axes, strict=True):
+        ax.set_xlim(float(middle[0] - half), float(middle[0] + half))
+        if model.event_shape == (2,):
+            ax.set_ylim(float(middle[1] - half), float(middle[1] + half))
+            ax.set_aspect("equal")
+        ax.tick_params(labelsize=7)
+        draw(ax, model, x)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()
+
+
+def _histogram(ax: Axes, model: GenerativeModel, x: Tensor) -> None:
+    ax.hist(x[:, 0].numpy(), bins=40, density=True, color=_COLOUR, alpha=0.4)
+    if isinstance(model, TractableDensity):
+        line = torch.linspace(*ax.get_xlim(), 500)
+        density = model.log_prob(line[:, None].to(model.device)).exp().cpu()
+        ax.plot(line.numpy(), density.numpy(), color=_LINES[0])
+    ax.set_title("samples and density", fontsize=8)
+
+
+def _samples(ax: Axes, model: GenerativeModel, x: Tensor) -> None:
+    ax.scatter(x[:, 0].numpy(), x[:, 1].numpy(), s=2, color=_COLOUR, alpha=0.5, linewidths=0)
+    ax.set_title("samples", fontsize=8)
+
+
+def _density(ax: Axes, model: GenerativeModel, x: Tensor) -> None:
+    assert isinstance(model, TractableDensity)
+    columns, rows = torch.linspace(*ax.get_xlim(), 200), torch.linspace(*ax.get_ylim(), 200)
+    points = torch.cartesian_prod(rows, columns).flip(1).to(model.device)
+    density = model.log_prob(points).exp().view(len(rows), len(columns)).cpu()
+    top = float(torch.quantile(density, 0.995))  # a few bright points would darken all others
+    extent = (*ax.get_xlim(), *ax.get_ylim())
+    ax.imshow(density.numpy(), extent=extent, origin="lower", vmin=0, vmax=top, cmap="magma", interpolation="bilinear")
+    ax.set_title("density", fontsize=8)
+
+
+def _bent_grid(ax: Axes, model: GenerativeModel, x: Tensor) -> None:
+    assert isinstance(model, Bijection)
+    along = torch.linspace(-3, 3, 300)
+    for dimension, colour in enumerate(_LINES):
+        for value in torch.linspace(-2.5, 2.5, 11):
+            z = torch.stack([along, value.expand(len(along))], 1)
+            z = z if dimension == 0 else z.flip(1)
+            ax.plot(*model.from_latent(z.to(model.device)).T.cpu().numpy(), color=colour, linewidth=0.6)
+    ax.set_title("grid of the latents", fontsize=8)
