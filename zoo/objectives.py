@@ -109,7 +109,7 @@ def importance_weighted(model: Any, x: Tensor, epsilon: Tensor, streams: Streams
 
 
 class Denoising(Objective):
-    """Minimises E[weight(sigma) |denoise(y + sigma epsilon, sigma) - y|^2 / D] over noise levels, noise and states y."""
+    """Minimises E[weight(sigma) |denoise(y + sigma epsilon, sigma) - y|^2 / D] over noise and its levels."""
 
     title = "denoising"
 

@@ -6,19 +6,23 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from zoo.capabilities import Denoiser
+from zoo.capabilities import Denoiser, EvidenceLowerBound
+from zoo.diffusion.likelihood import variational_bound
 from zoo.diffusion.networks import network
 from zoo.diffusion.preconditioning import Preconditioning
 from zoo.diffusion.schedules import NoiseDistribution
-from zoo.random import Streams, rand
+from zoo.random import Source, Streams, rand
 from zoo.samplers.base import Sampler
 from zoo.samplers.dpm import DPMSolver
 
 
-class NetworkDenoiser(Denoiser):
+class NetworkDenoiser(Denoiser, EvidenceLowerBound):
     """D(y; sigma) = c_skip y + c_out F(c_in y; c_noise); a model says which functions and which sigmas.
 
     States of images are 2 x - 1, in [-1, 1]; those of points are the points.
+
+    Attributes:
+        sigma_bound: The lowest noise level of the variational bound.
 
     Args:
         preconditioning: The four functions and the weight of the loss.
@@ -26,6 +30,8 @@ class NetworkDenoiser(Denoiser):
         event_shape: (C, H, W) for images in [0, 1], (D,) for points.
         channels: Widths of the levels of a U-Net for images, or of the layers of an MLP for points.
     """
+
+    sigma_bound: float
 
     def __init__(
         self,
@@ -38,12 +44,16 @@ class NetworkDenoiser(Denoiser):
         self.preconditioning = preconditioning
         self.noise = noise
         self.event_shape = tuple(event_shape)
+        self.levels = 256 if self.is_image else None
         self.network = network(event_shape, channels, max(channels))
 
     def denoise(self, y: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         c = self.preconditioning(sigma)
         skip, out, scale = (value.view(-1, *[1] * (y.ndim - 1)) for value in (c.skip, c.out, c.input))
         return skip * y + out * self.network(scale * y, c.noise, labels).to(y.dtype)  # only the network is rounded
+
+    def elbo(self, x: Tensor, *, generator: Source = None, **given: Tensor) -> Tensor:
+        return variational_bound(self, x, self.sigma_bound, generator=generator, **given)
 
     def training_sigma(self, streams: Streams) -> Tensor:
         u = rand((len(streams), 1), streams, self.device)[:, 0]
@@ -66,4 +76,3 @@ class NetworkDenoiser(Denoiser):
     @property
     def sampler(self) -> Sampler:
         return DPMSolver(steps=10 if self.is_image else 20)
-

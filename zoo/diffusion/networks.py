@@ -8,6 +8,7 @@ https://arxiv.org/abs/1709.07871). The last layer of every block begins at zero,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +81,7 @@ class UNet(nn.Module):
             )
         self.condition = Condition(width)
         self.inputs = nn.Conv2d(event_shape[0], channels[0], 3, padding=1)
-        pairs = list(zip(channels[:-1], channels[1:], strict=True))  # (finer, coarser)
+        pairs = list(pairwise(channels))  # (finer, coarser)
         self.before = nn.ModuleList(ConvBlock(fine, width) for fine, _ in pairs)
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairs)
         self.middle = nn.ModuleList(ConvBlock(channels[-1], width) for _ in range(3))
@@ -162,5 +163,3 @@ def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer
-
-

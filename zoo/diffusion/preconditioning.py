@@ -82,7 +82,7 @@ class NoisePrediction(Preconditioning):
 
 @dataclass(frozen=True)
 class Velocity(Preconditioning):
-    """F predicts epsilon - x from x_t (Liu et al. 2023, https://arxiv.org/abs/2209.03003, eq. 1, with time reversed)."""
+    """F predicts epsilon - x from x_t (Liu et al. 2023, https://arxiv.org/abs/2209.03003, eq. 1, reversed)."""
 
     def __call__(self, sigma: Tensor) -> Coefficients:
         rest = 1 / (1 + sigma)  # 1 - t

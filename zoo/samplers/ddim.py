@@ -1,6 +1,8 @@
 """DDIM (Song et al. 2021, https://arxiv.org/abs/2010.02502, eq. 12), divided by sqrt(abar).
 
     y_to = D + sqrt(to^2 - s^2) (y - D)/sigma + s epsilon,    s^2 = eta^2 to^2 (1 - to^2/sigma^2)
+
+D is the denoised state, sigma the noise level of y, and `to` the next one.
 """
 
 import math

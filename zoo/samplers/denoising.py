@@ -8,6 +8,7 @@ learned with: states are data plus sigma times standard normal noise. States and
 
 from abc import abstractmethod
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -20,6 +21,12 @@ from zoo.random import Streams, randn
 from zoo.samplers.base import Sampler
 
 Sigma = Annotated[float, Between(1e-9, 1e9)]
+
+
+def noise_levels(first: float, last: float, num: int, rho: float) -> list[float]:
+    """`num` noise levels from `first` to `last`, in equal steps of sigma^(1/rho)."""
+    power = 1 / rho
+    return (torch.linspace(first**power, last**power, num, dtype=torch.float64) ** rho).tolist()
 
 
 class Denoised(NamedTuple):
@@ -95,7 +102,7 @@ class DenoisingSampler(Sampler):
 
     @property
     def evaluations(self) -> int:
-        """Number of network evaluations for each example, of a model that is guided if `guidance` is neither 0 nor 1."""
+        """Number of network evaluations for each example of a conditional model."""
         return self.steps * (1 if self.guidance in (0, 1) else 2)
 
     def grid(self, model: Any) -> list[float]:
@@ -103,14 +110,12 @@ class DenoisingSampler(Sampler):
         last, first = self.sigma_min or model.sigma_min, self.sigma_max or model.sigma_max
         if last > first:
             raise ConfigError(f"{type(self).__name__}: expected sigma_min below sigma_max, found {last} and {first}")
-        ends = (sigma ** (1 / self.rho) for sigma in (first, last))
-        levels = torch.linspace(*ends, self.steps, dtype=torch.float64) ** self.rho
-        return [*levels.tolist(), 0.0]
+        return [*noise_levels(first, last, self.steps, self.rho), 0.0]
 
     def __call__(self, model: Any, streams: Streams, **given: Any) -> Tensor:
         grid, walk = self.grid(model), Walk(model, streams, self.guidance, given)
         y = grid[0] * randn((len(streams), *model.event_shape), streams, model.device)
-        for sigma, to in steps(list(zip(grid[:-1], grid[1:], strict=True)), "step"):
+        for sigma, to in steps(list(pairwise(grid)), "step"):
             denoised = walk.denoise(y, sigma)
             y = self.step(y, denoised, sigma, to, walk)
             walk.before = Denoised(denoised, sigma)

@@ -1,6 +1,8 @@
 """DPM-Solver++ (2M) (Lu et al. 2022, https://arxiv.org/abs/2211.01095, algorithm 2), divided by alpha.
 
     y_to = to/sigma y + (1 - to/sigma) D',    D' = D + h/(2 h_before) (D - D_before),    h = ln(sigma/to)
+
+D is the denoised state, sigma the noise level of y, and `to` the next one.
 """
 
 import math

@@ -1,6 +1,8 @@
 """Euler's method for the probability-flow ODE (Song et al. 2021, https://arxiv.org/abs/2011.13456, section 4.3).
 
     dy/dsigma = (y - D(y; sigma))/sigma
+
+D is the denoised state.
 """
 
 from dataclasses import dataclass
