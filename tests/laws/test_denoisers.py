@@ -70,6 +70,12 @@ class Mixture(Conditional, Denoiser):
         return (logits.softmax(1)[..., None] * means).sum(1)
 
 
+class Wide(Mixture):
+    """At its largest noise level, N(0, sigma_max^2 I) is the law of noisy states."""
+
+    sigma_max = 5000.0
+
+
 class Line(Denoiser):
     """N(0, scale^2) on the line, in which every denoiser and sampler is linear."""
 
@@ -244,13 +250,10 @@ def test_the_euler_sampler_of_diffusers_follows_the_same_path() -> None:
 
 
 def test_the_density_by_the_ode_is_that_of_the_mixture() -> None:
-    class Wide(Mixture):
-        sigma_max = 5000.0  # where N(0, sigma_max^2 I) is the law of noisy states
-
     x = Mixture().law().sample((50,))
     exact = Mixture().law(Mixture.sigma_min).log_prob(x).double()
     errors = [(flow_log_prob(Wide(), x, FlowSettings(steps=n)) - exact).abs() for n in (200, 400, 800)]
-    assert errors[2].max() < 1e-3
+    assert errors[2].max() < 2e-3
     for few, many in pairwise(errors):
         assert math.log2(few.mean() / many.mean()) == pytest.approx(2, abs=0.25)
 
@@ -259,7 +262,7 @@ def test_the_density_by_the_ode_takes_labels_scales_and_probes() -> None:
     x, labels = torch.tensor([[0.9, 0.4], [0.2, -1.0]]), torch.tensor([0, 2])
     exact = Normal(LOC[labels], SCALE[labels][:, None]).log_prob(x).sum(1).double()
     fine = FlowSettings(steps=400)
-    torch.testing.assert_close(flow_log_prob(Mixture(), x, fine, labels=labels), exact, rtol=0, atol=1e-2)
+    torch.testing.assert_close(flow_log_prob(Wide(), x, fine, labels=labels), exact, rtol=0, atol=1e-2)
     line = Normal(1 / 2 * torch.tensor([-1.0]), Line.scale / 2).log_prob(torch.tensor([[0.1]])).double()[:, 0]
     torch.testing.assert_close(flow_log_prob(Line(), torch.tensor([[0.1]])), line, rtol=0, atol=3e-3)
     probed = flow_log_prob(Line(), torch.tensor([[0.1]]), FlowSettings(probes=2))  # one dimension: exact

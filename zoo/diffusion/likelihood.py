@@ -55,16 +55,16 @@ def variational_bound(model: Denoiser, x: Tensor, lowest: float, *, generator: S
     epsilon = randn(tuple(y.shape), generator, y.device)
     error = model.denoise(y + _like(sigma, y) * epsilon, sigma, **given) - y
     diffusion = span * error.square().flatten(1).sum(1) / sigma**2
-    epsilon = randn(tuple(y.shape), generator, y.device)
-    return _log_data(model, y, lowest, epsilon) - prior - diffusion
+    return _log_data(model, y, lowest, generator) - prior - diffusion
 
 
-def _log_data(model: Denoiser, y: Tensor, lowest: float, epsilon: Tensor) -> Tensor:
-    """log p(x | y + lowest epsilon): [B]."""
-    size, exponent = math.prod(model.event_shape), -epsilon.square() / 2
+def _log_data(model: Denoiser, y: Tensor, lowest: float, source: Source) -> Tensor:
+    """An unbiased estimate of E[log p(x | y + lowest epsilon)], exact for real numbers: [B]."""
     if model.levels is None:
-        log_scale = math.log(_slope(model, y) / lowest) - 0.5 * math.log(2 * math.pi)
-        return exponent.flatten(1).sum(1) + size * log_scale
+        size = math.prod(model.event_shape)
+        return y.new_full((len(y),), size * (math.log(_slope(model, y) / lowest) - 0.5 * math.log(2 * math.pi) - 0.5))
+    epsilon = randn(tuple(y.shape), source, y.device)
+    exponent = -epsilon.square() / 2
     gap = _slope(model, y) / (model.levels - 1)  # between the states of neighbouring levels
     reach = math.ceil(8 * lowest / gap) + 1  # levels further away are unlikely beyond float32
     lowest_state, highest_state = (float(model.to_state(torch.full_like(y[:1], v)).flatten()[0]) for v in (0.0, 1.0))
