@@ -26,7 +26,12 @@ from zoo.module import Classifier as Classifier
 from zoo.module import GenerativeModel, batches_of
 from zoo.module import ZooModule as ZooModule
 from zoo.random import Source, Streams, rand, randn
+from zoo.samplers.ancestral import Ancestral
 from zoo.samplers.base import Sampler
+from zoo.samplers.ddim import DDIM
+from zoo.samplers.dpm import DPMSolver
+from zoo.samplers.euler import Euler
+from zoo.samplers.heun import Heun
 
 if TYPE_CHECKING:
     from zoo.mcmc import MarkovChain
@@ -206,19 +211,36 @@ class Denoiser(Sampled):
     with epsilon ~ N(0, I): every noise schedule is a sequence of sigmas, after a change of scale.
 
     Attributes:
-        sigma_min, sigma_max: The range of sigmas that it has learned, in units of states.
+        sigma_min, sigma_max: The range of sigmas that samplers use by default, in units of states.
     """
 
+    objective: objectives.Objective = objectives.Denoising()
     facts: ClassVar = {"latents": "high-dimensional", "generator": "steps of a sampler"}
     usage: ClassVar = {
         "denoise": "clean = model.denoise(model.to_state(x), torch.full((8,), 0.5){labels})  # E[y | y + 0.5 epsilon]"
     }
+    samplers = (Ancestral, DDIM, DPMSolver, Euler, Heun)
     sigma_min: float
     sigma_max: float
 
     @abstractmethod
     def denoise(self, y: Tensor, sigma: Tensor) -> Tensor:
-        """E[state | state + sigma epsilon = y]: [B, *event_shape], [B] -> [B, *event_shape]."""
+        """E[state | state + sigma epsilon = y]: [B, *event_shape], [B] -> [B, *event_shape].
+
+        A conditional denoiser takes `labels`, [B], too; without them, it removes noise from examples of any class.
+        """
+
+    @abstractmethod
+    def training_sigma(self, streams: Streams) -> Tensor:
+        """Draws the noise level of each training example: [len(streams)]."""
+
+    @abstractmethod
+    def weight(self, sigma: Tensor) -> Tensor:
+        """The weight of the squared error at a noise level in training: [B] -> [B]."""
+
+    def training_denoise(self, y: Tensor, sigma: Tensor, streams: Streams, **given: Tensor) -> Tensor:
+        """What training compares with the data: `denoise`, unless the model drops something that it is given."""
+        return self.denoise(y, sigma, **given)
 
     @abstractmethod
     def to_state(self, x: Tensor) -> Tensor:

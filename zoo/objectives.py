@@ -16,7 +16,7 @@ from zoo.batch import Batch
 from zoo.distributed import gather, share, size
 from zoo.errors import ConfigError
 from zoo.mcmc import run
-from zoo.random import Streams, rand
+from zoo.random import Streams, rand, randn
 
 if TYPE_CHECKING:
     from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -108,6 +108,26 @@ def importance_weighted(model: Any, x: Tensor, epsilon: Tensor, streams: Streams
         bound = log_weights.logsumexp(0) - math.log(len(epsilon))
     surrogate = model.log_weights_at(x, epsilon[chosen, torch.arange(len(x), device=x.device)][None], **given)[0]
     return bound + (surrogate - surrogate.detach())
+
+
+class Denoising(Objective):
+    """Minimises E[weight(sigma) |denoise(y + sigma epsilon, sigma) - y|^2 / D] over noise and its levels."""
+
+    title = "denoising"
+
+    def training_step(self, model: Any, batch: Batch) -> Losses:
+        return {"loss": self._errors(model, batch, model.streams(batch)).mean()}
+
+    def validation_step(self, model: Any, batch: Batch) -> Losses:
+        return {"denoising_loss": self._errors(model, batch, model.streams(batch, training=False))}
+
+    def _errors(self, model: Any, batch: Batch, streams: Streams) -> Tensor:
+        """[B]."""
+        y, sigma = model.to_state(batch.x), model.training_sigma(streams)
+        epsilon = randn(tuple(y.shape), streams, y.device)
+        noisy = y + sigma.view(-1, *[1] * (y.ndim - 1)) * epsilon
+        error = model.training_denoise(noisy, sigma, streams, **model.given(batch)) - y
+        return model.weight(sigma) * error.square().flatten(1).mean(1)
 
 
 class Reconstruction(Objective):

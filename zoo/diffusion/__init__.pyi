@@ -1,0 +1,2 @@
+from .edm import EDM as EDM
+from .edm import ConditionalEDM as ConditionalEDM

@@ -1,0 +1,78 @@
+"""A denoiser made of a network and the choices around it: what all diffusion models of the zoo have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from zoo.capabilities import Denoiser, EvidenceLowerBound
+from zoo.diffusion.likelihood import variational_bound
+from zoo.diffusion.networks import network
+from zoo.diffusion.preconditioning import Preconditioning
+from zoo.diffusion.schedules import NoiseDistribution
+from zoo.random import Source, Streams, rand
+from zoo.samplers.base import Sampler
+from zoo.samplers.dpm import DPMSolver
+
+
+class NetworkDenoiser(Denoiser, EvidenceLowerBound):
+    """D(y; sigma) = c_skip y + c_out F(c_in y; c_noise); a model says which functions and which sigmas.
+
+    States of images are 2 x - 1, in [-1, 1]; those of points are the points.
+
+    Attributes:
+        sigma_bound: The lowest noise level of the variational bound.
+
+    Args:
+        preconditioning: The four functions and the weight of the loss.
+        noise: The distribution of sigma in training.
+        event_shape: (C, H, W) for images in [0, 1], (D,) for points.
+        channels: Widths of the levels of a U-Net for images, or of the layers of an MLP for points.
+    """
+
+    sigma_bound: float
+
+    def __init__(
+        self,
+        preconditioning: Preconditioning,
+        noise: NoiseDistribution,
+        event_shape: Sequence[int],
+        channels: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.preconditioning = preconditioning
+        self.noise = noise
+        self.event_shape = tuple(event_shape)
+        self.levels = 256 if self.is_image else None
+        self.network = network(event_shape, channels, max(channels))
+
+    def denoise(self, y: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        c = self.preconditioning(sigma)
+        skip, out, scale = (value.view(-1, *[1] * (y.ndim - 1)) for value in (c.skip, c.out, c.input))
+        return skip * y + out * self.network(scale * y, c.noise, labels).to(y.dtype)  # only the network is rounded
+
+    def elbo(self, x: Tensor, *, generator: Source = None, **given: Tensor) -> Tensor:
+        return variational_bound(self, x, self.sigma_bound, generator=generator, **given)
+
+    def training_sigma(self, streams: Streams) -> Tensor:
+        u = rand((len(streams), 1), streams, self.device)[:, 0]
+        return self.noise(u.clamp(min=2.0**-25))  # u may be 0, but never 1
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        return self.preconditioning.weight(sigma)
+
+    def to_state(self, x: Tensor) -> Tensor:
+        return 2 * x - 1 if self.is_image else x
+
+    def from_state(self, y: Tensor) -> Tensor:
+        return ((y + 1) / 2).clamp(0, 1) if self.is_image else y
+
+    @property
+    def is_image(self) -> bool:
+        """Whether examples are images in [0, 1], not points."""
+        return len(self.event_shape) == 3
+
+    @property
+    def sampler(self) -> Sampler:
+        return DPMSolver(steps=10 if self.is_image else 20)

@@ -1,0 +1,71 @@
+"""Which noise levels a model learns, and how often: maps from uniform u to sigma, and the discrete schedule of DDPM."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+class NoiseDistribution(ABC):
+    """A distribution of sigma in training, by the inverse of its distribution function."""
+
+    @abstractmethod
+    def __call__(self, u: Tensor) -> Tensor:
+        """Uniform u in (0, 1) -> sigma, both [B]."""
+
+
+@dataclass(frozen=True)
+class LogNormal(NoiseDistribution):
+    """ln sigma ~ N(P_mean, P_std^2) (Karras et al. 2022, table 1).
+
+    With mean 0, it is the logit-normal distribution of the time t of rectified flow.
+    """
+
+    mean: float
+    std: float
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return (self.mean + self.std * math.sqrt(2) * (2 * u - 1).erfinv()).exp()
+
+
+@dataclass(frozen=True)
+class UniformTime(NoiseDistribution):
+    """t ~ U(0, 1), with sigma = t/(1 - t): the time of rectified flow."""
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return u / (1 - u)
+
+
+@dataclass(frozen=True)
+class Schedule(NoiseDistribution):
+    """beta_t rising along a line, and t uniform on {1, ..., T} (Ho et al. 2020, section 4).
+
+    abar_t = prod_s<=t (1 - beta_s),    sigma_t^2 = (1 - abar_t)/abar_t
+    """
+
+    num_steps: int = 1000
+    beta_min: float = 1e-4
+    beta_max: float = 0.02
+
+    @cached_property
+    def sigmas(self) -> Tensor:
+        """sigma_1, ..., sigma_T, rising, [T]."""
+        betas = torch.linspace(self.beta_min, self.beta_max, self.num_steps, dtype=torch.float64)
+        abar = (1 - betas).cumprod(0)
+        return ((1 - abar) / abar).sqrt().float()
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return self.sigmas.to(u.device)[(u * self.num_steps).long()]
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """t/T of each sigma, in [0, 1], on a line in ln sigma between steps and constant beyond them: [B] -> [B]."""
+        known, wanted = self.sigmas.to(sigma.device).log(), sigma.log()
+        above = torch.searchsorted(known, wanted).clamp(1, self.num_steps - 1)
+        low, high = known[above - 1], known[above]
+        part = ((wanted - low) / (high - low)).clamp(0, 1)
+        return (above + part) / self.num_steps  # known[0] is step 1
