@@ -272,7 +272,11 @@ INSTANCES = [
     Instance(R3GAN, {"event_shape": [1, 8, 4], "latent_dim": 2, "channels": 8, "hidden": 5}, 256),
     Instance(ALI, {"event_shape": [1, 8, 12], "latent_dim": 3, "channels": 8, "hidden": 8}, 256),
     Instance(LeNet, {"event_shape": [1, 16, 20], "num_classes": 4, "channels": 2, "num_features": 8}, 256),
-    Instance(ResNet, {"event_shape": [3, 16, 20], "num_classes": 4, "channels": [4, 6, 8]}, 256),
+    Instance(
+        ResNet,
+        {"event_shape": [3, 16, 20], "num_classes": 4, "channels": [4, 6], "max_shift": 0, "label_smoothing": 0.0},
+        256,
+    ),
 ]
 
 
