@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ def images(num: int, *shape: int) -> Tensor:
     return torch.rand(num, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def tiny(event_shape: tuple[int, int, int] = (3, 16, 16), **arguments: int) -> ResNet:
+def tiny(event_shape: tuple[int, int, int] = (3, 16, 16), **arguments: Any) -> ResNet:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return ResNet(event_shape, channels=[8, 12, 16], **arguments)
