@@ -19,9 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.capabilities import Batch, Classifier
+from zoo.batch import Batch
+from zoo.capabilities import Classifier
 from zoo.config import Fraction, ImageShape, Shift, Size
 from zoo.errors import ConfigError
+from zoo.objectives import Classification, Losses
 from zoo.random import Streams, rand
 
 
@@ -39,7 +41,7 @@ class _Cosines(nn.Module):
 
 
 def _dct(size: int) -> Tensor:
-    """The orthonormal discrete cosine transform (DCT-II), [size, size]: grey, red - blue and green - magenta of RGB."""
+    """The orthonormal discrete cosine transform (DCT-II), [size, size]; of RGB: grey, red - blue, magenta - green."""
     position = torch.arange(size)
     rows = torch.cos(math.pi / size * (position + 0.5) * position[:, None])
     return rows / rows.norm(dim=1, keepdim=True)
@@ -58,13 +60,22 @@ class _Residual(nn.Module):
         return x + self.branch(x)
 
 
+class _Augmented(Classification):
+    """Minimises the cross entropy of shifted images with smoothed labels."""
+
+    def training_step(self, model: ResNet, batch: Batch) -> Losses:
+        assert batch.labels is not None, "a classifier needs labelled data"
+        logits = model(_shifted(batch.x, model.max_shift, model.streams(batch)))
+        return {"loss": F.cross_entropy(logits, batch.labels, label_smoothing=model.label_smoothing)}
+
+
 class ResNet(Classifier):
     """Classifier of images whose pooled last stage serves as features for FID, KID and precision/recall.
 
     Training shifts the images and smooths the labels; evaluation is deterministic for each image.
 
     Args:
-        event_shape: (C, H, W); H and W at least 2^n + 1 for n stages.
+        event_shape: (C, H, W); H and W over 2^n for n stages, and over `max_shift`.
         num_classes: Number of labels.
         channels: Channels of each stage; every stage halves the sides. The last number is that of the features.
         max_shift: Largest shift of a training image along each axis, in pixels; its border is mirrored.
@@ -73,6 +84,8 @@ class ResNet(Classifier):
     Raises:
         ConfigError: The images are too small for the number of stages, or for the shifts.
     """
+
+    objective = _Augmented()
 
     def __init__(
         self,
@@ -107,11 +120,6 @@ class ResNet(Classifier):
         features = self.features(x)
         return features, self.head(features)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        assert batch.labels is not None, "a classifier needs labelled data"
-        logits = self(_shifted(batch.x, self.max_shift, self.streams(batch)))
-        return {"loss": F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)}
-
 
 def _check_sides(event_shape: Sequence[int], num_stages: int, max_shift: int) -> None:
     """Raises ConfigError unless a position is left after the last stage, and the border is as wide as the shifts."""
@@ -127,7 +135,7 @@ def _check_sides(event_shape: Sequence[int], num_stages: int, max_shift: int) ->
 
 
 def _shifted(x: Tensor, max_shift: int, streams: Streams) -> Tensor:
-    """Shifts each image by up to `max_shift` pixels along each axis; the border is mirrored: [B, C, H, W], the same."""
+    """Shifts each image by up to `max_shift` pixels along each axis; x [B, C, H, W], its border mirrored."""
     if not max_shift:
         return x
     start = (rand((len(x), 2), streams, x.device) * (2 * max_shift + 1)).long()
