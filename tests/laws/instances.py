@@ -28,6 +28,7 @@ from zoo.boltzmann.boltzmann_machine import BoltzmannMachine
 from zoo.boltzmann.rbm import RBM
 from zoo.capabilities import ClosedForm, ZooModule
 from zoo.classifier.lenet import LeNet
+from zoo.classifier.resnet import ResNet
 from zoo.density.causal_gaussian import CausalGaussian
 from zoo.density.gaussian import Gaussian
 from zoo.density.gaussian_mixture import GaussianMixture
@@ -300,6 +301,11 @@ INSTANCES = [
     Instance(R3GAN, {"event_shape": [1, 8, 4], "latent_dim": 2, "channels": 8, "hidden": 5}, 256),
     Instance(ALI, {"event_shape": [1, 8, 12], "latent_dim": 3, "channels": 8, "hidden": 8}, 256),
     Instance(LeNet, {"event_shape": [1, 16, 20], "num_classes": 4, "channels": 2, "num_features": 8}, 256),
+    Instance(
+        ResNet,
+        {"event_shape": [3, 16, 20], "num_classes": 4, "channels": [4, 6], "max_shift": 0, "label_smoothing": 0.0},
+        256,
+    ),
 ]
 
 
