@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 
-from zoo import Zoo
 from zoo.capabilities import GenerativeModel
 from zoo.distributed import share
 from zoo.errors import ConfigError
@@ -41,17 +40,16 @@ def train_and_measure(recipe: dict[str, Any], extractor: Extractor, num: int, fo
     """The numbers of one training run, with the sha256 of its exported weights and the seconds of processor time."""
     start = time.process_time()
     data = build_data(recipe["data"], recipe["seed"])  # a seed may also choose which images are held out
-    place = make(recipe, folder / "model", data=data)
+    made = make(recipe, folder / "model", data=data)
     seconds = time.process_time() - start
-    model = Zoo.load(f"local-dir:{place}")
+    model = made.load()
     assert isinstance(model, GenerativeModel)
     generator = torch.Generator().manual_seed(0)
     samples = model.iter_samples(num, generator=generator, positions=share(num))
     truth = reference_of(data, "valid", extractor, num, seed=0, progress=False)
     found = scores(extract(samples, extractor, num, label="samples", progress=False), truth, seed=0)
-    sha256 = checkpoint(f"local-dir:{place}").weights_sha256
     return {column: found[column][0] for column in COLUMNS} | {
-        "weights_sha256": sha256,
+        "weights_sha256": made.weights_sha256,
         "processor_seconds": round(seconds, 1),
     }
 

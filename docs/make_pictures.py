@@ -1,6 +1,6 @@
 """Draws the picture of the zoo, one row of samples for each family, from the samples that the checkpoints show.
 
-    python docs/make_pictures.py
+python docs/make_pictures.py
 """
 
 from __future__ import annotations

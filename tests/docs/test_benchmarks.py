@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ from test_metrics import Projection
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo import Zoo
 from zoo.data import Digits
 from zoo.data.base import Split
 from zoo.errors import ConfigError
-from zoo.metrics.evaluate import recipe_of
 from zoo.metrics.extractors import ClassifierFeatures
 from zoo.metrics.quality import evaluate_quality, precision_recall
 from zoo.training.recipe import begin, make
@@ -49,8 +50,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return original(recipe, extractor, num, folder)
 
     original = gan_stability.train_and_measure
-    monkeypatch.setattr(gan_stability, "recipe_of", RECIPES.__getitem__)
-    monkeypatch.setattr(gan_stability, "data_of", lambda name: Digits())
+    checkpoints = {name: SimpleNamespace(settings=recipe, data=Digits) for name, recipe in RECIPES.items()}
+    found = gan_stability.checkpoint
+    monkeypatch.setattr(gan_stability, "checkpoint", lambda name: checkpoints.get(name) or found(name))
     monkeypatch.setattr(gan_stability, "load_extractor", lambda name: EXTRACTOR)
     monkeypatch.setattr(gan_stability, "train_and_measure", train)
     return trained
@@ -98,7 +100,7 @@ def test_runs_of_a_gan_are_measured_kept_and_summed_up(
     # and each number is that of the checkpoint which the recipe makes, on images that its training has not seen
     run = next(run for run in all_runs if (run["name"], run["seed"]) == ("minimax", 1))
     recipe = {**RECIPES["minimax"], "seed": 1}
-    folder = make(recipe, tmp_path / "model")
+    folder = make(recipe, tmp_path / "model").folder
     metrics = json.loads((folder / "metrics.json").read_text())
     assert run["weights_sha256"] == metrics["weights_sha256"]
     model = begin({**recipe, "start": f"local-dir:{folder}"}).eval()
@@ -130,12 +132,12 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(tiny: lis
 
 def test_the_page_says_what_the_recorded_runs_say() -> None:
     runs = json.loads((ROOT / "benchmarks/results/gan_stability.json").read_text())["runs"]
-    page = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs/numbers.md").read_text()
     rows = re.findall(r"\| .*? \| \**(\S+) \+- ([\d.]+)\** \| ([\d.]+) \| ([\d.]+) \|\n", page)
     for name, row in zip(gan_stability.NAMES, rows, strict=True):
         mine = [run for run in runs if run["name"] == name]
         assert sorted(run["seed"] for run in mine) == list(range(5))
-        assert {run["steps"] for run in mine} == {recipe_of(name)["trainer"]["max_steps"]}
+        assert {run["steps"] for run in mine} == {Zoo.info(name).settings["trainer"]["max_steps"]}
         fid, precision, recall = ([run[column] for run in mine] for column in ("fid", "precision", "recall"))
         expected = (
             f"{np.mean(fid):.1f}",

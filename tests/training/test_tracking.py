@@ -25,7 +25,7 @@ def test_an_offline_run_holds_everything(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.delenv("WANDB_MODE", raising=False)
     tracked = {"project": "zoo", "offline": True, "settings": {"x_stats_sampling_interval": 0.1}}
     recipe = tiny_runs.recipe("likelihood", sample_grids=True, wandb=tracked)
-    folder = make({**recipe, "name": "vae", "evaluation": {"k": 60}}, tmp_path / "vae")
+    folder = make({**recipe, "name": "vae", "evaluation": {"k": 60}}, tmp_path / "vae").folder
 
     assert "WANDB_MODE" not in os.environ and wandb.run is None  # the next run in this process is on its own
     wandb.teardown()  # until all is written
@@ -67,7 +67,7 @@ def test_without_wandb_asking_for_it_says_what_is_missing(tmp_path: Path, monkey
     with pytest.raises(ConfigError, match=r"wandb: the package cannot be imported \(.*\); pip install wandb") as error:
         Trainer(tmp_path, accelerator="cpu", wandb={"project": "zoo"})
     assert "\n" not in str(error.value)
-    assert make(tiny_runs.recipe("likelihood", max_epochs=1), tmp_path / "vae").is_dir()
+    assert make(tiny_runs.recipe("likelihood", max_epochs=1), tmp_path / "vae").folder.is_dir()
 
 
 @pytest.mark.parametrize(

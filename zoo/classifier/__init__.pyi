@@ -1,1 +1,2 @@
 from .lenet import LeNet as LeNet
+from .resnet import ResNet as ResNet

@@ -18,8 +18,8 @@ from torch.distributions import Distribution, MultivariateNormal
 from zoo.capabilities import Reconstructive
 from zoo.config import ImageShape, Size
 from zoo.nn.patches import patch_decoder, patch_encoder
-from zoo.random import Streams, randn
 from zoo.nn.point import Point
+from zoo.random import Streams, randn
 
 
 class Autoencoder(Reconstructive):

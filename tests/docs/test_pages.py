@@ -1,4 +1,4 @@
-"""README.md and CONTRIBUTING.md are followed to the letter."""
+"""README.md, the pages of the site and CONTRIBUTING.md are followed to the letter."""
 
 from __future__ import annotations
 
@@ -10,53 +10,54 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import PORT
 from hub_server import Hub
 
+from zoo import Zoo
 from zoo.cli import main
-from zoo.store.card import render_readme
+from zoo.measurement import rounded
 
 ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 # what the test adds to a command that would take long: the command itself stays as it stands in the page
 SHORTER = {
-    "zoo reproduce mnist-nll": ["--recorded"],  # test_tables.py finds every number of it again
     "zoo reproduce": ["--slice"],
     "zoo evaluate": ["--slice"],
     "zoo finetune": ["--epochs", "1"],
     "zoo receptive-field": ["-n", "2"],
     "zoo fit": ["--trainer.limit_train_batches", "10", "--trainer.limit_val_batches", "1", "--trainer.max_epochs", "1"],
 }
-NEEDS_DATA = (
-    "zoo reproduce mnist",
-    "zoo reproduce cifar10",
-    "zoo evaluate gaussian",
-    "zoo fit",
-    "zoo complete",
-    "zoo reconstruct",
-    "zoo edit",
-    "zoo analogies",
-    "zoo attribute",
-    "zoo neighbours",
-)
+NEEDS_DATA = "needs the data set"
+"""What a page says beside each command that needs one; others must work without."""
 
 
 def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
-def commands(page: str) -> list[str]:
-    """`zoo` commands of the page, in its code blocks and in its text, in order."""
+def commands(page: str) -> list[tuple[str, bool]]:
+    """`zoo` commands of a page, in its code blocks and in its text, and whether they need a data set."""
     lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
     inline = re.findall(r"`(zoo [^`\n]+)`", page)
-    whole = [line.split("#")[0].strip() for line in lines + inline]
-    full = [line for line in whole if line.startswith("zoo ") and "NAME" not in line]
-    return [line for line in full if len(line.split()) > 2 or line == "zoo list"]
+    whole = [(line.split("#")[0].strip(), NEEDS_DATA in line) for line in lines + inline]
+    full = [(line, needs) for line, needs in whole if line.startswith("zoo ") and "NAME" not in line]
+    return [(line, needs) for line, needs in full if len(line.split()) > 2 or line == "zoo list"]
+
+
+def on_pages(find: Any, *arguments: str) -> list[Any]:
+    """What is found on each page, with the name of the page in the name of the test."""
+    return [
+        pytest.param(*(found if isinstance(found, tuple) else (found,)), id=f"{page.stem}-{number}")
+        for page in PAGES
+        for number, found in enumerate(find(page.read_text(), *arguments))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -92,23 +93,51 @@ def run(command: str, extra: list[str]) -> None:
     assert main([*shlex.split(command)[1:], *extra]) == 0, command
 
 
-@pytest.mark.parametrize("command", commands(README))
-def test_readme_command(
-    command: str, place: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+@pytest.mark.parametrize(("command", "needs_data"), on_pages(commands))
+def test_commands_of_pages(
+    command: str,
+    needs_data: bool,
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
-    if command.startswith(NEEDS_DATA):
+    if needs_data:
         request.getfixturevalue("real_data")
+    else:
+        monkeypatch.setenv("ZOO_DATA", str(tmp_path / "none"))
     monkeypatch.chdir(place)
     shorter = next((options for start, options in SHORTER.items() if command.startswith(start)), [])
-    if "local-dir:my-vae" in command:
+    if "local-dir:my-tuned-vae" in command or "--recorded" in command:
         shorter = []  # the numbers of a fine-tuned model are quick, and compared in full
     run(command, shorter)
+    assert not (tmp_path / "none").exists(), "no data were fetched"
 
 
-@pytest.mark.parametrize("block", blocks(README, "python"))
-def test_readme_python(block: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("block", on_pages(blocks, "python"))
+def test_python_of_pages(block: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    exec(compile(block, "README.md", "exec"), {})
+    exec(compile(block, "page", "exec"), {})
+
+
+def test_rows_of_the_readme_are_what_checkpoints_record() -> None:
+    rows = re.findall(
+        r"^\| \[`([\w.-]+)`\]\(checkpoints/([\w.-]+)\) \| (.+?) (nats|bits/dim) \| ", README, re.MULTILINE
+    )
+    assert len(rows) >= 10
+    for name, folder, value, unit in rows:
+        recorded = [rounded(n.value, n.error) for n in Zoo.info(name).numbers if (n.name, n.unit) == ("nll", unit)]
+        assert name == folder and recorded == [value], name
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "MODEL_CARDS.md"]:
+        for link in re.findall(r"\]\((?!https?:|#|samples/|pictures/metric)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
 
 
 def test_readme_setup_commands_exist() -> None:
@@ -119,16 +148,14 @@ def test_readme_setup_commands_exist() -> None:
     assert all(f"dev.py {name} " in shown.stderr for name in told)
 
 
-def test_readme_table_is_fresh() -> None:
-    assert render_readme(README) == README, "run `python -m zoo.store.release`"
-
-
 def test_contributing_adds_a_model(tmp_path: Path) -> None:
     """The page's file, recipe, commands and lines, in a copy of the source."""
     for name in ("zoo", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    model, imported, line = blocks(CONTRIBUTING, "python")
+    model, export, imported, line = blocks(CONTRIBUTING, "python")
     (tmp_path / "zoo/density/bernoulli.py").write_text(model)
+    with (tmp_path / "zoo/density/__init__.pyi").open("a") as file:
+        file.write(export)
     (recipe,) = blocks(CONTRIBUTING, "yaml")
     (tmp_path / "bernoulli-digits.yaml").write_text(recipe)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
