@@ -51,12 +51,12 @@ from zoo.density.mixture import BernoulliMixture
 from zoo.errors import ConfigError, DataError
 from zoo.gan.gan import GAN
 from zoo.nn.discretized import Discretized, DiscretizedGaussian, DiscretizedLogistic
+from zoo.nn.point import Point
 from zoo.pixelwise import receptive_field
 from zoo.random import Streams, rand, seed_from
 from zoo.training import Trainer
 from zoo.vae.iwae import IWAE
 from zoo.vae.ladder_vae import LadderVAE, _combine
-from zoo.nn.point import Point
 from zoo.vae.vae import VAE
 
 
