@@ -56,7 +56,7 @@ class ZooModule(LightningModule, ABC):
 
     # Lightning's own properties miss `bfloat16()`, and casts and moves of a module of which this one is a part.
 
-    @property
+    @property  # type: ignore[misc]
     def dtype(self) -> torch.dtype:
         """Data type of the weights; of a model without any, the one that it was cast to."""
         found = next((tensor.dtype for tensor in self._weights() if tensor.is_floating_point()), super().dtype)
