@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from zoo import Zoo
 from zoo.autoregressive.made import MADE
-from zoo.gan.game import LatentGame
+from zoo.gan.game import Game
 from zoo.random import Streams, rand
 
 REQUIRED, REQUIRED_OF_GAN = 100, 0.9
@@ -65,7 +65,7 @@ class Passes:
 def gan(name: str, num: int, repeats: int, as_json: bool) -> None:
     """`sample` of a GAN against bare passes of its generator."""
     model, size = Zoo.load(name), 250
-    assert isinstance(model, LatentGame)
+    assert isinstance(model, Game)
 
     def ours() -> float:
         start = time.perf_counter()

@@ -125,12 +125,10 @@ class ImportanceWeighted(EvidenceLowerBound):
 
     Attributes:
         latent_shape: Shape of the standard normal noise from which z is made.
-        num_importance: Number of importance samples k of the bound that training maximises; 1 for `elbo`.
     """
 
     facts: ClassVar = {"density": "lower bound, tightens with samples"}
     latent_shape: tuple[int, ...]
-    num_importance: int = 1
 
     @abstractmethod
     def log_weights_at(self, x: Tensor, epsilon: Tensor) -> Tensor:
@@ -145,18 +143,8 @@ class ImportanceWeighted(EvidenceLowerBound):
         logsumexp over the first dimension minus log num_samples is the importance-weighted bound. Its expectation
         does not decrease with num_samples and tends to log p(x).
         """
-        return self.log_weights_at(x, self._noise(len(x), num_samples, generator), **given)
-
-    def training_bound(self, x: Tensor, streams: Streams, **given: Tensor) -> Tensor:
-        """The importance-weighted bound with k = `num_importance`, [B]; see `objectives.importance_weighted`."""
-        if self.num_importance == 1:
-            return self.elbo(x, generator=streams, **given)
-        epsilon = self._noise(len(x), self.num_importance, streams)
-        return objectives.importance_weighted(self, x, epsilon, streams, given)
-
-    def _noise(self, num: int, num_samples: int, source: Source) -> Tensor:
-        """[num_samples, num, *latent_shape], drawn example by example."""
-        return randn((num, num_samples, *self.latent_shape), source, self.device).transpose(0, 1)
+        epsilon = randn((len(x), num_samples, *self.latent_shape), generator, x.device)  # drawn example by example
+        return self.log_weights_at(x, epsilon.transpose(0, 1), **given)
 
 
 class Sampled(GenerativeModel):
@@ -255,9 +243,9 @@ class ClosedForm(GenerativeModel):
     """Fitted from sufficient statistics, with no gradient and no optimiser, by the same Trainer.
 
     Attributes:
-        statistics: Sums over the examples seen; kept in the run's checkpoints, not among the weights.
-        iterative: Whether the statistics depend on the fit before, as in expectation maximisation. Each epoch then
-            begins with none. Otherwise more epochs, with other noise, add to them.
+        statistics: Sums over the examples seen so far; kept in the checkpoints of a run, not among the weights.
+        iterative: Whether they depend on the previous fit, as in expectation maximisation. Each epoch then starts
+            anew. Otherwise further epochs, with other noise, add to them.
     """
 
     objective: objectives.Objective = objectives.SufficientStatistics()
@@ -284,22 +272,20 @@ class Adversarial(GenerativeModel):
         generator: The network that is the model.
         critic: The network that it is trained against.
         critic_steps: Number of updates of the critic for each update of the generator.
-        num_steps: Number of steps of the training run.
     """
 
     objective: objectives.Objective = objectives.TwoPlayers()
     generator: nn.Module
     critic: nn.Module
     critic_steps: int = 1
-    num_steps: float = math.inf
 
     @abstractmethod
     def critic_loss(self, real: Tensor, fake: Tensor, streams: Streams, **given: Tensor) -> dict[str, Tensor]:
-        """What the critic minimises, under `loss`, with anything else worth logging; real, fake: [B, ...]."""
+        """What the critic minimises, under `loss`, and other scalars to log; real, fake: [B, ...], no gradients."""
 
     @abstractmethod
     def generator_loss(self, real: Tensor, fake: Tensor, streams: Streams, **given: Tensor) -> Tensor:
-        """What the generator minimises, a scalar; fake: [B, ...], carrying gradients."""
+        """What the generator minimises, a scalar; real, fake: [B, ...], with the gradients that `pair` gives them."""
 
     def pair(self, x: Tensor, streams: Streams, **given: Tensor) -> tuple[Tensor, Tensor]:
         """Real and fake examples as the critic sees them, [B, ...], from data x [B, *event_shape].
@@ -307,14 +293,6 @@ class Adversarial(GenerativeModel):
         What carries a gradient trains the generator.
         """
         return x, self.draw(streams, **given)
-
-    def after_critic_step(self) -> None:
-        """Called after each update of the critic; does nothing by default."""
-
-    @property
-    def progress(self) -> float:
-        """The part of training that is over, in [0, 1]."""
-        return min(1.0, self.global_step / self.num_steps)
 
 
 class Encoder(GenerativeModel):

@@ -129,7 +129,7 @@ def check_mask(model: GenerativeModel, x: Tensor, mask: Tensor) -> tuple[Tensor,
             f"found {str(mask.dtype).removeprefix('torch.')} {list(mask.shape)}"
         )
     known = mask.to(model.device).expand_as(x)
-    x = x.to(model.device, cast(torch.dtype, model.dtype)).where(known, 0)
+    x = x.to(model.device, model.dtype).where(known, 0)
     if not x.isfinite().all():
         raise DataError("complete: expected numbers in the known pixels, found NaN or infinity")
     if (levels := model.levels) is None:

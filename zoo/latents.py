@@ -9,7 +9,6 @@ one for all; other models accept no labels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -357,7 +356,7 @@ def _encode(model: GenerativeModel, x: Tensor, name: str, labels: Labels = None)
     _check_capabilities(model, name, Encoder)
     assert isinstance(model, Encoder)
     check_images(model, x, name)
-    x = x.to(model.device, cast(torch.dtype, model.dtype))
+    x = x.to(model.device, model.dtype)
     return model.encode(x, **_given(model, labels, len(x))).mean.clone()
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from itertools import chain
+from typing import Any, ClassVar, cast
 
 import zoo.compatibility  # noqa: F401
 
@@ -52,6 +53,22 @@ class ZooModule(LightningModule, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = self.objective.automatic
+
+    # Lightning's own properties miss `bfloat16()`, and casts and moves of a module of which this one is a part.
+
+    @property  # type: ignore[misc]
+    def dtype(self) -> torch.dtype:
+        """Data type of the weights; of a model without any, the one that it was cast to."""
+        found = next((tensor.dtype for tensor in self._weights() if tensor.is_floating_point()), super().dtype)
+        return cast(torch.dtype, found)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights; of a model without any, the one that it was moved to."""
+        return next((tensor.device for tensor in self._weights()), super().device)
+
+    def _weights(self) -> Iterator[Tensor]:
+        return chain(self.parameters(), self.buffers())
 
     def streams(self, batch: Batch, training: bool = True) -> Streams:
         """The noise of this step, one stream per example."""

@@ -6,7 +6,6 @@ run must remember (sums of a closed form, chains) lies in the model and in the c
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -16,7 +15,7 @@ from zoo.batch import Batch
 from zoo.distributed import gather, share, size
 from zoo.errors import ConfigError
 from zoo.mcmc import run
-from zoo.random import Streams, rand, randn
+from zoo.random import Streams, randn
 
 if TYPE_CHECKING:
     from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -95,21 +94,6 @@ class LowerBound(Objective):
         return {"neg_elbo": -model.elbo(batch.x, generator=noise, **model.given(batch))}
 
 
-def importance_weighted(model: Any, x: Tensor, epsilon: Tensor, streams: Streams, given: dict[str, Tensor]) -> Tensor:
-    """The importance-weighted bound at the z that q makes of noise epsilon [k, B, *latent_shape]: -> [B].
-
-    Its gradient is the mean of the gradients of the k log-weights, weighted with w_j/sum w. It is estimated by the
-    gradient of one of them, drawn with these weights: k passes forward and one backward (Burda et al. 2016, section 3).
-    """
-    with torch.no_grad():
-        log_weights = model.log_weights_at(x, epsilon, **given)  # [k, B]
-        chosen = (log_weights.softmax(0).cumsum(0) < rand((len(x), 1), streams, x.device)[:, 0]).sum(0)
-        chosen = chosen.clamp(max=len(epsilon) - 1)  # the weights may sum to slightly less than 1
-        bound = log_weights.logsumexp(0) - math.log(len(epsilon))
-    surrogate = model.log_weights_at(x, epsilon[chosen, torch.arange(len(x), device=x.device)][None], **given)[0]
-    return bound + (surrogate - surrogate.detach())
-
-
 class Denoising(Objective):
     """Minimises E[weight(sigma) |denoise(y + sigma epsilon, sigma) - y|^2 / D] over noise and its levels."""
 
@@ -161,7 +145,8 @@ class Classification(Objective):
 class SufficientStatistics(Objective):
     """Adds up sufficient statistics over an epoch, from which the model sets its parameters.
 
-    Validation measures the density where there is one.
+    An iterative model ignores the rest of an epoch that is cut short, unless it has not been fitted before. Validation
+    measures the density if there is one.
     """
 
     title = "closed form"
@@ -203,7 +188,8 @@ class SufficientStatistics(Objective):
 
     def _finish(self, model: Any) -> None:
         is_part = model.iterative and not model.trainer.is_last_batch  # of an epoch
-        if model.statistics and not is_part:
+        is_fitted = model.pretrained or model.trainer.current_epoch > 0
+        if model.statistics and not (is_part and is_fitted):
             model.statistics = self._here(model)
             model.finish(model.statistics)
 
@@ -318,10 +304,10 @@ class TwoPlayers(Objective):
     automatic = False
 
     def configure_optimizers(self, model: Any) -> Any:
-        settings, model.num_steps = model.optimization, model.trainer.estimated_stepping_batches
+        settings, num_steps = model.optimization, model.trainer.estimated_stepping_batches
         generator = settings.build(model.generator)
         critic = settings.build(model.critic, settings.critic_lr)
-        return settings.scheduled(generator, model.num_steps), settings.scheduled(critic, model.num_steps)
+        return settings.scheduled(generator, num_steps), settings.scheduled(critic, num_steps)
 
     def training_step(self, model: Any, batch: Batch) -> Losses:
         if len(batch.x) < model.critic_steps:
@@ -338,7 +324,6 @@ class TwoPlayers(Objective):
             model.manual_backward(losses["loss"])
             settings.clip(critic)
             model.trainer.strategy.optimizer_step(critic.optimizer, _nothing)  # critic.step() would count as a step
-            model.after_critic_step()
             torch.clear_autocast_cache()  # it holds the critic's weights from before
 
         model.critic.requires_grad_(False)

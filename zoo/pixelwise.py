@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,7 +102,7 @@ def probabilities(model: GenerativeModel, x: Tensor, order: Tensor | None = None
     """
     density = autoregressive(model)
     check_images(model, x, "probabilities")
-    return density.expected(x.to(model.device, cast(torch.dtype, model.dtype)), order)
+    return density.expected(x.to(model.device, model.dtype), order)
 
 
 def drawing(x: Tensor, num_frames: int, order: Tensor | None = None) -> Tensor:

@@ -13,14 +13,6 @@ from instances import Instance
 from lightning import Callback
 from lightning import Trainer as LightningTrainer
 from torch import Tensor, nn
-
-from zoo.batch import Batch
-from zoo.errors import ConfigError, ZooError
-from zoo.gan.ali import ALI
-from zoo.gan.conditional_gan import ConditionalGAN
-from zoo.gan.dcgan import DCGAN
-from zoo.gan.game import Game
-from zoo.gan.gan import GAN
 from zoo.gan.losses import LOSSES
 from zoo.gan.regularizers import (
     GradientPenalty,
@@ -31,6 +23,14 @@ from zoo.gan.regularizers import (
     WeightClipping,
     ZeroCentred,
 )
+
+from zoo.batch import Batch
+from zoo.errors import ConfigError, ZooError
+from zoo.gan.ali import ALI
+from zoo.gan.conditional_gan import ConditionalGAN
+from zoo.gan.dcgan import DCGAN
+from zoo.gan.game import Game
+from zoo.gan.gan import GAN
 from zoo.gan.sngan import SNGAN
 from zoo.objectives import diversity
 from zoo.random import Streams

@@ -1,8 +1,13 @@
 """LeNet, a convolutional network for digits (LeCun et al. 1998, https://doi.org/10.1109/5.726791).
 
-    p(label given x) = softmax(W f(x) + b),    f = two convolutions with pooling and a hidden layer.
+    p(label | x) = softmax(W f(x) + b),    f: two convolutions with pooling, and a hidden layer
 
-Differs from the paper: rectified linear units, max-pooling and a softmax, as is common today, and more channels.
+Density: none; it classifies.
+Sampling: none.
+Differs from the paper: rectified linear units in place of sigmoids, max-pooling in place of subsampling with trained
+weights, a softmax in place of radial basis functions, one hidden layer in place of two, and more channels, all of which
+are connected. The checkpoints are trained with AdamW, a cosine schedule and averaged weights in place of a stochastic
+diagonal Levenberg-Marquardt method.
 """
 
 from __future__ import annotations
@@ -11,16 +16,17 @@ from torch import Tensor, nn
 
 from zoo.capabilities import Classifier
 from zoo.config import ImageShape, Size
+from zoo.errors import ConfigError
 
 
 class LeNet(Classifier):
-    """Classifier of grey images whose last hidden layer serves as features for FID, KID and precision/recall.
+    """Classifier of small images; FID, KID, precision and recall are computed from its last hidden layer.
 
     Args:
-        event_shape: (C, H, W); H and W at least 16.
-        num_classes: number of labels.
-        channels: of the first convolution; the second has twice as many.
-        num_features: width of the hidden layer.
+        event_shape: (C, H, W); H and W are at least 12.
+        num_classes: Number of classes.
+        channels: Number of channels of the first convolution; the second has twice as many.
+        num_features: Number of units of the hidden layer.
     """
 
     def __init__(
@@ -32,10 +38,10 @@ class LeNet(Classifier):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.event_shape = tuple(event_shape)
-        self.num_classes = num_classes
-        self.num_features = num_features
+        self.event_shape, self.num_classes, self.num_features = tuple(event_shape), num_classes, num_features
         inputs, height, width = event_shape
+        if min(height, width) < 12:
+            raise ConfigError(f"event_shape: expected at least 12x12 pixels, found {height}x{width}")
         side = (height // 2 - 4) // 2 * ((width // 2 - 4) // 2)
         self.body = nn.Sequential(
             nn.Conv2d(inputs, channels, 5, padding=2),
@@ -51,7 +57,7 @@ class LeNet(Classifier):
         self.head = nn.Linear(num_features, num_classes)
 
     def features(self, x: Tensor) -> Tensor:
-        return self.body(x)
+        return self.body(x.to(self.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))

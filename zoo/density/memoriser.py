@@ -1,16 +1,18 @@
-"""Memoriser: draws training examples, each under a kernel (Parzen 1962). It ships no image: its memory, the training
-split of a published data set, is read at first use (ZOO_DATA, or downloaded), and only the kernel is in the file.
+"""Memoriser: a kernel at every training example (Parzen 1962, https://doi.org/10.1214/aoms/1177704472).
 
     p(x) = 1/N sum_n sum_s pi_s prod_d Bernoulli(x_d; f(b_n,d-s, m_n,d-s))
-    b_n = m_n blurred by a Gaussian of sigma pixels, in one of Q levels;    s: shift of the kernel, by a few pixels
-    E step: (n, s) drawn from p(n, s given x), copies of x left out
-    M step: f(b, m) = how often the pixels there were on,    pi_s = how often it was that shift
+    m_n: training example;    b_n: m_n blurred by a Gaussian of sigma pixels, in Q levels;    s: shift by a few pixels
+    E step: (n, s) drawn from p(n, s | x), without copies of x
+    M step: f(b, m) = fraction of pixels that were on at such places,    pi_s = fraction of shifts that were s
 
-https://doi.org/10.1214/aoms/1177704472; EM by draws: Celeux & Diebolt 1985.
+The model knows the training images and nothing else: the measures of memorisation are tested on it. A checkpoint holds
+no image. The memory, the training split of a published data set, is read from ZOO_DATA or downloaded at first use.
 
-Density: exact, a product of all images with all shifted kernels.
-Sampling: exact; an example, a shift, then the pixels.
-Differs from the paper: kernels of binary images; they are shifted; their form is fitted, and not chosen.
+Density: exact; products of an image with all examples under all shifted kernels.
+Sampling: exact; an example and a shift, then the pixels.
+Completion: exact, from any mask: an example and a shift given the known pixels, then the other pixels.
+Differs from the paper: kernels of binary images, which are shifted, and whose form is fitted and not chosen, by
+stochastic EM (Celeux & Diebolt 1985). The checkpoint is fitted in three steps of EM to 200 images each.
 """
 
 from __future__ import annotations
@@ -26,23 +28,23 @@ from torch.nn import functional as F
 from zoo.capabilities import ClosedForm, Completable, TractableDensity
 from zoo.config import Between, ImageShape, Shift
 from zoo.errors import ConfigError
+from zoo.nn.precision import at_least_single
 from zoo.random import Source, Streams, rand
 
-CHUNK = 2500  # kernels that a product takes at once
+CHUNK = 2500  # examples per matrix product
 GROUP = 25  # images that choose among all kernels at once
-CHOICES = 8  # of kernels, per image and step of EM
+CHOICES = 8  # draws of a kernel per image in a step of EM
 
 
 class Memoriser(ClosedForm, TractableDensity, Completable):
-    """A kernel at every training example; an epoch of training is one step of EM.
+    """A mixture of shifted kernels at training examples. An epoch of training is one step of EM.
 
     Args:
-        event_shape: (1, H, W), values in {0, 1}; images of the memory, of which none may be smaller, are cropped to it
-            about their centre.
-        memory: the data set whose training split is remembered; of Digits, whose seed divides them, that of seed 0.
-        sigma: of the blur, in pixels.
-        num_levels: Q.
-        max_shift: pixels by which a kernel shifts, at most, up or down and left or right; less than H and W.
+        event_shape: (1, H, W); values are in {0, 1}. Larger images of the memory are cropped about their centre.
+        memory: Data set whose training split is remembered; of Digits, the split of seed 0.
+        sigma: Standard deviation of the blur, in pixels.
+        num_levels: Number of levels Q of the blurred images.
+        max_shift: Largest shift of a kernel in each direction, in pixels; less than H and W.
     """
 
     levels = 2
@@ -73,12 +75,12 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
         steps = range(-max_shift, max_shift + 1)
         self.shifts = [(down, right) for down in steps for right in steps]
         level = torch.linspace(0.01, 0.99, num_levels)
-        self.register_buffer("logits", level.logit().repeat(2))  # of f: for pixels that are off in m, then on
+        self.register_buffer("logits", level.logit().repeat(2))  # of f(b, 0), then of f(b, 1)
         self.register_buffer("log_shifts", torch.full((len(self.shifts),), -math.log(len(self.shifts))))
         self.register_buffer("examples", torch.empty(0, dtype=torch.uint8), persistent=False)
 
     def _examples(self) -> Tensor:
-        """The entry of `logits` that each pixel of each example takes: [N, D], uint8."""
+        """Positions in `logits` for the pixels of the examples: [N, D], uint8."""
         if not len(self.examples):
             from zoo.data import BinarizedMNIST, Digits
 
@@ -90,6 +92,7 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
         return self.examples
 
     def _entries(self, x: Tensor) -> Tensor:
+        """Positions in `logits` for the pixels of images: [B, 1, H, W] -> [B, D], uint8."""
         reach = math.ceil(3 * self.sigma)
         weights = (-0.5 * (torch.arange(-reach, reach + 1, device=x.device) / self.sigma) ** 2).softmax(0)
         lines = x.flatten(0, 1)[:, None]
@@ -99,25 +102,24 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
         return (levels + self.num_levels * x).flatten(1).to(torch.uint8)
 
     def _shifted(self, x: Tensor, down: int, right: int) -> Tensor:
-        """[..., D], with zeros where the frame was left."""
+        """Images [..., D], moved down and right; pixels that come from outside the frame are 0."""
         return F.pad(x.view(-1, *self.event_shape), (right, -right, down, -down)).flatten(1)
 
     def _log_joint(self, x: Tensor, known: Tensor | None = None, strangers: bool = False) -> Iterator[Tensor]:
-        """log p(x, n, s), of the known pixels alone if they are named: [B, D] -> [S, B, chunk of n], chunk by chunk.
+        """log p(x, n, s), or log p(known pixels of x, n, s): [B, D] -> [S, B, chunk of n], chunk by chunk.
 
-        With `strangers`, copies of x have no part in it.
+        With `strangers`, it is -inf for examples that equal x.
         """
-        known = x.new_ones(1, self.size) if known is None else known.to(x)
-        x = x * known
-        # in place of the kernel, the image is shifted, and the other way
+        kernel, log_shifts = at_least_single(self.logits), at_least_single(self.log_shifts).log_softmax(0)
+        known = kernel.new_ones(1, self.size) if known is None else known.to(kernel)
+        x = x.to(kernel) * known
+        # the image is shifted in place of the kernel, in the opposite direction
         moved = torch.stack([self._shifted(x, -down, -right) for down, right in self.shifts])
         inside = torch.stack([self._shifted(known, -down, -right) for down, right in self.shifts])
-        outside = self.logits[0] * (x.sum(-1) - moved.sum(-1)) - F.softplus(self.logits[0]) * (
-            known.sum(-1) - inside.sum(-1)
-        )
-        outside = outside + self.log_shifts.log_softmax(0)[:, None] - math.log(len(self._examples()))
+        outside = kernel[0] * (x.sum(-1) - moved.sum(-1)) - F.softplus(kernel[0]) * (known.sum(-1) - inside.sum(-1))
+        outside = outside + log_shifts[:, None] - math.log(len(self._examples()))
         for entries in self._examples().split(CHUNK):
-            logits = self.logits[entries.long()]
+            logits = kernel[entries.long()]
             joint = moved @ logits.T - inside @ F.softplus(logits).T + outside[..., None]
             if strangers:
                 m = (entries >= self.num_levels).to(x)
@@ -131,7 +133,8 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
     def draw(self, streams: Streams) -> Tensor:
         uniforms = rand((len(streams), 2), streams, self.device)
         example = (uniforms[:, 0] * len(self._examples())).long()
-        shift = (uniforms[:, 1:] >= self.log_shifts.softmax(0).cumsum(0)).sum(1).clamp_(max=len(self.shifts) - 1)
+        cumulative = at_least_single(self.log_shifts).softmax(0).cumsum(0)
+        shift = (uniforms[:, 1:] >= cumulative).sum(1).clamp_(max=len(self.shifts) - 1)
         return self._pixels(example, shift, streams)
 
     def _pixels(self, example: Tensor, shift: Tensor, streams: Streams) -> Tensor:
@@ -139,14 +142,14 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
         return (rand(tuple(probs.shape), streams, self.device) < probs).float().view(-1, *self.event_shape)
 
     def _kernels(self, example: Tensor, shift: Tensor) -> Tensor:
-        """The entry of `logits` for each pixel: [B], [B] -> [B, D], int64."""
+        """Positions in `logits` for the pixels of shifted examples: [B], [B] -> [B, D], int64."""
         entries = self._examples()[example].float()
         moved = torch.stack([self._shifted(entries, *by) for by in self.shifts], 1)
         return moved[torch.arange(len(shift)), shift].long()
 
     @torch.no_grad()
     def _choose(self, x: Tensor, uniforms: Tensor, **options: Tensor | bool) -> tuple[Tensor, Tensor]:
-        """Examples and shifts from p(n, s given x), one for each uniform: [B, D], [B, M] -> [B, M], [B, M]."""
+        """Draws examples and shifts from p(n, s | x), one by each uniform: [B, D], [B, M] -> [B, M], [B, M]."""
         chosen = []
         for rows in torch.arange(len(x)).split(GROUP):
             given = {key: value[rows] if isinstance(value, Tensor) else value for key, value in options.items()}

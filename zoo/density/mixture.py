@@ -1,13 +1,14 @@
 """Mixture of Bernoullis, fitted by expectation maximisation (Bishop 2006, Pattern Recognition, section 9.3.3).
 
     p(x) = sum_k pi_k prod_d mu_kd^x_d (1 - mu_kd)^(1 - x_d)                                             (eq. 9.47)
-    E step: r_nk = p(k given x_n)                                                                         (eq. 9.56)
+    E step: r_nk = p(k | x_n)                                                                             (eq. 9.56)
     M step: pi_k = N_k/N,  mu_k = (sum_n r_nk x_n + a m)/(N_k + a),  N_k = sum_n r_nk            (eqs. 9.59 and 9.60)
 
-Density: exact, one matrix product.
+Density: exact; one matrix product.
 Sampling: exact; a component, then its pixels.
-Differs from the paper: the prior of a component's mean, worth `a` images that look like the average m of the data; no
-weight and no average is quite 0.
+Completion: exact, from any mask: a component given the known pixels, then the other pixels.
+Differs from the book: a prior of the means mu_k, worth `a` images that look like the average m of the data; no weight
+and no average is exactly 0. Components start as averages of images that are assigned to them at random.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ from torch.nn import functional as F
 
 from zoo.capabilities import ClosedForm, Completable, TractableDensity
 from zoo.config import Between, Size
+from zoo.nn.precision import at_least_single
 from zoo.random import Source, Streams, rand
 
 
 class BernoulliMixture(ClosedForm, TractableDensity, Completable):
-    """A mixture of independent pixels; an epoch of training is one step of EM.
+    """A mixture of distributions of independent pixels. An epoch of training is one step of EM.
 
     Args:
-        event_shape: shape of one example; values in {0, 1}.
-        num_components: K.
-        prior: a, in images.
+        event_shape: Shape of one example; values are in {0, 1}.
+        num_components: Number of components K.
+        prior: Weight `a` of the prior, in images.
     """
 
     levels = 2
@@ -56,21 +58,23 @@ class BernoulliMixture(ClosedForm, TractableDensity, Completable):
         self.register_buffer("fitted", torch.tensor(False))
 
     def _log_joint(self, x: Tensor, known: Tensor | None = None) -> Tensor:
-        """log p(x, k), of the known pixels alone if they are named: [B, D] -> [B, K]."""
-        log_weights = self.log_weights.log_softmax(0)  # in half precision, those of a file do not sum to one
+        """log p(x, k), or log p(known pixels of x, k): [B, D], bool [B, D] -> [B, K]."""
+        logits = at_least_single(self.logits)
+        log_weights = at_least_single(self.log_weights).log_softmax(0)  # rounded weights do not sum to one
+        x = x.to(logits)
         if known is None:
-            return F.linear(x, self.logits, log_weights - F.softplus(self.logits).sum(-1))
-        known = known.to(x)
-        return F.linear(x * known, self.logits, log_weights) - F.linear(known, F.softplus(self.logits))
+            return F.linear(x, logits, log_weights - F.softplus(logits).sum(-1))
+        known = known.to(logits)
+        return F.linear(x * known, logits, log_weights) - F.linear(known, F.softplus(logits))
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self._log_joint(x.flatten(1)).logsumexp(-1)
 
     def draw(self, streams: Streams) -> Tensor:
-        return self._pixels(self.log_weights.expand(len(streams), -1), streams)
+        return self._pixels(at_least_single(self.log_weights).expand(len(streams), -1), streams)
 
     def _pixels(self, log_joint: Tensor, streams: Streams) -> Tensor:
-        """Images from the component that log_joint [B, K] chooses."""
+        """Draws a component by its log-probability, up to a constant, and its pixels: [B, K] -> [B, *event_shape]."""
         cumulative = log_joint.softmax(-1).cumsum(-1)
         component = (rand((len(streams), 1), streams, self.device) >= cumulative).sum(-1)
         probs = self.logits[component.clamp_(max=self.num_components - 1)].sigmoid()
@@ -83,17 +87,17 @@ class BernoulliMixture(ClosedForm, TractableDensity, Completable):
         x = x.flatten(1)
         if self.fitted:
             responsibility = self._log_joint(x).softmax(-1)
-        else:  # components start as averages of images picked at random
+        else:
             which = rand((len(x), 1), generator, x.device)[:, 0] * self.num_components
-            responsibility = F.one_hot(which.long(), self.num_components).to(x)
-        responsibility = responsibility.double()  # in single precision some processors lose one image of 4,000
+            responsibility = F.one_hot(which.long(), self.num_components)
+        responsibility = responsibility.double()  # in single precision, some processors lose one image of 4,000
         return {"counts": responsibility.sum(0), "sums": responsibility.T @ x.double()}
 
     def finish(self, statistics: dict[str, Tensor]) -> None:
         counts, sums = statistics["counts"], statistics["sums"]
-        average = (sums.sum(0) + 0.5) / (counts.sum() + 1)  # no pixel is certain
+        average = (sums.sum(0) + 0.5) / (counts.sum() + 1)  # never exactly 0 or 1
         on = sums + self.prior * average
-        off = (counts[:, None] - sums).clamp(min=0) + self.prior * (1 - average)  # rounded sums may exceed counts
+        off = (counts[:, None] - sums).clamp(min=0) + self.prior * (1 - average)  # rounded sums can exceed counts
         self.log_weights.copy_(((counts + 1e-3) / (counts + 1e-3).sum()).log())
         self.logits.copy_(on.log() - off.log())
         self.fitted.fill_(True)

@@ -1,18 +1,21 @@
-"""Rivers: a program, driven by coin flips, that draws one river which parts and joins again on its way down; a
-probabilistic program whose picture tells every flip, so that its distribution is known exactly.
+"""Rivers: a probabilistic program that draws a river, which parts and joins again on its way down.
 
-    first row: the river in one of W columns, each as likely as the others
-    one arm:   parts with probability f, where there is room: one column to the left, and one to the right; or else
-               flows down to the left, straight or right: as before with probability a, else either other way alike
-    two arms:  the left one flows as before or not, then the right one, not past it; in one column, they have joined
-    what would leave the frame is left out, and the other probabilities grow to sum to one
-    H[x] = log W + sum_t sum_s p_t(s) H[row t + 1 given s],    s: columns of the arms and how they flowed last
+The picture shows every random choice of the program, so that its distribution is known exactly.
 
-Density: exact; -inf for whatever is no river.
-Sampling: exact, row by row.
-Completion: exact, from any mask: first the probability of the known pixels from each row down, given the state there,
-row by row from the bottom; then, weighted with it, the rows from the top.
-Differs from the paper: there is none.
+    first row: one arm in one of W columns, all equally likely
+    one arm:   with probability f, it parts into one arm a column to the left and one a column to the right, if there is
+               room; otherwise it flows down to the left, straight or to the right
+    two arms:  first the left one flows, then the right one, which does not cross it; in the same column, they join
+    direction: as in the row before with probability a, otherwise one of the other two, equally likely
+    H[x] = log W + sum_t sum_s p_t(s) H[row t + 1 | s],    s: columns of the arms and their last directions
+
+Directions that leave the frame are excluded, and the probabilities of the others are scaled to sum to one.
+
+Density: exact; -inf for images that are not rivers.
+Sampling: exact; row by row.
+Completion: exact, from any mask. A pass from the bottom computes the probability of the known pixels in each row and
+below, given the state in that row. A pass from the top draws the rows, weighted with these probabilities.
+Differs from the paper: there is no paper.
 """
 
 from __future__ import annotations
@@ -31,12 +34,12 @@ from zoo.random import Source, Streams, rand
 
 
 class Rivers(ClosedForm, KnownEntropy, Completable):
-    """The program; nothing is fitted, and there are no weights.
+    """The program. It has no weights, and nothing is fitted.
 
     Args:
-        event_shape: (1, H, W); values in {0, 1}.
-        fork: f, the probability that the river parts.
-        inertia: a, the probability to flow on as before.
+        event_shape: (1, H, W); values are in {0, 1}.
+        fork: Probability f that one arm parts.
+        inertia: Probability a that an arm keeps its direction.
     """
 
     levels = 2
@@ -56,9 +59,9 @@ class Rivers(ClosedForm, KnownEntropy, Completable):
         self.inertia = inertia
 
     def _log_flows(self, columns: Tensor, last: Tensor) -> Tensor:
-        """Log-probabilities of the ways into the next row, of the left arm by the right one: [..., 2] -> [..., 3, 3].
+        """Log-probabilities of the directions of the left arm and of the right one: [..., 2], [..., 2] -> [..., 3, 3].
 
-        A way is 0, 1 or 2: to the left, straight, to the right. The arms of a river that is one are at one place.
+        A direction is 0, 1 or 2: left, straight, right. If there is one arm, both columns are the same.
         """
         ways = torch.arange(3, device=columns.device)
         onward = torch.where(ways == last[..., None], math.log(self.inertia), math.log((1 - self.inertia) / 2))
@@ -67,7 +70,7 @@ class Rivers(ClosedForm, KnownEntropy, Completable):
         left, right = onward.unbind(-2)
         left = left.log_softmax(-1)[..., None]
         right = right[..., None, :].where(to[..., 1, None, :] >= to[..., 0, :, None], -math.inf)
-        two = left + right.log_softmax(-1).nan_to_num(-math.inf)  # nan: where the left arm cannot be
+        two = left + right.log_softmax(-1).nan_to_num(-math.inf)  # nan if the left arm cannot go there
         column = columns[..., 0, None, None]
         fork = torch.where((column > 0) & (column < self.width - 1), self.fork, 0.0)
         apart = (ways[:, None] == 0) & (ways == 2)
@@ -77,7 +80,7 @@ class Rivers(ClosedForm, KnownEntropy, Completable):
 
     @staticmethod
     def _flow(columns: Tensor, ways: Tensor) -> tuple[Tensor, Tensor]:
-        """Columns in the next row, and the last ways that count there: [..., 2] each; arms that join flow straight."""
+        """Columns in the next row and the last directions there, [..., 2] each; arms that have joined flow straight."""
         to = columns + ways - 1
         joined = (to[..., 0] == to[..., 1]) & (columns[..., 0] != columns[..., 1])
         return to, ways.where(~joined[..., None], 1)
@@ -110,14 +113,14 @@ class Rivers(ClosedForm, KnownEntropy, Completable):
         return torch.stack(rows, 1)[:, None].float()
 
     def _states(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Every state of the program, S of them.
+        """All S states of the program.
 
         Returns:
-            Columns of the arms, [S, 2]; log-probabilities of the ways into the next row, float64, [S, 9]; the states
-            there, [S, 9], any for a way that cannot be; the states of the first row, [W].
+            Columns of the arms, [S, 2]; log-probabilities of the directions, float64, [S, 9]; numbers of the states to
+            which they lead, [S, 9], arbitrary for impossible directions; numbers of the states of the first row, [W].
         """
         width, ways = (torch.arange(size, device=self.device) for size in (self.width, 3))
-        states = torch.cartesian_prod(width, width, ways, ways)  # columns, last ways
+        states = torch.cartesian_prod(width, width, ways, ways)  # columns, last directions
         columns, last = states[states[:, 0] <= states[:, 1]].split(2, -1)
         log_flows = self._log_flows(columns, last).flatten(-2).double()
         to, after = self._flow(columns[:, None], torch.cartesian_prod(ways, ways))
@@ -134,16 +137,16 @@ class Rivers(ClosedForm, KnownEntropy, Completable):
         num_known = known[:, 0].sum(-1)  # [B, H]
         onward, messages = probs.new_ones(len(x), len(columns)), []
         for t in reversed(range(self.height)):
-            # of the known pixels of the row, how many are as a state has them
+            # number of known pixels of the row that agree with each state
             wet, dry = on[:, t].int(), off[:, t].int()
             agree = dry.sum(-1, keepdim=True) + (wet - dry)[:, left] + ((wet - dry)[:, right] * (left != right))
-            message = onward * (agree == num_known[:, t, None])  # of the known pixels of this row and those below
+            message = onward * (agree == num_known[:, t, None])  # of the known pixels in this row and below
             messages.append(message / message.amax(1, keepdim=True).clamp(min=1e-30))
             onward = (messages[-1][:, place] * probs).sum(-1)
         rows, uniforms = [], rand((len(x), self.height), streams, self.device).double()
         options, weights = first.expand(len(x), -1), messages[-1][:, first]
         if not weights.any(1).all():
-            raise DataError("complete: expected known pixels that some river has, found an image with others")
+            raise DataError("complete: expected known pixels that some river has, found an image that no river fits")
         for t in range(self.height):
             cumulative = weights.double().cumsum(1)
             choice = (uniforms[:, t, None] * cumulative[:, -1:] >= cumulative).sum(1, keepdim=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, cast
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -42,11 +42,11 @@ class Flow(Dequantized, Bijection, Encoder, Decoder):
 
     def draw(self, streams: Streams) -> Tensor:
         z = randn((len(streams), *self.latent_shape), streams, self.device)
-        return self.decode(z.to(cast(torch.dtype, self.dtype)))
+        return self.decode(z.to(self.dtype))
 
     def prior(self) -> Distribution:
         """N(0, I)."""
-        loc = torch.zeros(self.latent_shape, device=self.device, dtype=cast(torch.dtype, self.dtype))
+        loc = torch.zeros(self.latent_shape, device=self.device, dtype=self.dtype)
         return Independent(Normal(loc, torch.ones_like(loc), validate_args=False), 1)
 
     def encode(self, x: Tensor) -> Distribution:

@@ -3,12 +3,15 @@
     critic:     minimise  E[-log D(x, y)] + E[-log(1 - D(G(z, y), y))]                                         (eq. 2)
     generator:  minimise  E[-log D(G(z, y), y)],    z ~ N(0, I), y the label of a training image
 
-The generator reads the label beside z; the critic has a logit of "real" for each class, and the label chooses it.
+The generator reads the label beside z. The critic has one logit of "real" per class, and the label chooses it.
 
 Density: none.
-Sampling: exact, one pass of the generator.
-Differs from the paper: convolutional networks; the label meets the critic at its output (as in Mescheder et al. 2018)
-and not at its input; the non-saturating loss; the R1 penalty, in every fourth step with fourfold weight.
+Sampling: exact; one pass of the generator.
+Differs from the paper: convolutional networks with leaky rectifiers, and group normalisation in the generator, in place
+of fully connected ones with maxout and dropout; a Gaussian code; the label meets the critic at its output (as in
+Mescheder et al. 2018) and not at its input; the non-saturating loss; the R1 penalty (see `zoo.gan.gan`), in every
+fourth step with fourfold weight. The checkpoint is trained with Adam (without momentum) in place of stochastic
+gradients with momentum, a learning rate that falls linearly to zero, and averaged weights.
 """
 
 from __future__ import annotations
@@ -21,22 +24,21 @@ from torch.nn.functional import one_hot
 
 from zoo.capabilities import Conditional
 from zoo.config import Between, ImageShape, Size
-from zoo.gan.game import LatentGame
+from zoo.gan.game import Game, NonSaturating, ZeroCentred
 from zoo.gan.networks import Critic, Generator
-from zoo.gan.regularizers import ZeroCentred
 
 
-class ConditionalGAN(Conditional, LatentGame):
+class ConditionalGAN(Conditional, Game):
     """Convolutional networks that know the class.
 
     Args:
-        event_shape: (C, H, W); H and W multiples of 4; values in [0, 1].
-        num_classes: number of labels.
-        latent_dim: dimension of z.
-        channels: width of the convolutions of both networks; a multiple of 8.
-        penalty: gamma of the R1 penalty; 0 for none.
-        hidden: units of a layer after the code, and of one before the critic's logits, which see the whole image; or
-            None for neither.
+        event_shape: (C, H, W); H and W are multiples of 4; values are in [0, 1].
+        num_classes: Number of classes.
+        latent_dim: Dimension of z.
+        channels: Number of channels of the convolutions of both networks; a multiple of 8.
+        penalty: Weight gamma of the R1 penalty; 0 for no penalty.
+        hidden: Number of units of a layer after the code and of one before the critic's logits, which see the whole
+            image; None for no such layers.
     """
 
     def __init__(
@@ -48,16 +50,17 @@ class ConditionalGAN(Conditional, LatentGame):
         penalty: Annotated[float, Between(0, 1e6)] = 0.1,
         hidden: Size | None = None,
     ) -> None:
-        super().__init__("non-saturating", [ZeroCentred(penalty, every=4)] if penalty else [])
+        super().__init__(event_shape, latent_dim)
         self.save_hyperparameters()
-        self.event_shape = tuple(event_shape)
-        self.latent_shape = (latent_dim,)
         self.num_classes = num_classes
         self.generator = Generator(event_shape, latent_dim + num_classes, channels, hidden=hidden)
         self.critic = Critic(event_shape, channels, outputs=num_classes, hidden=hidden)
+        self.loss = NonSaturating()
+        self.penalty = ZeroCentred(penalty) if penalty else None
+        self.penalty_every = 4
 
-    def decode(self, z: Tensor, **given: Tensor) -> Tensor:
-        return self.generator(torch.cat([z, one_hot(given["labels"], self.num_classes).to(z.dtype)], 1))
+    def decode(self, z: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
+        return super().decode(torch.cat([z, one_hot(labels, self.num_classes)], 1))
 
-    def score(self, x: Tensor, **given: Tensor) -> Tensor:
-        return self.critic(x).gather(1, given["labels"][:, None])[:, 0]
+    def score(self, x: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
+        return self.critic(x.to(self.dtype)).gather(1, labels[:, None])[:, 0]

@@ -1,103 +1,170 @@
-"""A loss and regularisers on a pair of networks: what the adversarial models are made of."""
+"""What the GANs share: a game of two players with a loss and a penalty.
+
+Losses and penalties that one paper alone uses are in the file of that paper.
+"""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
+from torch.nn.functional import softplus
 
 from zoo.capabilities import Adversarial, Decoder
-from zoo.gan.losses import LOSSES, LossName
-from zoo.gan.networks import Critic, Generator
-from zoo.gan.regularizers import Regularizer
 from zoo.random import Streams, randn
 
+# -------------------------------------------------------------------------------------------------------------- losses
 
-class Game(Adversarial):
-    """Two players with a `Loss` and any number of `Regularizer`s.
 
-    Args:
-        loss: name of the loss.
-        regularizers: applied in this order.
-        critic_steps: updates of the critic for each of the generator.
+class Loss(ABC):
+    """What the two players minimise, as formulas of the critic's logits.
+
+    Attributes:
+        sees_real: Whether the generator's loss depends on the logits of real examples that carry no gradient.
     """
 
-    latent_shape: tuple[int, ...]
+    sees_real: ClassVar[bool] = False
 
-    @abstractmethod  # a model has networks, and plain arguments
-    def __init__(self, loss: LossName, regularizers: Sequence[Regularizer] = (), critic_steps: int = 1) -> None:
+    @abstractmethod
+    def critic(self, on_real: Tensor, on_fake: Tensor) -> Tensor:
+        """What the critic minimises: logits of real and of fake examples, [B] each -> a scalar."""
+
+    @abstractmethod
+    def generator(self, on_fake: Tensor, on_real: Tensor | None) -> Tensor:
+        """What the generator minimises: [B], [B] or None -> a scalar.
+
+        `on_real` is given if the loss `sees_real`, or if real examples carry a gradient, as those of an encoder do.
+        """
+
+    def accuracy(self, on_real: Tensor, on_fake: Tensor) -> Tensor:
+        """Fraction of correct answers if the critic calls real what is above zero; 0.5 if it is fooled."""
+        return ((on_real > 0).float().mean() + (on_fake < 0).float().mean()) / 2
+
+
+def ranking_accuracy(on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """Fraction of all pairs of a real and a fake example whose logits are in the correct order.
+
+    It is the accuracy of a critic whose loss depends on differences of logits alone, so that no threshold tells real
+    from fake.
+    """
+    return (on_real[:, None] > on_fake).float().mean()
+
+
+class NonSaturating(Loss):
+    """E[-log D(x)] + E[-log(1 - D(G(z)))] and E[-log D(G(z))], where D is the sigmoid of the logit.
+
+    Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661, section 3.
+    """
+
+    def critic(self, on_real: Tensor, on_fake: Tensor) -> Tensor:
+        return softplus(-on_real).mean() + softplus(on_fake).mean()
+
+    def generator(self, on_fake: Tensor, on_real: Tensor | None) -> Tensor:
+        loss = softplus(-on_fake).mean()
+        return loss if on_real is None else loss + softplus(on_real).mean()
+
+
+class Wasserstein(Loss):
+    """E[D(G(z))] - E[D(x)] and -E[D(G(z))] (Arjovsky et al. 2017, https://arxiv.org/abs/1701.07875, eq. 3)."""
+
+    accuracy = staticmethod(ranking_accuracy)
+
+    def critic(self, on_real: Tensor, on_fake: Tensor) -> Tensor:
+        return on_fake.mean() - on_real.mean()
+
+    def generator(self, on_fake: Tensor, on_real: Tensor | None) -> Tensor:
+        loss = -on_fake.mean()
+        return loss if on_real is None else loss + on_real.mean()
+
+
+# ----------------------------------------------------------------------------------------------------------- penalties
+
+Score: TypeAlias = Callable[[Tensor], Tensor]
+"""The critic: [B, ...] -> logits [B]."""
+
+Penalty: TypeAlias = Callable[[Score, Tensor, Tensor, Streams], Tensor]
+"""A term of the critic's loss: critic, real and fake examples [B, ...] without gradients, noise -> a scalar."""
+
+
+def squared_slope(score: Score, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits at x [B, ...] and squared norms of their gradients with respect to x; both [B] and differentiable."""
+    x = x.detach().requires_grad_()
+    logits = score(x)
+    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    return logits, gradient.square().flatten(1).sum(1)
+
+
+@dataclass(frozen=True)
+class ZeroCentred:
+    """gamma/2 E[|grad_x D|^2] at real examples (R1), and possibly at fake ones (R2).
+
+    Mescheder et al. 2018, https://arxiv.org/abs/1801.04406, eqs. 9 and 10.
+    """
+
+    gamma: float
+    on_fake: bool = False
+
+    def __call__(self, score: Score, real: Tensor, fake: Tensor, streams: Streams) -> Tensor:
+        penalty = squared_slope(score, real)[1].mean()
+        if self.on_fake:
+            penalty = penalty + squared_slope(score, fake)[1].mean()
+        return 0.5 * self.gamma * penalty
+
+
+# ------------------------------------------------------------------------------------------------------------ the game
+
+
+class Game(Adversarial, Decoder):
+    """A generator that turns Gaussian codes into images, against a critic.
+
+    A model sets `generator`, `critic`, `loss` and perhaps the others in its constructor.
+
+    Attributes:
+        loss: What the two players minimise.
+        penalty: Penalty on the critic, or None.
+        penalty_every: Number of steps from one penalty to the next. Each weighs as many times more, so that the mean
+            gradient is the same at a fraction of the cost (Karras et al. 2020, https://arxiv.org/abs/1912.04958,
+            appendix B).
+    """
+
+    loss: Loss
+    penalty: Penalty | None = None
+    penalty_every: int = 1
+
+    @abstractmethod
+    def __init__(self, event_shape: Sequence[int], latent_dim: int) -> None:
         super().__init__()
-        self.loss = LOSSES[loss]
-        self.regularizers = tuple(regularizers)
-        self.critic_steps = critic_steps
+        self.event_shape, self.latent_shape = tuple(event_shape), (latent_dim,)
 
     def score(self, x: Tensor, **given: Tensor) -> Tensor:
-        """The critic's logits of what it sees: [B, ...] -> [B]."""
-        return self.critic(x).squeeze(1)
-
-    def generate(self, z: Tensor, **given: Tensor) -> Tensor:
-        """What the generator makes of codes: [B, *latent_shape] -> [B, *event_shape]."""
-        return self.generator(z)
+        """The critic's logits: [B, ...] -> [B]."""
+        return self.critic(x.to(self.dtype)).squeeze(1)
 
     def critic_loss(self, real: Tensor, fake: Tensor, streams: Streams, **given: Tensor) -> dict[str, Tensor]:
-        """Of reals and fakes without gradient; with `critic_accuracy`."""
-        real, fake = self._blurred(real, streams), self._blurred(fake, streams)
         both = {name: torch.cat([value, value]) for name, value in given.items()}
         on_real, on_fake = self.score(torch.cat([real, fake]), **both).split([len(real), len(fake)])  # in one pass
         loss = self.loss.critic(on_real, on_fake)
-        for part in self.regularizers:
-            if self.global_step % part.every == 0:
-                penalty = part.critic_penalty(lambda x: self.score(x, **given), real, fake, streams)
-                loss = loss if penalty is None else loss + part.every * penalty
+        if self.penalty is not None and self.global_step % self.penalty_every == 0:
+            penalty = self.penalty(lambda x: self.score(x, **given), real, fake, streams)
+            loss = loss + self.penalty_every * penalty
         return {"loss": loss, "critic_accuracy": self.loss.accuracy(on_real.detach(), on_fake.detach())}
 
     def generator_loss(self, real: Tensor, fake: Tensor, streams: Streams, **given: Tensor) -> Tensor:
-        """Of fakes, and of reals where they carry a gradient or the loss compares the two."""
-        on_fake = self.score(self._blurred(fake, streams), **given)
+        on_fake = self.score(fake, **given)
         sees_real = self.loss.sees_real or real.requires_grad
-        on_real = self.score(self._blurred(real, streams), **given) if sees_real else None
-        loss = self.loss.generator(on_fake, on_real)
-        for part in self.regularizers:
-            if self.global_step % part.every == 0:
-                penalty = part.generator_penalty(
-                    lambda z: self.generate(z, **given), self.latent_shape, streams, self.device
-                )
-                loss = loss if penalty is None else loss + part.every * penalty
-        return loss
-
-    def after_critic_step(self) -> None:
-        for part in self.regularizers:
-            part.bound(self.critic)
-
-    def _blurred(self, x: Tensor, streams: Streams) -> Tensor:
-        for part in self.regularizers:
-            x = part.blur(x, streams, self.progress)
-        return x
-
-
-class LatentGame(Game, Decoder):
-    """A game whose generator turns Gaussian codes into data."""
-
-    def build(
-        self, event_shape: Sequence[int], latent_dim: int, channels: int, hidden: int | None, *, bias: bool
-    ) -> None:
-        """The networks of `zoo.gan.networks`; hidden units in both, or None; whether the critic's logit has a bias."""
-        self.event_shape, self.latent_shape = tuple(event_shape), (latent_dim,)
-        self.generator = Generator(event_shape, latent_dim, channels, hidden=hidden)
-        self.critic = Critic(event_shape, channels, hidden=hidden, bias=bias)
-
-    def prior(self) -> Distribution:
-        loc = torch.zeros(self.latent_shape, device=self.device)
-        return Independent(Normal(loc, torch.ones_like(loc)), 1)
-
-    def decode(self, z: Tensor, **given: Tensor) -> Tensor:
-        return self.generator(z)
-
-    def generate(self, z: Tensor, **given: Tensor) -> Tensor:
-        return self.decode(z, **given)
+        return self.loss.generator(on_fake, self.score(real, **given) if sees_real else None)
 
     def draw(self, streams: Streams, **given: Tensor) -> Tensor:
         return self.decode(randn((len(streams), *self.latent_shape), streams, self.device), **given)
+
+    def decode(self, z: Tensor, **given: Tensor) -> Tensor:
+        return self.generator(z.to(self.dtype))
+
+    def prior(self) -> Distribution:
+        loc = torch.zeros(self.latent_shape, dtype=self.dtype, device=self.device)
+        return Independent(Normal(loc, torch.ones_like(loc), validate_args=False), 1)

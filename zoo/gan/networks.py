@@ -1,6 +1,6 @@
 """Convolutional generators and critics of images.
 
-No layer looks at other examples of the batch: a sample is a function of its own code alone, in training too.
+No layer looks at other examples of the batch. A sample is therefore a function of its own code alone, in training too.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError
-from zoo.nn.patches import PATCH, patches_of
+from zoo.nn.patches import PATCH, Patches, patches_of
+
+GROUPS = 8  # of the normalisation
 
 
 class Residual(nn.Module):
     """x + conv(leaky_relu(norm(x)))."""
 
-    def __init__(self, channels: int, *, normalized: bool) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.normalization = nn.GroupNorm(8, channels) if normalized else nn.Identity()
+        self.normalization = nn.GroupNorm(GROUPS, channels)
         self.convolution = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -27,26 +29,32 @@ class Residual(nn.Module):
 
 
 class Generator(nn.Sequential):
-    """z [B, inputs] -> images [B, C, H, W] in [0, 1]; H and W multiples of 4.
+    """z [B, inputs] -> images [B, C, H, W] in [0, 1].
 
-    Convolutions at a quarter of the resolution, where they are efficient; the last makes patches of 4x4 pixels.
+    The convolutions work at a quarter of the resolution, where they are efficient. The last one makes patches of 4x4
+    pixels.
 
     Args:
-        channels: a multiple of 8, the groups of the normalisation.
-        hidden: units of a layer between the code and the convolutions, each of which sees a part of the image; or None.
+        event_shape: (C, H, W); H and W are multiples of 4.
+        inputs: Dimension of z.
+        channels: Number of channels of the convolutions; a multiple of 8, the number of groups that are normalised.
+        hidden: Number of units of a layer between code and convolutions, or None for no such layer. Its units see the
+            whole image, and those of convolutions a part of it.
     """
 
     def __init__(self, event_shape: Sequence[int], inputs: int, channels: int, *, hidden: int | None = None) -> None:
-        if channels % 8:
-            raise ConfigError(f"channels: expected a multiple of 8, found {channels}")
         base = (channels, *patches_of(event_shape))
+        if channels % GROUPS:
+            raise ConfigError(f"channels: expected a multiple of {GROUPS}, found {channels}")
+        if math.prod(base) == GROUPS:  # each group would be one number, and normalised to 0
+            raise ConfigError(f"channels: expected at least {2 * GROUPS} for images of one patch, found {channels}")
         super().__init__(
             *((nn.Linear(inputs, hidden), nn.LeakyReLU(0.2)) if hidden else ()),
             nn.Linear(hidden or inputs, math.prod(base)),
             nn.Unflatten(1, base),
-            Residual(channels, normalized=True),
-            Residual(channels, normalized=True),
-            nn.GroupNorm(8, channels),
+            Residual(channels),
+            Residual(channels),
+            nn.GroupNorm(GROUPS, channels),
             nn.LeakyReLU(0.2),
             nn.Conv2d(channels, PATCH**2 * event_shape[0], 3, padding=1),
             nn.PixelShuffle(PATCH),
@@ -55,11 +63,11 @@ class Generator(nn.Sequential):
 
 
 class Features(nn.Sequential):
-    """Images [B, C, H, W], H and W multiples of 4 -> [B, channels, H/4, W/4]: the convolutions of a critic."""
+    """The convolutions of a critic: images [B, C, H, W], H and W multiples of 4 -> [B, channels, H/4, W/4]."""
 
     def __init__(self, event_shape: Sequence[int], channels: int) -> None:
         super().__init__(
-            nn.PixelUnshuffle(PATCH),
+            Patches(),
             nn.Conv2d(PATCH**2 * event_shape[0], channels, 3, padding=1),
             nn.LeakyReLU(0.2),
             nn.Conv2d(channels, channels, 3, padding=1),
@@ -68,11 +76,14 @@ class Features(nn.Sequential):
 
 
 class Critic(nn.Sequential):
-    """Images [B, C, H, W], H and W multiples of 4 -> logits [B, outputs].
+    """Images [B, C, H, W] -> logits [B, outputs].
 
     Args:
-        hidden: units of a layer that sees the whole image, before the logits; or None.
-        bias: of the logits; it would cancel in a loss of differences.
+        event_shape: (C, H, W); H and W are multiples of 4.
+        channels: Number of channels of the convolutions.
+        outputs: Number of logits.
+        hidden: Number of units of a layer before the logits, which see the whole image; None for no such layer.
+        bias: Whether logits have a bias; it cancels in losses of differences.
     """
 
     def __init__(

@@ -4,30 +4,51 @@
     generator:  minimise  E[f(D(x) - D(G(z)))],    z ~ N(0, I),  f(t) = log(1 + e^t)
 
 Density: none.
-Sampling: exact, one pass of the generator.
-Differs from the paper: the networks, which are small and normalise groups in the generator; the penalties come in every
-fourth step, with fourfold weight.
+Sampling: exact; one pass of the generator.
+Differs from the paper: small networks, with group normalisation in the generator, where the paper has no normalisation;
+the penalties come in every fourth step, with fourfold weight. The checkpoint is trained with a learning rate that falls
+linearly to zero and a constant gamma and second beta, where the paper has schedules of its own for each.
 """
 
 from __future__ import annotations
 
 from typing import Annotated
 
+from torch import Tensor
+from torch.nn.functional import softplus
+
 from zoo.config import Between, ImageShape, Size
-from zoo.gan.game import LatentGame
-from zoo.gan.regularizers import ZeroCentred
+from zoo.gan.game import Game, Loss, ZeroCentred, ranking_accuracy
+from zoo.gan.networks import Critic, Generator
 
 
-class R3GAN(LatentGame):
+class Relativistic(Loss):
+    """E[-log sigmoid(D(x) - D(G(z)))] and E[-log sigmoid(D(G(z)) - D(x))] over pairs (Jolicoeur-Martineau 2018).
+
+    https://arxiv.org/abs/1807.00734. A pair is a real and a fake example at the same position of their batches.
+    """
+
+    sees_real = True
+    accuracy = staticmethod(ranking_accuracy)
+
+    def critic(self, on_real: Tensor, on_fake: Tensor) -> Tensor:
+        return softplus(on_fake - on_real).mean()
+
+    def generator(self, on_fake: Tensor, on_real: Tensor | None) -> Tensor:
+        assert on_real is not None, "the relativistic loss compares fakes with reals"
+        return softplus(on_real - on_fake).mean()
+
+
+class R3GAN(Game):
     """Convolutional networks with the relativistic loss, R1 and R2.
 
     Args:
-        event_shape: (C, H, W); H and W multiples of 4; values in [0, 1].
-        latent_dim: dimension of z.
-        channels: width of the convolutions of both networks; a multiple of 8.
-        penalty: gamma of both penalties.
-        hidden: units of a layer after the code, and of one before the critic's logit, which see the whole image; or
-            None for neither.
+        event_shape: (C, H, W); H and W are multiples of 4; values are in [0, 1].
+        latent_dim: Dimension of z.
+        channels: Number of channels of the convolutions of both networks; a multiple of 8.
+        penalty: Weight gamma of both penalties.
+        hidden: Number of units of a layer after the code and of one before the critic's logit, which see the whole
+            image; None for no such layers.
     """
 
     def __init__(
@@ -38,6 +59,10 @@ class R3GAN(LatentGame):
         penalty: Annotated[float, Between(0, 1e6)] = 0.1,
         hidden: Size | None = None,
     ) -> None:
-        super().__init__("relativistic", [ZeroCentred(penalty, on_fake=True, every=4)])
+        super().__init__(event_shape, latent_dim)
         self.save_hyperparameters()
-        self.build(event_shape, latent_dim, channels, hidden, bias=False)
+        self.generator = Generator(event_shape, latent_dim, channels, hidden=hidden)
+        self.critic = Critic(event_shape, channels, hidden=hidden, bias=False)
+        self.loss = Relativistic()
+        self.penalty = ZeroCentred(penalty, on_fake=True)
+        self.penalty_every = 4

@@ -5,29 +5,44 @@
     generator:  minimise  -E[D(G(z))],    z ~ N(0, I)                                                          (eq. 17)
 
 Density: none.
-Sampling: exact, one pass of the generator.
-Differs from the paper: the networks, which are small and normalise groups in the generator.
+Sampling: exact; one pass of the generator.
+Differs from the paper: small networks, with group normalisation in the generator in place of batch normalisation. The
+checkpoint is trained with 1 step of the critic in place of 5, on batches of 32 in place of 64 images; Adam at a
+learning rate of 0.003, which falls linearly to zero, and betas of 0 and 0.99 in place of 0.0002, 0 and 0.9; and
+averaged weights.
 """
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from zoo.config import ImageShape, Size
-from zoo.gan.game import LatentGame
+from zoo.gan.game import Game, Loss
+from zoo.gan.networks import Critic, Generator
 
 
-class SNGAN(LatentGame):
-    """Convolutional networks with the hinge loss; the critic's kernels, as matrices, have spectral norm 1.
+class Hinge(Loss):
+    """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))] and -E[D(G(z))] (Lim & Ye 2017, https://arxiv.org/abs/1705.02894)."""
+
+    def critic(self, on_real: Tensor, on_fake: Tensor) -> Tensor:
+        return (1 - on_real).relu().mean() + (1 + on_fake).relu().mean()
+
+    def generator(self, on_fake: Tensor, on_real: Tensor | None) -> Tensor:
+        loss = -on_fake.mean()
+        return loss if on_real is None else loss + on_real.mean()
+
+
+class SNGAN(Game):
+    """Convolutional networks; the kernels of the critic, as matrices, have spectral norm 1.
 
     Args:
-        event_shape: (C, H, W); H and W multiples of 4; values in [0, 1].
-        latent_dim: dimension of z.
-        channels: width of the convolutions of both networks; a multiple of 8.
-        critic_steps: updates of the critic for each of the generator; a batch is divided among them.
-        hidden: units of a layer after the code, and of one before the critic's logit, which see the whole image; or
-            None for neither.
+        event_shape: (C, H, W); H and W are multiples of 4; values are in [0, 1].
+        latent_dim: Dimension of z.
+        channels: Number of channels of the convolutions of both networks; a multiple of 8.
+        critic_steps: Number of updates of the critic for each update of the generator; a batch is divided among them.
+        hidden: Number of units of a layer after the code and of one before the critic's logit, which see the whole
+            image; None for no such layers.
     """
 
     def __init__(
@@ -38,9 +53,12 @@ class SNGAN(LatentGame):
         critic_steps: Size = 1,
         hidden: Size | None = None,
     ) -> None:
-        super().__init__("hinge", critic_steps=critic_steps)
+        super().__init__(event_shape, latent_dim)
         self.save_hyperparameters()
-        self.build(event_shape, latent_dim, channels, hidden, bias=True)
+        self.generator = Generator(event_shape, latent_dim, channels, hidden=hidden)
+        self.critic = Critic(event_shape, channels, hidden=hidden)
         for layer in self.critic.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 spectral_norm(layer)
+        self.loss = Hinge()
+        self.critic_steps = critic_steps

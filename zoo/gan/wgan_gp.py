@@ -5,30 +5,49 @@
     generator:  minimise  -E[D(G(z))],    z ~ N(0, I)
 
 Density: none.
-Sampling: exact, one pass of the generator.
-Differs from the paper: the networks, which are small and normalise groups in the generator.
+Sampling: exact; one pass of the generator.
+Differs from the paper: small networks, with group normalisation in the generator in place of batch normalisation. The
+checkpoint is trained with 2 steps of the critic in place of 5, which share one batch of 64 images in place of one each;
+Adam at a learning rate of 0.003, which falls linearly to zero, and betas of 0 and 0.99 in place of 0.0001, 0 and 0.9;
+and averaged weights.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
+from torch import Tensor
+
 from zoo.config import Between, ImageShape, Size
-from zoo.gan.game import LatentGame
-from zoo.gan.regularizers import GradientPenalty
+from zoo.gan.game import Game, Score, Wasserstein, squared_slope
+from zoo.gan.networks import Critic, Generator
+from zoo.random import Streams, rand
 
 
-class WGANGP(LatentGame):
-    """Convolutional networks, the critic with slopes near one.
+@dataclass(frozen=True)
+class GradientPenalty:
+    """weight E[(|grad D(y)| - 1)^2] at y = e x + (1 - e) G(z) with e uniform on [0, 1]."""
+
+    weight: float
+
+    def __call__(self, score: Score, real: Tensor, fake: Tensor, streams: Streams) -> Tensor:
+        e = rand((len(real), 1), streams, real.device).view(-1, *[1] * (real.dim() - 1))
+        slope = squared_slope(score, fake + e * (real - fake))[1]
+        return self.weight * ((slope + 1e-12).sqrt() - 1).square().mean()
+
+
+class WGANGP(Game):
+    """Convolutional networks; the critic has slopes near 1.
 
     Args:
-        event_shape: (C, H, W); H and W multiples of 4; values in [0, 1].
-        latent_dim: dimension of z.
-        channels: width of the convolutions of both networks; a multiple of 8.
-        penalty: lambda.
-        critic_steps: updates of the critic for each of the generator; a batch is divided among them.
-        hidden: units of a layer after the code, and of one before the critic's logit, which see the whole image; or
-            None for neither.
+        event_shape: (C, H, W); H and W are multiples of 4; values are in [0, 1].
+        latent_dim: Dimension of z.
+        channels: Number of channels of the convolutions of both networks; a multiple of 8.
+        penalty: Weight lambda of the gradient penalty.
+        critic_steps: Number of updates of the critic for each update of the generator; a batch is divided among them.
+        hidden: Number of units of a layer after the code and of one before the critic's logit, which see the whole
+            image; None for no such layers.
     """
 
     def __init__(
@@ -40,6 +59,10 @@ class WGANGP(LatentGame):
         critic_steps: Size = 5,
         hidden: Size | None = None,
     ) -> None:
-        super().__init__("wasserstein", [GradientPenalty(penalty)], critic_steps)
+        super().__init__(event_shape, latent_dim)
         self.save_hyperparameters()
-        self.build(event_shape, latent_dim, channels, hidden, bias=False)
+        self.generator = Generator(event_shape, latent_dim, channels, hidden=hidden)
+        self.critic = Critic(event_shape, channels, hidden=hidden, bias=False)
+        self.loss = Wasserstein()
+        self.penalty = GradientPenalty(penalty)
+        self.critic_steps = critic_steps

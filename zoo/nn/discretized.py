@@ -34,7 +34,7 @@ class Discretized(Distribution):
 
     def __init__(self, loc: Tensor, scale: Tensor, levels: int = 256) -> None:
         self.loc, self.scale, self.levels = loc, scale, levels
-        self.half = 1 / (2 * levels - 2)  # of the distance of two levels
+        self.half = 1 / (2 * levels - 2)  # half the distance between two levels
         super().__init__(loc.shape, validate_args=False)
 
     @staticmethod

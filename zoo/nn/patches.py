@@ -1,7 +1,7 @@
 """Convolutional networks over patches of 4x4 pixels, between images and vectors.
 
-They work on a quarter of the rows and columns, mostly by matrix products: a digit costs about a million
-multiplications, and a CPU trains on a thousand of them a second.
+Most of the work is matrix products at a quarter of the resolution. A digit costs about a million multiplications, so
+that one CPU core trains on a thousand digits per second.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PATCH = 4
 
 
 def patches_of(event_shape: Sequence[int]) -> tuple[int, int]:
-    """Numbers of rows and columns of patches in an image (C, H, W).
+    """Number of rows and columns of patches in an image (C, H, W).
 
     Raises:
         ConfigError: H or W is not a multiple of 4.
@@ -27,8 +27,17 @@ def patches_of(event_shape: Sequence[int]) -> tuple[int, int]:
     return height // PATCH, width // PATCH
 
 
+class Patches(nn.Module):
+    """Cuts images into patches: [B, C, H, W] -> [B, 16 C, H/4, W/4]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not len(x):  # torch's function returns an empty batch as it is
+            return x.reshape(0, PATCH**2 * x.shape[1], *patches_of(x.shape[1:]))
+        return nn.functional.pixel_unshuffle(x, PATCH)
+
+
 class Residual(nn.Module):
-    """x + conv(silu(x)): [B, channels, H, W] -> the same."""
+    """x + conv(silu(x)): [B, channels, H, W] -> the same shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -39,17 +48,17 @@ class Residual(nn.Module):
 
 
 def patch_encoder(event_shape: Sequence[int], channels: int, hidden: int, outputs: int) -> nn.Sequential:
-    """A network from images to vectors: [B, C, H, W], H and W multiples of 4 -> [B, outputs].
+    """A network from images [B, C, H, W] to vectors [B, outputs].
 
     Args:
-        event_shape: Shape of one image, (C, H, W).
-        channels: Width of the convolutions.
-        hidden: Units of the layer after them.
-        outputs: Length of a vector.
+        event_shape: (C, H, W); H and W are multiples of 4.
+        channels: Number of channels of the convolutions.
+        hidden: Number of units of the layer after the convolutions.
+        outputs: Number of outputs.
     """
     rows, columns = patches_of(event_shape)
     return nn.Sequential(
-        nn.PixelUnshuffle(PATCH),
+        Patches(),
         nn.Conv2d(PATCH**2 * event_shape[0], channels, 3, padding=1),
         Residual(channels),
         nn.SiLU(),
@@ -61,7 +70,7 @@ def patch_encoder(event_shape: Sequence[int], channels: int, hidden: int, output
 
 
 def patch_decoder(inputs: int, hidden: int, channels: int, event_shape: Sequence[int]) -> nn.Sequential:
-    """A network from vectors to images: [B, inputs] -> [B, C, H, W], H and W multiples of 4; see `patch_encoder`."""
+    """A network from vectors [B, inputs] to images [B, C, H, W], the mirror image of `patch_encoder`."""
     rows, columns = patches_of(event_shape)
     return nn.Sequential(
         nn.Linear(inputs, hidden),

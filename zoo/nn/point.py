@@ -13,7 +13,7 @@ class Point(Distribution):
     """P(value) = 1 at `loc`.
 
     Args:
-        loc: The points, [B, *event_shape].
+        loc: Points, [B, *event_shape].
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -30,6 +30,6 @@ class Point(Distribution):
         return self.loc.expand(*sample_shape, *self.loc.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """0 at the point, minus infinity elsewhere: [..., B, *event_shape] -> [..., B]."""
+        """0 at the point and -inf elsewhere: [..., B, *event_shape] -> [..., B]."""
         is_there = (value == self.loc).flatten(-len(self.event_shape)).all(-1)
         return torch.zeros_like(is_there, dtype=self.loc.dtype).masked_fill(~is_there, -torch.inf)

@@ -1,13 +1,13 @@
 """Conditional VAE (Kingma et al. 2014, https://arxiv.org/abs/1406.5298, section 2.2; Sohn et al. 2015).
 
-    elbo(x given y) = E_q(z given x, y)[log p(x given z, y)] - KL(q(z given x, y) || p(z)),    p(z) = N(0, I)
+    elbo(x | y) = E_q(z | x, y)[log p(x | z, y)] - KL(q(z | x, y) || p(z)),    p(z) = N(0, I)
 
-z need not tell the class y, and what is left of an image without its class is its style: slant, width, size.
+The class y need not be in the code. What remains of an image without its class is its style: slant, width, size.
 
-Density: lower bound of log p(x given y); one pass. Importance sampling tightens it.
+Density: lower bound of log p(x | y); one pass. Importance sampling tightens it.
 Sampling: exact; one pass of the decoder.
-Differs from the papers: labels are always given (the first infers absent ones, the second conditions on images); the
-networks and likelihoods are those of `zoo.vae.vae`.
+Differs from the papers: labels are always known (Kingma et al. infer missing ones, and Sohn et al. predict images from
+images with a prior that depends on them); networks, likelihoods and training are those of `zoo.vae.vae`.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ from __future__ import annotations
 from typing import Annotated
 
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Normal
+from torch.distributions import Independent
 
 from zoo.capabilities import Conditional
 from zoo.config import Between, ImageShape, Size
 from zoo.given import Labels, check_labels
-from zoo.nn.discretized import Discretized
-from zoo.vae.vae import VAE, LikelihoodName
+from zoo.vae.vae import VAE, LikelihoodName, gaussian
 
 
 class ConditionalVAE(Conditional, VAE):
-    """A VAE whose encoder and decoder are told the class.
+    """A VAE whose encoder and decoder know the class.
 
     Args:
-        num_classes: labels lie in {0, ..., num_classes - 1}.
-        event_shape, latent_dim, channels, hidden, likelihood, min_scale: see `VAE`.
+        num_classes: Number of classes; labels lie in {0, ..., num_classes - 1}.
+        event_shape, latent_dim, channels, hidden, likelihood, min_scale: See `VAE`.
     """
 
     def __init__(
@@ -45,20 +44,17 @@ class ConditionalVAE(Conditional, VAE):
         super().__init__(event_shape, latent_dim, channels, hidden, likelihood, min_scale)
         self.save_hyperparameters()
         self.num_classes = num_classes
-        # added to the hidden layer of each: a layer over the image or the code and the class, one-hot, side by side
+        # added to a hidden layer, as if the one-hot class stood beside the image or the code
         self.encoder_classes = nn.Embedding(num_classes, hidden)
         self.decoder_classes = nn.Embedding(num_classes, hidden)
 
-    def _posterior(self, x: Tensor, labels: Labels = None) -> Normal:
-        features = self.encoder[:-2](x) + self.encoder_classes(self._one_each(labels, x))
-        return self._gaussian(self.encoder[-2:](features))
+    def encode(self, x: Tensor, labels: Labels = None) -> Independent:  # type: ignore[override]
+        hidden = self.encoder[:-2](x.to(self.dtype)) + self.encoder_classes(self._checked(labels, x))
+        return Independent(gaussian(self.encoder[-2:](hidden)), 1)
 
-    def _pixels(self, z: Tensor, labels: Labels = None) -> Bernoulli | Discretized:
-        features = self.decoder[:1](z) + self.decoder_classes(self._one_each(labels, z))
-        return self._likelihood(self.decoder[1:](features))
+    def likelihood(self, z: Tensor, labels: Labels = None) -> Independent:  # type: ignore[override]
+        hidden = self.decoder[:1](z.to(self.dtype)) + self.decoder_classes(self._checked(labels, z))
+        return Independent(self._pixels(self.decoder[1:](hidden)), 3)
 
-    def log_weights_at(self, x: Tensor, epsilon: Tensor, labels: Labels = None) -> Tensor:  # type: ignore[override]
-        return super().log_weights_at(x, epsilon, labels=self._one_each(labels, x))
-
-    def _one_each(self, labels: Labels, batch: Tensor) -> Tensor:
+    def _checked(self, labels: Labels, batch: Tensor) -> Tensor:
         return check_labels(self, labels, len(batch)).to(batch.device)

@@ -1,14 +1,16 @@
 """VAE: variational autoencoder (Kingma & Welling 2014, https://arxiv.org/abs/1312.6114; Rezende et al. 2014).
 
-    elbo(x) = E_q(z given x)[log p(x given z)] - KL(q(z given x) || p(z))                                      (eq. 3)
-    p(z) = N(0, I),    q(z given x) = N(mu(x), diag sigma(x)^2),    z = mu(x) + sigma(x) epsilon           (eqs. 9, 10)
-    p(x given z) = product over pixels of Bernoulli(x_i), or of Gaussian or logistic distributions over grey levels
+    elbo(x) = E_q(z | x)[log p(x | z)] - KL(q(z | x) || p(z))                                                  (eq. 3)
+    p(z) = N(0, I),    q(z | x) = N(mu(x), diag sigma(x)^2),    z = mu(x) + sigma(x) epsilon               (eqs. 9, 10)
+    p(x | z) = product over pixels of Bernoulli distributions, or of Gaussians or logistics over grey levels
 
 Density: lower bound; one pass. Importance sampling tightens it (Burda et al. 2016, https://arxiv.org/abs/1509.00519).
 Sampling: exact; one pass of the decoder.
-Differs from the paper: convolutional networks over patches of pixels; for 8-bit images, the Gaussian is integrated over
-the cells of grey levels, so that there is a probability and no density; or a logistic distribution takes its place
-(Salimans et al. 2017, https://arxiv.org/abs/1701.05517, eq. 2). Both have a scale a pixel.
+Differs from the paper: convolutions over patches of pixels, in place of one hidden layer; for 8-bit images, Gaussians
+integrated over the cells of grey levels, so that there are probabilities and not densities, or logistics in their place
+(Salimans et al. 2017, https://arxiv.org/abs/1701.05517, eq. 2), both with a smallest scale. The checkpoints are trained
+with AdamW in place of Adagrad, a learning rate that rises and then falls along a cosine, clipped gradients and averaged
+weights, on batches of 128 images in place of 100.
 """
 
 from __future__ import annotations
@@ -17,29 +19,36 @@ from typing import Annotated, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent, Normal, kl_divergence
+from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
 from zoo.capabilities import Decoder, Encoder, ImportanceWeighted
 from zoo.config import Between, ImageShape, Size
 from zoo.nn.discretized import Discretized, DiscretizedGaussian, DiscretizedLogistic
 from zoo.nn.patches import patch_decoder, patch_encoder
+from zoo.nn.precision import at_least_single
 from zoo.random import Source, Streams, rand, randn
 
 LikelihoodName: TypeAlias = Literal["bernoulli", "discretized-gaussian", "discretized-logistic"]
+
+
+def gaussian(parameters: Tensor) -> Normal:
+    """Gaussians from means and logarithms of scales, side by side: [B, 2 D, ...] -> [B, D, ...]."""
+    loc, log_scale = at_least_single(parameters).chunk(2, 1)
+    return Normal(loc, log_scale.clamp(-7, 3).exp(), validate_args=False)
 
 
 class VAE(ImportanceWeighted, Encoder, Decoder):
     """A convolutional VAE with a diagonal Gaussian posterior.
 
     Args:
-        event_shape: (C, H, W); H and W multiples of 4.
-        latent_dim: dimension of z.
-        channels: width of the convolutions, which see patches of 4x4 pixels.
-        hidden: units of the layer between convolutions and code.
-        likelihood: `bernoulli` for pixels in {0, 1}; `discretized-gaussian` or `discretized-logistic` for
+        event_shape: (C, H, W); H and W are multiples of 4.
+        latent_dim: Dimension of z.
+        channels: Number of channels of the convolutions, which see patches of 4x4 pixels.
+        hidden: Number of units of the layers between convolutions and code.
+        likelihood: `bernoulli` for pixels in {0, 1}; `discretized-gaussian` or `discretized-logistic` for pixels in
             {0, ..., 255}/255.
-        min_scale: smallest scale of these two, in units of pixels. The larger, the less the code is paid
-            for exact greys: fewer nats in the code, codes closer to the prior, and samples that look more like data.
+        min_scale: Smallest scale of the two discretised likelihoods, in units of pixels. A larger one rewards exact
+            greys less. The code then holds fewer nats and stays closer to the prior, and samples look more like data.
     """
 
     def __init__(
@@ -53,63 +62,56 @@ class VAE(ImportanceWeighted, Encoder, Decoder):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.event_shape = tuple(event_shape)
-        self.latent_shape = (latent_dim,)
-        self.likelihood_name = likelihood
+        self.event_shape, self.latent_shape = tuple(event_shape), (latent_dim,)
+        self.likelihood_name, self.min_scale = likelihood, min_scale
         self.levels = 2 if likelihood == "bernoulli" else 256
-        self.min_scale = min_scale
         parameters = 1 if likelihood == "bernoulli" else 2
         self.encoder = patch_encoder(event_shape, channels, hidden, 2 * latent_dim)
         self.decoder = patch_decoder(latent_dim, hidden, channels, [parameters * event_shape[0], *event_shape[1:]])
 
-    def prior(self) -> Distribution:
-        loc = torch.zeros(self.latent_shape, device=self.device)
-        return Independent(Normal(loc, torch.ones_like(loc)), 1)
+    # `given` is empty, or holds the labels of the conditional VAE, which overrides `encode` and `likelihood` alone.
 
-    def _posterior(self, x: Tensor) -> Normal:
-        return self._gaussian(self.encoder(x))
+    def prior(self) -> Independent:
+        loc = torch.zeros(self.latent_shape, dtype=self.dtype, device=self.device)
+        return Independent(Normal(loc, torch.ones_like(loc), validate_args=False), 1)
 
-    def _gaussian(self, parameters: Tensor) -> Normal:
-        loc, log_scale = parameters.float().chunk(2, -1)
-        return Normal(loc, log_scale.clamp(-7, 3).exp(), validate_args=False)
+    def encode(self, x: Tensor, **given: Tensor) -> Independent:
+        return Independent(gaussian(self.encoder(x.to(self.dtype))), 1)
 
-    def _pixels(self, z: Tensor) -> Bernoulli | Discretized:
-        return self._likelihood(self.decoder(z))
+    def likelihood(self, z: Tensor, **given: Tensor) -> Independent:
+        """p(x | z): codes [B, *latent_shape] -> batch shape [B], event shape `event_shape`."""
+        return Independent(self._pixels(self.decoder(z.to(self.dtype))), 3)
 
-    def _likelihood(self, parameters: Tensor) -> Bernoulli | Discretized:
-        parameters = parameters.float()
+    def _pixels(self, parameters: Tensor) -> Bernoulli | Discretized:
+        parameters = at_least_single(parameters)
         if self.likelihood_name == "bernoulli":
             return Bernoulli(logits=parameters, validate_args=False)
         loc, scale = parameters.chunk(2, 1)
         kind = DiscretizedGaussian if self.likelihood_name == "discretized-gaussian" else DiscretizedLogistic
         return kind(loc + 0.5, self.min_scale + nn.functional.softplus(scale - 2))
 
-    # What follows is that of the conditional VAE too, for which `given` holds the labels.
-
-    def encode(self, x: Tensor, **given: Tensor) -> Distribution:
-        return Independent(self._posterior(x, **given), 1)
-
-    def likelihood(self, z: Tensor, **given: Tensor) -> Distribution:
-        """p(x given z): batch shape [B], event shape `event_shape`."""
-        return Independent(self._pixels(z, **given), 3)
-
     def decode(self, z: Tensor, **given: Tensor) -> Tensor:
-        return self._pixels(z, **given).mean
+        return self.likelihood(z, **given).mean
 
     def elbo(self, x: Tensor, *, generator: Source = None, **given: Tensor) -> Tensor:
-        posterior = self._posterior(x, **given)
-        z = posterior.loc + posterior.scale * randn((len(x), *self.latent_shape), generator, x.device)
-        kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(-1)
-        return self._pixels(z, **given).log_prob(x).flatten(1).sum(-1) - kl
+        posterior = self.encode(x, **given)
+        z = _code(posterior, randn((len(x), *self.latent_shape), generator, x.device))
+        return self.likelihood(z, **given).log_prob(x) - kl_divergence(posterior, self.prior())
 
     def log_weights_at(self, x: Tensor, epsilon: Tensor, **given: Tensor) -> Tensor:
-        posterior, k = self._posterior(x, **given), len(epsilon)
-        z = posterior.loc + posterior.scale * epsilon  # [k, B, latent]
-        pixels = self._pixels(z.flatten(0, 1), **{name: value.repeat(k) for name, value in given.items()})
-        log_likelihood = pixels.log_prob(x.repeat(k, 1, 1, 1)).flatten(1).sum(-1).view(k, len(x))
-        return log_likelihood + (Normal(0.0, 1.0).log_prob(z) - posterior.log_prob(z)).sum(-1)
+        posterior, k, num = self.encode(x, **given), len(epsilon), len(x)
+        z = _code(posterior, epsilon)  # [k, B, latent_dim]
+        repeated = {name: torch.as_tensor(value).expand(num).repeat(k) for name, value in given.items()}
+        log_likelihood = self.likelihood(z.flatten(0, 1), **repeated).log_prob(x.repeat(k, 1, 1, 1)).view(k, num)
+        return log_likelihood + self.prior().log_prob(z) - posterior.log_prob(z)
 
     def draw(self, streams: Streams, **given: Tensor) -> Tensor:
-        pixels = self._pixels(randn((len(streams), *self.latent_shape), streams, self.device), **given)
+        z = randn((len(streams), *self.latent_shape), streams, self.device)
+        pixels = self.likelihood(z, **given).base_dist
         uniforms = rand((len(streams), *self.event_shape), streams, self.device)
-        return (uniforms < pixels.probs).float() if isinstance(pixels, Bernoulli) else pixels.icdf(uniforms)
+        return pixels.icdf(uniforms) if isinstance(pixels, Discretized) else (uniforms < pixels.mean).to(pixels.mean)
+
+
+def _code(posterior: Independent, epsilon: Tensor) -> Tensor:
+    """mu + sigma epsilon: [..., B, *latent_shape] -> the same."""
+    return posterior.base_dist.loc + posterior.base_dist.scale * epsilon
