@@ -2,8 +2,8 @@
 
     z_1 = x_1,    z_2 = g(x_2; network(x_1)),    ladj = sum log g'(x_2)
 
-g is an invertible map of single numbers, the same for all couplings of a flow: `Additive`, `Affine` or
-`MixtureOfLogistics`. https://arxiv.org/abs/1410.8516, https://arxiv.org/abs/1605.08803
+g is an increasing map of single numbers, of the same kind in all couplings of a flow: see `Transform`.
+https://arxiv.org/abs/1410.8516, https://arxiv.org/abs/1605.08803
 """
 
 from __future__ import annotations
@@ -36,18 +36,6 @@ class Transform(Protocol):
 def bounded(log_scale: Tensor, limit: float = 2.0) -> Tensor:
     """Keeps a log-scale within (-limit, limit), smoothly, so that rounding errors cannot grow without bound."""
     return limit * torch.tanh(log_scale / limit)
-
-
-class Additive:
-    """z = x + t, which keeps volumes (Dinh et al. 2015, section 3.2)."""
-
-    num_parameters = 1
-
-    def __call__(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        return x + parameters[:, 0], torch.zeros_like(x)
-
-    def inverse(self, z: Tensor, parameters: Tensor) -> Tensor:
-        return z - parameters[:, 0]
 
 
 class Affine:
