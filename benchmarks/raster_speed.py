@@ -1,8 +1,8 @@
-"""Sampling pixel by pixel, each activation once, against one likelihood evaluation and one full pass per pixel.
+"""The fast way to sample pixel by pixel, against one likelihood evaluation and against one full pass per pixel.
 
-A full pass costs the same at every pixel; for a model in raster order as much as a likelihood evaluation, and one over
-the finished images gives every pixel the logit that it was drawn from, by which it is checked that passes would draw
-the same bits. EoNADE, whose images each have an ordering, is checked at some of its steps.
+A full pass costs the same at every pixel: as much as a likelihood evaluation, for a model in raster order. One pass
+over the finished images gives the logit that every pixel was drawn from. So it shows whether passes would draw the same
+bits. EoNADE, whose images have orderings of their own, is checked at some of its steps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.raster import RasterOrder
 from zoo.random import Streams, rand
 
-# what is wanted of a model: (images, times as fast as one pass per pixel, likelihood evaluations at most)
+# goals for each model: (images, times as fast as one pass per pixel, most likelihood evaluations)
 WANTED: dict[str, list[tuple[int, float | None, float | None]]] = {
     "nade": [(500, 15, None)],
     "eonade": [(500, None, None)],
@@ -39,7 +39,7 @@ def clock(run: Callable[[], object]) -> float:
 
 @torch.no_grad()
 def compare(model: RasterOrder, num: int, repeats: int) -> tuple[dict[str, float], float]:
-    """Median seconds of sampling and of a full pass; the part of the pixels that agree."""
+    """Median seconds of sampling and of a full pass, and the part of the pixels that agree."""
     size = math.prod(model.event_shape)
     x = model.draw(Streams(0, range(num)))
     uniforms = rand((num, size), Streams(0, range(num)))
@@ -54,7 +54,7 @@ def compare(model: RasterOrder, num: int, repeats: int) -> tuple[dict[str, float
 
 @torch.no_grad()
 def compare_orderings(model: EoNADE, num: int, repeats: int, steps: int = 16) -> tuple[dict[str, float], float]:
-    """The same of EoNADE, with a pass as wide as all its outputs."""
+    """The same for EoNADE, whose passes compute all outputs."""
     x, streams = model.draw(Streams(0, range(num))).flatten(1), Streams(0, range(num))
     choice = (rand((num, 1), streams)[:, 0] * model.num_orderings).long()  # what `draw` takes from the streams
     uniforms, order = rand((num, model.size), streams), model.orders[choice]

@@ -1,12 +1,12 @@
-"""Sampling, against the bare network.
+"""Sampling against the bare network.
 
-From MADE: each hidden unit once, against one full pass per pixel, from the same uniforms. With --gan, from the
-generator of a GAN: `sample` with its noise by example, against passes of the generator over torch's own noise, in
-batches of the same size.
+By default, samples of MADE: each hidden unit computed once, against one full pass per pixel with the same uniforms.
+With --gan, samples of a GAN: `sample`, with a stream of noise for each example, against passes of the generator over
+torch's own noise, in batches of the same size.
 
-A pass costs the same at every pixel, so that only some, evenly spread, are timed, and the sum is scaled to all of them.
-The masks are multiplied into the weights before the clock of the passes starts. That one pass per pixel would draw the
-same bits is checked by one pass over the finished images: it gives every pixel the logit that it was drawn from.
+A pass costs the same at every pixel. So only some passes, evenly spread, are timed, and their time is scaled to all.
+The masks are multiplied into the weights before the clock of the passes starts. One pass over the finished images gives
+the logit that every pixel was drawn from. So it shows whether passes would draw the same bits.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Passes:
         )
 
     def seconds(self, pixels: list[int]) -> float:
-        """Of drawing these pixels, scaled to all."""
+        """Time to draw these pixels, scaled to all."""
         x = torch.zeros_like(self.uniforms)
         start = time.perf_counter()
         for d in pixels:
@@ -54,7 +54,7 @@ class Passes:
         return (time.perf_counter() - start) * self.model.size / len(pixels)
 
     def same(self, x: Tensor) -> float:
-        """The part of the pixels of x that one pass per pixel would draw alike."""
+        """The part of the pixels of x, [B, D], that one pass per pixel would draw, too."""
         found = [
             (self.uniforms[rows] < self.logits(x[rows], mask).sigmoid()).to(x.dtype) == x[rows]
             for mask, rows in enumerate(self.rows)
@@ -63,7 +63,7 @@ class Passes:
 
 
 def gan(name: str, num: int, repeats: int, as_json: bool) -> None:
-    """`sample` of a GAN against bare passes of its generator."""
+    """Compares `sample` of a GAN with bare passes of its generator."""
     model, size = Zoo.load(name), 250
     assert isinstance(model, Game)
 

@@ -9,7 +9,7 @@ import math
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -25,8 +25,8 @@ import zoo
 from zoo import Zoo
 from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.made import MADE
-from zoo.autoregressive.raster import RasterOrder, log_likelihood
-from zoo.autoregressive.regularization import dropout, num_shifts, shift
+from zoo.autoregressive.raster import RasterOrder, forced, log_likelihood, pixel_by_pixel
+from zoo.autoregressive.regularization import dropout, shift
 from zoo.batch import Batch
 from zoo.capabilities import (
     Adversarial,
@@ -981,13 +981,10 @@ def test_the_posterior_of_the_ladder_weighs_evidence_and_prior() -> None:
 @torch.no_grad()
 def assert_drawn_by_passes(model: RasterOrder, x: Tensor, known: int) -> None:
     """The same uniforms give the same bits as one pass for each pixel after the first, known ones."""
-    size = x[0].numel()
-    uniforms = rand((len(x), size), Streams(seed_from(seeded()), range(len(x))))
-    expected = x.flatten(1).clone()
-    for d in range(known, size):
-        expected[:, d] = (uniforms[:, d] < model.logits(expected.view_as(x))[:, d].sigmoid()).float()
-    mask = (torch.arange(size) < known).view_as(x[0])
-    assert torch.equal(model.complete(x, mask, generator=seeded()).flatten(1), expected)
+    mask = (torch.arange(x[0].numel()) < known).view_as(x[0])
+    uniforms = rand(tuple(x.shape), Streams(seed_from(seeded()), range(len(x))))
+    expected = pixel_by_pixel(model.logits, forced(uniforms, x, mask.expand_as(x)))
+    assert torch.equal(model.complete(x, mask, generator=seeded()), expected)
 
 
 @having(RasterOrder)
@@ -1067,24 +1064,15 @@ def test_an_epoch_is_a_step_of_em(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------------- MADE
 
 
-def naive_sample(model: MADE, streams: Streams) -> Tensor:
-    """One full pass per pixel, from the uniforms that `draw` takes."""
-    masks = (rand((len(streams), 1), streams)[:, 0] * model.num_masks).long()
-    uniforms = rand((len(streams), model.size), streams)
-    x = torch.zeros(len(streams), model.size)
-    for d in range(model.size):
-        for k in range(model.num_masks):
-            x[:, d] = torch.where(masks == k, (uniforms[:, d] < model.logits(x, k)[:, d].sigmoid()).float(), x[:, d])
-    return x.view(-1, *model.event_shape)
-
-
 @pytest.mark.parametrize("hidden", [3, 40, 150])
 @pytest.mark.parametrize("event_shape", [[1, 1, 1], [1, 4, 5], [2, 6, 6]])  # 72 pixels are three blocks
 def test_made_draws_the_bits_of_one_pass_per_pixel(event_shape: list[int], hidden: int) -> None:
     model = Instance(MADE, {"event_shape": event_shape, "hidden": hidden, "num_masks": 3}, 2).build()
     with torch.no_grad():
         for num in (1, 200):
-            assert torch.equal(model.draw(Streams(0, range(num))), naive_sample(model, Streams(0, range(num))))
+            masks, uniforms = torch.arange(num) % 3, rand((num, *event_shape), Streams(0, range(num)))
+            expected = inspect.unwrap(MADE.from_uniforms)(model, uniforms, masks)
+            assert torch.equal(model.from_uniforms(uniforms, masks), expected)
 
 
 def test_made_degrees_obey_the_paper() -> None:
@@ -1143,16 +1131,16 @@ def test_shifts() -> None:
     x[:, 0, 1, 2] = x[:, 1, 4, 0] = 1
     moved, shifts = shift(x, 1, Streams(0, range(len(x))))
     assert moved.shape == x.shape
-    counts = torch.bincount(shifts, minlength=num_shifts(1))
-    assert counts[4] == pytest.approx(8000 * (1 / 2 + 1 / 18), rel=0.05)
-    assert counts[[0, 1, 2, 3, 5, 6, 7, 8]].tolist() == pytest.approx([8000 / 18] * 8, rel=0.2)
-    for number in range(num_shifts(1)):
-        down, right = 1 - number // 3, 1 - number % 3
+    counts = {by: int((shifts == torch.tensor(by)).all(1).sum()) for by in product((-1, 0, 1), repeat=2)}
+    assert counts.pop((0, 0)) == pytest.approx(8000 * (1 / 2 + 1 / 18), rel=0.05)
+    assert [*counts.values()] == pytest.approx([8000 / 18] * 8, rel=0.2)
+    for up, left in product((-1, 0, 1), repeat=2):
+        down, right = -up, -left
         expected = torch.zeros(2, 5, 6)
         expected[0, 1 + down, 2 + right] = 1
         if down < 1 and right > -1:
             expected[1, 4 + down, right] = 1
-        assert (moved[shifts == number] == expected).all()
+        assert (moved[(shifts == torch.tensor([up, left])).all(1)] == expected).all()
 
 
 @having(TractableDensity, where=lambda instance: is_autoregressive(instance) and "max_shift" in instance.arguments)
@@ -1171,7 +1159,8 @@ def test_shifted_images_have_a_density_of_their_own(instance: Instance) -> None:
         logits = model.logits(x, 0, shifts) if isinstance(model, MADE) else model.logits(x, shifts)
         return log_likelihood(logits, x).sum(1)
 
-    log_probs = [log_prob(states, torch.full((len(states),), number)) for number in range(num_shifts(1))]
+    every = [torch.tensor(by).expand(len(states), -1) for by in product((-1, 0, 1), repeat=2)]
+    log_probs = [log_prob(states, shifts) for shifts in every]
     for each in log_probs:
         assert each.double().logsumexp(0).abs() < 1e-5
     assert torch.equal(log_probs[4], log_prob(states, None)) and not torch.allclose(log_probs[0], log_probs[4])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
+from instances import Instance, having
 from PIL import Image, ImageSequence
-from test_models import assert_drawn_by_passes
+from test_models import assert_drawn_by_passes, seeded
 from test_training import beginning
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,10 +28,10 @@ from zoo.autoregressive.nade import NADE
 from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.autoregressive.raster import MaskedConv2d, RasterOrder, forced, log_likelihood
-from zoo.autoregressive.regularization import Regularized, num_shifts, renumber, shift
+from zoo.autoregressive.regularization import bias_of, shift
 from zoo.autoregressive.rnn import RNN
 from zoo.batch import Batch
-from zoo.capabilities import TractableDensity
+from zoo.capabilities import Completable, TractableDensity
 from zoo.cli import main
 from zoo.errors import ConfigError, DataError
 from zoo.optim.optimization import Optimization
@@ -132,6 +134,36 @@ def test_images_of_more_rows_than_a_layer_sees_are_drawn_as_by_one_pass_per_pixe
         assert_drawn_by_passes(network, images(40), 22)
 
 
+# ------------------------------------------------------------------------------------------ fast ways and plain ways
+
+
+def is_fast(method: str) -> Callable[[Instance], bool]:
+    return lambda instance: hasattr(getattr(instance.cls, method, None), "__wrapped__")
+
+
+@having(Completable, where=is_fast("from_uniforms"))
+def test_the_fast_way_draws_the_same_bits_as_the_plain_way(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = instance.build(), instance.data(100)
+    order = model.order(Streams(0, [0]))[0]
+    mask = (order.argsort() < len(order) // 2).view(model.event_shape)  # what comes first
+
+    def drawn() -> list[Tensor]:
+        with torch.no_grad():
+            return [model.draw(Streams(0, range(100))), model.complete(x, mask, generator=seeded())]
+
+    fast = drawn()
+    monkeypatch.setattr(instance.cls, "from_uniforms", inspect.unwrap(instance.cls.from_uniforms))
+    for one, other in zip(fast, drawn(), strict=True):
+        assert torch.equal(one, other)
+
+
+@having(TractableDensity, where=is_fast("log_prob"))
+def test_a_few_images_at_a_time_have_the_same_likelihoods(instance: Instance) -> None:
+    model, x = instance.build(), instance.data(60)
+    with torch.no_grad():
+        torch.testing.assert_close(model.log_prob(x), inspect.unwrap(instance.cls.log_prob)(model, x))
+
+
 # ----------------------------------------------------------------------------------------------------------- PixelRNN
 
 
@@ -215,7 +247,7 @@ def test_scheduled_sampling_puts_draws_in_place_of_pixels(monkeypatch: pytest.Mo
 
 
 def test_draws_of_shifted_images_follow_what_is_expected_of_them() -> None:
-    model, shifts = rnn("scheduled", max_shift=1), torch.arange(9)
+    model, shifts = rnn("scheduled", max_shift=1), torch.cartesian_prod(*[torch.arange(-1, 2)] * 2)
     torch.nn.init.normal_(model.shift_biases)
     uniforms = torch.rand(9, *SHAPE)
     with torch.no_grad():
@@ -262,12 +294,12 @@ def teachers() -> tuple[RNN, GatedPixelCNN]:
     return other, gated
 
 
-def test_shifts_keep_their_meaning_in_another_numbering() -> None:
-    numbers = torch.arange(num_shifts(1))
-    rows, columns = numbers // 3 - 1, numbers % 3 - 1
-    found = renumber(numbers, 1, 3)
-    assert torch.equal(found // 7 - 3, rows) and torch.equal(found % 7 - 3, columns)
-    assert torch.equal(renumber(numbers, 1, 1), numbers)
+@pytest.mark.parametrize("max_shift", [1, 3])
+def test_a_shift_means_the_same_to_models_that_know_larger_ones(max_shift: int) -> None:
+    sides = torch.arange(-max_shift, max_shift + 1)
+    biases = torch.cartesian_prod(sides, sides).float()  # that of each shift is the shift
+    shifts = torch.cartesian_prod(*[torch.arange(-1, 2)] * 2)
+    assert torch.equal(bias_of(shifts, biases), shifts.float())
 
 
 @pytest.mark.parametrize("max_shift", [0, 2])
@@ -281,18 +313,11 @@ def test_a_pupil_learns_what_its_teachers_expect_of_each_pixel(max_shift: int) -
     pupil.learn_from([other, gated])
     found = pupil.training_log_prob(x, Streams(0, range(40)))
 
-    least = min(max_shift, 1)  # what all of them know
-    shifts = torch.zeros(40, dtype=torch.long)
-    if least:
-        x, shifts = cast(tuple[Tensor, Tensor], shift(x, 1, Streams(0, range(40))))
-    rows, columns = shifts // (2 * least + 1) - least, shifts % (2 * least + 1) - least
-
-    def logits(model: Regularized) -> Tensor:
-        most = model.max_shift
-        return model.logits(x, (rows + most) * (2 * most + 1) + columns + most if most else None)
-
-    p = ((logits(gated) + logits(other)) / 2).sigmoid()
-    on, off = (torch.distributions.Bernoulli(logits=logits(pupil)).log_prob(torch.tensor(y)) for y in (1.0, 0.0))
+    x, shifts = shift(x, min(max_shift, 1), Streams(0, range(40)))  # what all of them know
+    assert shifts.any() == bool(max_shift)
+    p = ((gated.logits(x, shifts) + other.logits(x, shifts)) / 2).sigmoid()
+    of_pupil = torch.distributions.Bernoulli(logits=pupil.logits(x, shifts))
+    on, off = (of_pupil.log_prob(torch.tensor(y)) for y in (1.0, 0.0))
     torch.testing.assert_close(found, (p * on + (1 - p) * off).sum(1))
 
     found.sum().backward()
