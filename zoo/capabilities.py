@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +21,12 @@ from torch.distributions import Distribution
 from zoo import objectives
 from zoo.batch import Batch
 from zoo.errors import DataError
-from zoo.given import Given, check_labels, check_mask, check_sampler
+from zoo.given import Given, check_labels, check_mask
 from zoo.module import Classifier as Classifier
-from zoo.module import GenerativeModel, batches_of
+from zoo.module import GenerativeModel, Sampled, batches_of
 from zoo.module import ZooModule as ZooModule
 from zoo.random import Source, Streams, rand, randn
-from zoo.samplers.ancestral import Ancestral
-from zoo.samplers.base import Sampler
-from zoo.samplers.ddim import DDIM
-from zoo.samplers.dpm import DPMSolver
-from zoo.samplers.euler import Euler
-from zoo.samplers.heun import Heun
+from zoo.samplers import DDIM, Ancestral, DPMSolver, Euler, Heun
 
 if TYPE_CHECKING:
     from zoo.mcmc import MarkovChain
@@ -48,8 +43,7 @@ class TractableDensity(GenerativeModel):
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x), exact, in nats: [B, *event_shape] -> [B].
 
-        x has the values that `levels` tells; this is not checked here, and other values have no likelihood. A
-        conditional density takes `labels`, [B], too.
+        x has the values that `levels` tells; this is not checked here, and other values have no likelihood.
         """
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
@@ -108,10 +102,7 @@ class EvidenceLowerBound(GenerativeModel):
 
     @abstractmethod
     def elbo(self, x: Tensor, *, generator: Source = None) -> Tensor:
-        """An unbiased estimate of the evidence lower bound, E[elbo] <= log p(x), in nats: [B, *event_shape] -> [B].
-
-        A conditional bound takes `labels`, [B], too.
-        """
+        """An unbiased estimate of the evidence lower bound, E[elbo] <= log p(x), in nats: [B, *event_shape] -> [B]."""
 
     def training_bound(self, x: Tensor, streams: Streams, **given: Tensor) -> Tensor:
         """What training maximises, [B]: `elbo`, unless a model learns from another bound, or warms up."""
@@ -134,7 +125,7 @@ class ImportanceWeighted(EvidenceLowerBound):
     def log_weights_at(self, x: Tensor, epsilon: Tensor) -> Tensor:
         """log p(x, z) - log q(z | x) at the z that q makes of noise, in nats.
 
-        x [B, *event_shape], epsilon [k, B, *latent_shape] -> [k, B]. A conditional bound takes `labels`, [B], too.
+        x [B, *event_shape], epsilon [k, B, *latent_shape] -> [k, B].
         """
 
     def log_weights(self, x: Tensor, num_samples: int, *, generator: Source = None, **given: Tensor) -> Tensor:
@@ -145,23 +136,6 @@ class ImportanceWeighted(EvidenceLowerBound):
         """
         epsilon = randn((len(x), num_samples, *self.latent_shape), generator, x.device)  # drawn example by example
         return self.log_weights_at(x, epsilon.transpose(0, 1), **given)
-
-
-class Sampled(GenerativeModel):
-    """A model that learned something from which a sampler draws; the sampler is an argument of `sample`."""
-
-    arguments: ClassVar = {"sampler": check_sampler}
-
-    @property
-    @abstractmethod
-    def sampler(self) -> Sampler:
-        """The sampler that draws if none is given."""
-
-    def defaults(self, streams: Streams) -> Given:
-        return {"sampler": self.sampler, **super().defaults(streams)}
-
-    def draw(self, streams: Streams, sampler: Sampler | None = None, **given: Any) -> Tensor:
-        return (sampler or self.sampler)(self, streams, **given)
 
 
 class UnnormalizedDensity(Sampled):
@@ -215,7 +189,7 @@ class Denoiser(Sampled):
     def denoise(self, y: Tensor, sigma: Tensor) -> Tensor:
         """E[state | state + sigma epsilon = y]: [B, *event_shape], [B] -> [B, *event_shape].
 
-        A conditional denoiser takes `labels`, [B], too; without them, it removes noise from examples of any class.
+        Without labels, a conditional denoiser removes noise from examples of any class.
         """
 
     @abstractmethod
@@ -288,15 +262,12 @@ class Adversarial(GenerativeModel):
         """What the generator minimises, a scalar; real, fake: [B, ...], with the gradients that `pair` gives them."""
 
     def pair(self, x: Tensor, streams: Streams, **given: Tensor) -> tuple[Tensor, Tensor]:
-        """Real and fake examples as the critic sees them, [B, ...], from data x [B, *event_shape].
-
-        What carries a gradient trains the generator.
-        """
+        """Real and fake examples as the critic sees them, [B, ...]; what carries a gradient trains the generator."""
         return x, self.draw(streams, **given)
 
 
 class Encoder(GenerativeModel):
-    """Maps data to a distribution over codes; in a `Conditional`, `encode` takes `labels`, [B], too."""
+    """Maps data to a distribution over codes."""
 
     facts: ClassVar = {"latents": "code"}
     latent_shape: tuple[int, ...]
@@ -307,7 +278,7 @@ class Encoder(GenerativeModel):
 
 
 class Decoder(GenerativeModel):
-    """Maps codes to data; in a `Conditional`, `decode` takes `labels`, [B], too."""
+    """Maps codes to data."""
 
     facts: ClassVar = {"latents": "code"}
     usage: ClassVar = {"decode": "images = model.decode(model.prior().sample((8,)){labels})  # [8, *event_shape]"}
@@ -323,11 +294,7 @@ class Decoder(GenerativeModel):
 
 
 class Reconstructive(Encoder, Decoder):
-    """Codes from which images come back, with as little squared error as training can reach.
-
-    The error does not tell how codes are distributed: `prior` is fitted beside, by maximum likelihood, to the codes of
-    the training images as they are.
-    """
+    """Codes from which images come back with little squared error. `prior` is fitted to the codes as they are."""
 
     objective: objectives.Objective = objectives.Reconstruction()
 
@@ -358,14 +325,9 @@ class Completable(GenerativeModel):
 
     @abstractmethod
     def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
-        """Draws the unknown pixels, one example per stream; see `complete`.
+        """Draws the unknown pixels of x, where `known`, bool, is False; both [B, *event_shape], one stream each.
 
-        Args:
-            x: [B, *event_shape], 0 in the unknown pixels.
-            known: bool, [B, *event_shape], True where a pixel is known.
-
-        Returns:
-            [B, *event_shape]; the values at known pixels do not matter.
+        x is 0 in the unknown pixels, and the values that are returned at known ones do not matter.
         """
 
     def check_known(self, known: Tensor) -> None:
@@ -379,12 +341,9 @@ class Completable(GenerativeModel):
 
         Args:
             x: Images, [B, *event_shape]; unknown pixels may have any value.
-            mask: bool, [*event_shape] or [B, *event_shape], True where a pixel is known.
+            mask: bool, [*event_shape] or [B, *event_shape], True where a pixel is known and stays.
             generator: Source of the seed of all noise.
             batch_size: Number of images completed at once; bounds the memory.
-
-        Returns:
-            [B, *event_shape], equal to x where `mask` is True.
 
         Raises:
             ConfigError: The model cannot condition on this mask.
@@ -406,25 +365,20 @@ class Autoregressive(GenerativeModel):
     def expected(self, x: Tensor, order: Tensor | None = None) -> Tensor:
         """E[x_d | the values before it] of every value, exact; for binary x, p(x_d = 1 | the values before it).
 
-        Args:
-            x: [B, *event_shape].
-            order: The order of each image, as `order` gives it; by default the first, which most models have alone.
-
-        Returns:
-            [B, *event_shape], in [0, 1] for images.
+        x and the result are [B, *event_shape]. `order` is that of each image, as the method of this name gives it; by
+        default it is the first, which most models have alone.
         """
 
     def order(self, streams: Streams) -> Tensor:
         """The order in which `draw` draws with this noise: rows from the top, unless a model says otherwise.
 
-        Returns:
-            [len(streams), D], int64: places in a flattened example.
+        The result is [len(streams), D], int64: places in a flattened example.
         """
         return torch.arange(math.prod(self.event_shape), device=self.device).expand(len(streams), -1)
 
 
 class Conditional(GenerativeModel):
-    """Models p(x | label): `log_prob`, `elbo`, `draw`, `encode` and `decode` take `labels`, [B], int64.
+    """Models p(x | label): `log_prob`, `elbo`, `draw`, `encode`, `decode` and their like take `labels`, [B], int64.
 
     It stands before the capabilities that it conditions in a class's list of bases.
 

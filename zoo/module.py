@@ -20,7 +20,7 @@ from torch import Tensor
 from zoo import objectives
 from zoo.batch import Batch
 from zoo.errors import ConfigError
-from zoo.given import Given, Labels, check_given, check_num, rows_of
+from zoo.given import Given, Labels, check_given, check_num, check_sampler, rows_of
 from zoo.optim.optimization import Optimization
 from zoo.progress import steps
 from zoo.random import Streams, seed_from
@@ -235,6 +235,23 @@ def batches_of(index: Tensor, generator: torch.Generator | None, batch_size: int
     check_num("batch_size", batch_size, 1)
     seed = seed_from(generator)
     return ((Streams(seed, rows), rows) for rows in steps(index.split(batch_size), "batch") if len(rows))
+
+
+class Sampled(GenerativeModel):
+    """A model that learned something from which a sampler draws; the sampler is an argument of `sample`."""
+
+    arguments: ClassVar = {"sampler": check_sampler}
+
+    @property
+    @abstractmethod
+    def sampler(self) -> Sampler:
+        """The sampler that draws if none is given."""
+
+    def defaults(self, streams: Streams) -> Given:
+        return {"sampler": self.sampler, **super().defaults(streams)}
+
+    def draw(self, streams: Streams, sampler: Sampler | None = None, **given: Any) -> Tensor:
+        return (sampler or self.sampler)(self, streams, **given)
 
 
 class Classifier(ZooModule):
