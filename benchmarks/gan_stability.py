@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seen = [{**checkpoint(name).settings.get("data", {}), "batch_size": None} for name in options.names]
     if other := next((name for name, section in zip(options.names, seen, strict=True) if section != seen[0]), None):
         raise ConfigError(f"{other}: expected the data of {options.names[0]}, with whose numbers its own compare")
-    extractor = load_extractor(default_extractor(data.name))
+    extractor = load_extractor(default_extractor(data) or "lenet-mnist")
     if not extractor.num_features < options.num <= len(data.split("valid")):
         raise ConfigError(
             f"--num: expected more than the {extractor.num_features} features of {extractor.name} and at most the "

@@ -15,7 +15,8 @@ from zoo import Zoo
 from zoo.capabilities import GenerativeModel
 from zoo.data import MNIST
 from zoo.metrics import evaluate_quality, load_extractor
-from zoo.metrics.quality import extract, fid, reference_of
+from zoo.metrics.distances import fid
+from zoo.metrics.quality import extract, reference_of
 
 REQUIRED = 20
 

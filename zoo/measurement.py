@@ -1,4 +1,4 @@
-"""One measured number with everything that it means. Imports no torch, so that numbers can be listed without it."""
+"""One measured number with everything that it means. This file imports no torch, so that listing numbers is fast."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ _DETAILS: dict[str, dict[str, Any]] = {
     "slice": {"n": int, "value": float},
     "sampling_seeds": {"n": int, "mean": float, "std": float},
 }
+_SETTINGS = ("k", "draws", "extractor")
+"""Details without which a number is another quantity."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A number, and what it takes to read and to repeat it.
+    """A number, and what is needed to read it and to measure it again.
 
     Attributes:
         name: `nll`, `neg_elbo`, `fid`, `kid`, `inception_score`, `precision`, `recall`, `accuracy`, ...
-        value: in `unit`.
-        error: one standard error, in `unit`; None where one example tells nothing about it.
-        unit: `nats` and `bits/dim` (of one example), `%`, or "" for a pure number.
-        kind: `exact`; `bound` of the true value, on its pessimistic side; or `estimate`, which may lie on either side.
-        n: number of examples, or of samples from the model.
-        seed: of every draw.
-        split: the examples, or the reference of samples: `train`, `valid` or `test`.
-        data: name of the data set.
-        details: JSON-plain settings; `slice` holds n and value of it on a few seeded examples, for quick checks, and
-            `classes` the value of each label.
+        value: The number, in `unit`.
+        error: One standard error, in `unit`; None if it is not known.
+        unit: `nats` or `bits/dim` (both per example), `%`, or "" for a number without a unit.
+        kind: `exact`; `bound`, if the true value can only be better; `estimate`, if it may lie on either side.
+        n: Number of examples, or of samples from the model.
+        seed: Seed for all random draws.
+        split: Split that holds the examples, or the images that samples are compared with.
+        data: Name of the data set.
+        details: JSON-plain settings. `slice` holds the number on a few seeded examples, for quick checks; `classes`
+            holds the value of each label; `sampler` says how samples were drawn, if there is a choice.
     """
 
     name: str
@@ -59,45 +61,58 @@ class Measurement:
                 )
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
-        """What tells the numbers of one checkpoint apart."""
-        return self.name, self.unit, self.split, self.data
+    def key(self) -> tuple[str, str, str, str, str]:
+        """Tells the numbers of one checkpoint apart."""
+        return self.name, self.unit, self.split, self.data, self.sampler
+
+    @property
+    def sampler(self) -> str:
+        """The sampler that drew the samples, such as `DDIM(steps=20)`; empty if the model draws in one way only."""
+        arguments = dict(self.details.get("sampler", {}))
+        name = arguments.pop("sampler", "")
+        return f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())})" if name else ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any], where: str = "measurement") -> Measurement:
-        """The inverse of `to_dict`; a `command` beside the fields is left out.
+        """The inverse of `to_dict`; an entry `command` is ignored.
+
+        Args:
+            record: The fields by name.
+            where: Beginning of the error message, such as the name of the file.
 
         Raises:
-            ConfigError: a field is unknown, missing or of the wrong type; the message begins with `where`.
+            ConfigError: A field is unknown, missing or of the wrong type.
         """
         fields = bind(cls, {key: value for key, value in record.items() if key != "command"}, where)
         details = fields.get("details", {})
-        check(details, {"classes": dict[str, float]}, f"{where}: details", optional=["classes"], is_open=True)
+        hints = {"classes": dict[str, float], "sampler": dict[str, Any]}
+        check(details, hints, f"{where}: details", optional=hints, is_open=True)
         for name in _DETAILS.keys() & details.keys():
             check(details[name], _DETAILS[name], f"{where}: details: {name}")
         return cls(**fields)
 
     @property
     def by_class(self) -> str:
-        """The value of each label in one line, such as `0: 99.5, 1: 98.2`; empty where it has none."""
+        """The value of each label in one line, such as `0: 99.5, 1: 98.2`; empty if there are none."""
         return ", ".join(f"{label}: {value:.1f}" for label, value in self.details.get("classes", {}).items())
 
     def __str__(self) -> str:
         error = "" if self.error is None else f" +- {self.error:.2g}"
         unit = f" {self.unit}" if self.unit else ""
-        return f"{self.name} {self.value:.5g}{error}{unit} ({self.kind}, {self.n} on {self.data} {self.split})"
+        by = f", {self.sampler}" if self.sampler else ""
+        return f"{self.name} {self.value:.5g}{error}{unit} ({self.kind}, {self.n} on {self.data} {self.split}{by})"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A recorded number that was not found again.
+    """A measurement that differs from the record.
 
     Attributes:
-        found: the new measurement.
-        recorded: value in the record, or None where it has none.
+        found: The new measurement.
+        recorded: The recorded value; None if there is none.
     """
 
     found: Measurement
@@ -109,11 +124,11 @@ class Difference:
         return f"{self.found.name}: recorded {recorded}, found {self.found.value:.6g}{unit} (n = {self.found.n})"
 
 
-_SETTINGS = ("k", "draws", "extractor")
-
-
 def recorded_value(recorded: Iterable[Measurement], new: Measurement) -> float | None:
-    """What `new` is to be by the record: the number with its key and settings, the one on the slice for a slice."""
+    """The recorded value of a new measurement; None if nothing was recorded with the same settings.
+
+    A new number on the slice is looked up among the recorded numbers on the slice.
+    """
     old = next((measurement for measurement in recorded if measurement.key == new.key), None)
     if old is None or old.seed != new.seed:
         return None
@@ -124,13 +139,16 @@ def recorded_value(recorded: Iterable[Measurement], new: Measurement) -> float |
 
 
 def compare(recorded: Iterable[Measurement], found: Iterable[Measurement]) -> list[Difference]:
-    """Those of `found` that `recorded` does not bear out.
+    """Compares new measurements with recorded ones.
 
-    Every draw is seeded, so that only rounding may differ: by 1e-4 of the value where it comes from given examples; by
-    1 % of it, or 5 % of its error, where it comes from the model's samples, in which rounding can flip a pixel.
-    A number found on the slice is compared with the recorded one on the slice. Numbers found with another n, seed, k,
-    number of draws or extractor are other quantities, and not compared. The mean over sampling seeds is compared with
-    that over as many.
+    All draws are seeded, so that two measurements differ by rounding only. The tolerance is 1e-4 of the value. For
+    numbers of samples, where rounding can flip a pixel, it is 1 % of the value or 5 % of its error, whichever is
+    larger. A number on the slice is compared with the recorded number on the slice. Numbers that differ in n, seed, k,
+    number of draws or extractor are different quantities and are not compared. The mean over sampling seeds is compared
+    if both are over equally many seeds.
+
+    Returns:
+        The new measurements that differ from the record or that are not in it.
     """
     known = {measurement.key: measurement for measurement in recorded}
     differences = []
@@ -154,18 +172,18 @@ def compare(recorded: Iterable[Measurement], found: Iterable[Measurement]) -> li
 
 
 def nats_to(unit: str, event_shape: Iterable[int]) -> float:
-    """What a number of nats per example is multiplied with: 1 for `nats`, 1/(D ln 2) for `bits/dim`."""
+    """The factor from nats per example to a unit: 1 for `nats`, 1/(D ln 2) for `bits/dim`."""
     return 1.0 if unit == "nats" else 1 / (math.prod(event_shape) * math.log(2))
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float | None]:
-    """Mean and its standard error over examples: [n] -> two numbers; the second is None for n = 1."""
+    """The mean of values [n] and its standard error, which is None for n = 1."""
     values = values.double()
     return values.mean().item(), (values.std() / len(values) ** 0.5).item() if len(values) > 1 else None
 
 
 def share_and_error(is_so: Tensor) -> tuple[float, float]:
-    """The share of examples of which something is so, and its binomial standard error: [n] of bools -> two numbers."""
+    """The share of True among booleans [n], and its binomial standard error."""
     share = is_so.double().mean().item()
     return share, math.sqrt(share * (1 - share) / len(is_so))
 

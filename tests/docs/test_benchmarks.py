@@ -22,8 +22,9 @@ from zoo import Zoo
 from zoo.data import Digits
 from zoo.data.base import Split
 from zoo.errors import ConfigError
+from zoo.metrics.distances import precision_recall
 from zoo.metrics.extractors import ClassifierFeatures
-from zoo.metrics.quality import evaluate_quality, precision_recall
+from zoo.metrics.quality import evaluate_quality
 from zoo.training.recipe import begin, make
 
 ROOT = Path(__file__).parents[2]

@@ -32,12 +32,13 @@ from zoo.measurement import Measurement, compare, recorded_value
 from zoo.metrics.classification import accuracy
 from zoo.metrics.codes import code_accuracy
 from zoo.metrics.conditional import class_accuracy
+from zoo.metrics.distances import fid, inception_score, kid, precision_recall
 from zoo.metrics.evaluate import Evaluation, evaluate
 from zoo.metrics.extractors import INCEPTION, ClassifierFeatures, Extractor, Inception, to_bytes
 from zoo.metrics.likelihood import log_likelihood, nll
 from zoo.metrics.memorisation import closer, nearest, neighbours
 from zoo.metrics.outliers import auroc, foreign_to, outlier_detection
-from zoo.metrics.quality import evaluate_quality, extract, fid, inception_score, kid, precision_recall, quality_floor
+from zoo.metrics.quality import evaluate_quality, extract, quality_floor
 from zoo.random import Source, Streams, rand, randn
 from zoo.vae.autoencoder import Autoencoder
 
@@ -621,7 +622,8 @@ def test_log_likelihoods_average_to_the_nll() -> None:
         found = log_likelihood(model, data, **settings)
         assert found is not None
         expected = by_key(nll(model, data, **settings))["nll", "nats"]
-        assert -found.nats.mean().item() == pytest.approx(expected.value, rel=1e-9) and found.kind == expected.kind
+        assert -found.nats.mean().item() == pytest.approx(expected.value, rel=1e-9)
+        assert found.estimate.kind == expected.kind
     assert log_likelihood(Drawing(), Given(pixels(8, 1, 28, 28), levels=256), progress=False) is None
 
 
@@ -642,7 +644,7 @@ def test_a_conditional_density_is_averaged_over_its_classes() -> None:
     states = torch.tensor(list(itertools.product((0, 1), repeat=9)), dtype=torch.uint8).view(-1, 1, 3, 3)
     data = Given(torch.cat([states, states]), levels=2)  # no labels are needed
     found = log_likelihood(ByLabel(), data, progress=False)
-    assert found is not None and found.settings["averaged_over"] == "labels"
+    assert found is not None and found.estimate.settings["averaged_over"] == "labels"
     assert found.nats.logsumexp(0).item() == pytest.approx(0, abs=1e-5)
 
 
@@ -847,13 +849,14 @@ def test_an_evaluation_finds_out_what_is_not_there_before_it_measures(
     grey: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(GreyDensity, "log_prob", None)
-    for settings, said in (
-        (Evaluation(extractor="lenet-mnst"), "did you mean 'lenet-mnist'"),
-        (Evaluation(num=0), "num: expected at least 1, found 0"),
-        (Evaluation(sampling_seeds=0), "sampling_seeds: expected at least 1, found 0"),
-    ):
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"extractor": "lenet-mnst"}, "did you mean 'lenet-mnist'"),
+        ({"num": 0}, "num: expected at least 1, found 0"),
+        ({"sampling_seeds": 0}, "sampling_seeds: expected at least 1, found 0"),
+    )
+    for settings, said in cases:
         with pytest.raises(ConfigError, match=said):
-            evaluate(GreyDensity(), grey, settings, progress=False)
+            evaluate(GreyDensity(), grey, Evaluation(**settings), progress=False)
 
 
 @pytest.mark.parametrize("num", [100, 60, 50])

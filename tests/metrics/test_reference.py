@@ -12,9 +12,10 @@ from torch import Tensor
 
 from zoo.measurement import compare
 from zoo.metrics.cache import cache_root, remembered
+from zoo.metrics.distances import Moments, fid, radii
 from zoo.metrics.evaluate import Evaluation, evaluate
 from zoo.metrics.extractors import ClassifierFeatures
-from zoo.metrics.quality import Moments, baseline, evaluate_quality, fid, radii, reference_of
+from zoo.metrics.quality import baseline, evaluate_quality, reference_of
 
 KEY = {"data": "digits", "num": 3, "seed": 0}
 

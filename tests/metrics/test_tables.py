@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,38 +12,42 @@ import torch
 from torch import Tensor
 
 from zoo import Zoo
-from zoo.autoregressive.made import MADE
+from zoo.autoregressive import MADE
 from zoo.capabilities import ZooModule
-from zoo.classifier.lenet import LeNet
+from zoo.classifier import LeNet
 from zoo.data.base import DataModule, Split
-from zoo.density.gaussian import Gaussian
+from zoo.density import Gaussian
 from zoo.errors import ConfigError
-from zoo.gan.conditional_gan import ConditionalGAN
-from zoo.gan.gan import GAN
-from zoo.measurement import recorded_value
-from zoo.metrics import Measurement, Table, compare, evaluate_checkpoint, load_extractor, reproduce, tables
-from zoo.metrics.tables import FID, SAMPLING_SEEDS, classify
+from zoo.gan import GAN, ConditionalGAN
+from zoo.measurement import Measurement, compare, recorded_value
+from zoo.metrics import Table, evaluate_checkpoint, load_extractor, reproduce
+from zoo.metrics.evaluate import Evaluation, evaluate
+from zoo.metrics.published import FASHION_MNIST_FID
+from zoo.metrics.tables import SAMPLING_SEEDS, TABLES
+from zoo.module import facts_of
 from zoo.store import registry
-from zoo.store.checkpoint import update
-from zoo.vae.vae import VAE
+from zoo.store.release import shipped as shipped_checkpoints
+from zoo.store.release import shipped_names
+from zoo.store.source import checkpoint
+from zoo.vae import VAE
 
 SETTINGS = {"k": 60, "draws": 2, "num": 120}
 
 
-class Digits(DataModule):
-    """Blobs of 28x28 pixels under the name of a published data set."""
-
-    event_shape = (1, 28, 28)
+class Blobs(DataModule):
+    """Blobs under the name of a published data set."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name, self.levels = name, 2 if name == "binarized-mnist" else 256
+        self.event_shape = (3, 16, 16) if name == "cifar10" else (1, 28, 28)
 
     def load(self, which: str) -> Split:
         generator = torch.Generator().manual_seed(len(which))
-        centre = torch.rand(200, 2, 1, generator=generator) * 14 + 7
-        offset: Tensor = (torch.arange(28) - centre).square()  # [200, 2, 28]
-        grey = torch.exp(-(offset[:, 0, :, None] + offset[:, 1, None, :]) / 20)[:, None]
+        channels, side, _ = self.event_shape
+        centre = torch.rand(200, 2, 1, generator=generator) * side / 2 + side / 4
+        offset: Tensor = (torch.arange(side) - centre).square()  # [200, 2, side]
+        grey = torch.exp(-(offset[:, 0, :, None] + offset[:, 1, None, :]) / 20)[:, None].expand(-1, channels, -1, -1)
         x = grey > 0.5 if self.levels == 2 else grey * 255
         return Split(x.to(torch.uint8), torch.arange(200) % 10)
 
@@ -58,29 +63,32 @@ def models() -> dict[str, tuple[ZooModule, str]]:
             "MNIST",
         ),
         "gan-mnist": (GAN(latent_dim=4, channels=8), "MNIST"),
+        "lenet-cifar10": (LeNet((3, 16, 16), channels=4, num_features=12), "CIFAR10"),
+        "gan-cifar10": (GAN((3, 16, 16), latent_dim=4, channels=8), "CIFAR10"),
     }
 
 
 def ship(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Makes `folder` the place of the shipped checkpoints, and blobs their data."""
-    names = {"MNIST": "mnist", "BinarizedMNIST": "binarized-mnist"}
+    names = {"MNIST": "mnist", "BinarizedMNIST": "binarized-mnist", "CIFAR10": "cifar10"}
     patch.setattr(registry, "SHIPPED", folder)
     patch.setattr(registry, "REGISTRY", folder / "registry.json")
-    patch.setattr("zoo.training.recipe.build_data", lambda section, seed: Digits(names[section["class"]]))
+    patch.setattr("zoo.data.build", lambda section, seed: Blobs(names[section["class"]]))
     patch.setattr("zoo.metrics.evaluate.SAMPLE_SLICE", 60)
 
 
 @pytest.fixture(scope="module")
 def small_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five small models, measured as real ones are: saved, then measured from the folder, then registered."""
+    """Small models, measured as real ones are: saved, then measured from the folder, then registered."""
     folder = tmp_path_factory.mktemp("checkpoints")
     with pytest.MonkeyPatch.context() as patch:
         ship(folder, patch)
         for name, (model, data) in models().items():
             recipe = {"name": name, "data": {"class": data}, "evaluation": SETTINGS}
             Zoo.save(model, folder / name, recipe=recipe)
-            update(folder / name, evaluate_checkpoint(f"local-dir:{folder / name}", progress=False))
-            (folder / "registry.json").write_text(registry.render_registry())
+            saved = checkpoint(f"local-dir:{folder / name}")
+            Zoo.update(saved, evaluate_checkpoint(saved, progress=False))
+            registry.write_registry({found.name: found.entry for found in shipped_checkpoints() if found.entry})
     return folder
 
 
@@ -91,7 +99,7 @@ def shipped(small_zoo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def recorded(name: str) -> list[Measurement]:
-    return Zoo.info(name).numbers
+    return checkpoint(name).numbers
 
 
 QUALITY = ["fid", "kid", "inception_score", "precision", "recall"]
@@ -107,6 +115,8 @@ def test_each_checkpoint_has_the_numbers_of_its_kind(shipped: Path) -> None:
             *((name, "") for name in QUALITY),
         ],
         "gan-mnist": [(name, "") for name in QUALITY],
+        "lenet-cifar10": [("accuracy", "%"), *((f"{name}_floor", "") for name in QUALITY)],
+        "gan-cifar10": [(name, "") for name in QUALITY],
     }
     kinds = {name: {m.kind for m in recorded(name)} for name in models()}
     assert kinds["made-binarized-mnist"] == {"exact"} and kinds["vae-binarized-mnist"] == {"bound"}
@@ -120,8 +130,8 @@ def test_each_checkpoint_has_the_numbers_of_its_kind(shipped: Path) -> None:
 
 @pytest.mark.parametrize("name", list(models()))
 def test_numbers_are_found_again_whole_and_on_the_slice(shipped: Path, name: str) -> None:
-    whole = evaluate_checkpoint(name, progress=False)
-    part = evaluate_checkpoint(name, on_slice=True, progress=False)
+    whole = evaluate_checkpoint(checkpoint(name), progress=False)
+    part = evaluate_checkpoint(checkpoint(name), on_slice=True, progress=False)
     assert len(whole) == len(part) == len(recorded(name))
     assert compare(recorded(name), whole) == [] and compare(recorded(name), part) == []
     piece = {m.name: m.details["slice"]["n"] for m in recorded(name) if "slice" in m.details}
@@ -130,20 +140,21 @@ def test_numbers_are_found_again_whole_and_on_the_slice(shipped: Path, name: str
 
 def test_other_weights_give_other_numbers(shipped: Path, tmp_path: Path) -> None:
     for name in ("vae-mnist", "lenet-mnist"):
-        model = Zoo.load(name)
+        model = checkpoint(name).load()
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter *= 1.1
         Zoo.save(model, tmp_path / name, recipe=Zoo.info(name).recipe)
-        found = evaluate_checkpoint(f"local-dir:{tmp_path / name}", on_slice=True, progress=False)
+        found = evaluate_checkpoint(checkpoint(f"local-dir:{tmp_path / name}"), on_slice=True, progress=False)
         differing = {d.found.name for d in compare(recorded(name), found)}
         assert differing >= ({"neg_elbo", "nll", "fid"} if name == "vae-mnist" else {"fid_floor"})
 
 
 def test_conditional_models_are_asked_for_their_classes(shipped: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model, source = ConditionalGAN(latent_dim=4, channels=8), f"local-dir:{tmp_path / 'conditional-gan'}"
+    model = ConditionalGAN(latent_dim=4, channels=8)
     Zoo.save(model, tmp_path / "conditional-gan", recipe={"data": {"class": "MNIST"}, "evaluation": SETTINGS})
+    source = checkpoint(f"local-dir:{tmp_path / 'conditional-gan'}")
     (whole,) = evaluate_checkpoint(source, only=["accuracy"], progress=False)
     (part,) = evaluate_checkpoint(source, only=["accuracy"], on_slice=True, progress=False)
     assert (whole.name, whole.unit, whole.n, part.n) == ("class_accuracy", "%", 120, 60)
@@ -151,18 +162,19 @@ def test_conditional_models_are_asked_for_their_classes(shipped: Path, tmp_path:
     labels = torch.arange(120) % 10
     samples = model.eval().sample(120, labels=labels, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        right = Zoo.load("lenet-mnist")((samples * 255).round() / 255).argmax(1) == labels
+        right = Zoo.load("lenet-mnist", LeNet)((samples * 255).round() / 255).argmax(1) == labels
     assert whole.value == pytest.approx(100 * right.double().mean().item(), abs=1)
-    other = Digits("fashion-mnist")  # of which lenet-mnist knows nothing
+    other = Blobs("fashion-mnist")  # of which lenet-mnist knows nothing
     assert evaluate_checkpoint(source, only=["accuracy"], data=other, progress=False) == []
 
 
 def test_settings_come_from_the_recipe_unless_given(shipped: Path) -> None:
-    found = evaluate_checkpoint("vae-binarized-mnist", k=7, only=["likelihood"], progress=False)
+    found = evaluate_checkpoint(checkpoint("vae-binarized-mnist"), k=7, only=["likelihood"], progress=False)
     assert [m.details.get("k", m.details.get("draws")) for m in found] == [2, 7]
-    (fid, *_) = evaluate_checkpoint("gan-mnist", num=80, seed=3, split="valid", progress=False)
+    (fid, *_) = evaluate_checkpoint(checkpoint("gan-mnist"), num=80, seed=3, split="valid", progress=False)
     assert (fid.n, fid.seed, fid.split, fid.details["num_reference"]) == (80, 3, "valid", 80)
-    given = evaluate_checkpoint("made-binarized-mnist", data=Digits("binarized-mnist"), progress=False)
+    made = checkpoint("made-binarized-mnist")
+    given = evaluate_checkpoint(made, data=Blobs("binarized-mnist"), progress=False)
     assert given == recorded("made-binarized-mnist")
 
 
@@ -170,11 +182,11 @@ def test_recipes_that_say_too_little_or_too_much_are_refused(shipped: Path, tmp_
     model, _ = models()["made-binarized-mnist"]
     Zoo.save(model, tmp_path / "without")
     with pytest.raises(ConfigError, match="expected a recipe that says which data"):
-        evaluate_checkpoint(f"local-dir:{tmp_path / 'without'}", progress=False)
+        evaluate_checkpoint(checkpoint(f"local-dir:{tmp_path / 'without'}"), progress=False)
     recipe = {"data": {"class": "BinarizedMNIST"}, "evaluation": {"drawz": 3}}
     Zoo.save(model, tmp_path / "with", recipe=recipe)
     with pytest.raises(ConfigError, match=r"evaluation: .*'drawz'.*'draws'"):
-        evaluate_checkpoint(f"local-dir:{tmp_path / 'with'}", progress=False)
+        evaluate_checkpoint(checkpoint(f"local-dir:{tmp_path / 'with'}"), progress=False)
     with pytest.raises(ConfigError, match="expected a classifier as extractor, found GAN"):
         load_extractor("gan-mnist")
 
@@ -200,7 +212,7 @@ def test_nll_table_holds_the_published_numbers_and_ours(shipped: Path) -> None:
 
 
 def test_tables_take_fewer_importance_samples_than_recipes(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(tables.MOST_SAMPLES, "mnist-nll", 9)
+    monkeypatch.setitem(TABLES, "mnist-nll", replace(TABLES["mnist-nll"], most_samples=9))
     for k, expected in ((None, 9), (11, 11)):
         rows = reproduce("mnist-nll", k=k, on_slice=True, progress=False).rows
         (source,) = (row["source"] for row in rows if row["model"] == "vae-binarized-mnist")
@@ -263,14 +275,31 @@ def test_fid_table_ranks_ours_above_the_baselines_of_the_same_features_and_data(
     assert {row["data"] for row in recorded_only.rows if row["features"] == "lenet-mnist"} == {"mnist"}
 
 
+def test_images_in_colour_are_judged_by_the_classifier_of_their_data(shipped: Path) -> None:
+    table = reproduce("cifar10-fid", progress=False)
+    ours = {row["model"]: row for row in table.rows if row["features"] == "lenet-cifar10"}
+    assert ours.keys() == {"(training images: the floor)", "(memoriser of the training images)", "gan-cifar10"}
+    (number,) = (m for m in recorded("gan-cifar10") if m.name == "fid")
+    assert ours["gan-cifar10"]["fid"] == pytest.approx(number.value, rel=1e-6)
+    weights = registry.registry()["lenet-cifar10"].weights_sha256
+    assert number.details["extractor_sha256"] == weights
+    published = {row["model"]: row["fid"] for row in table.rows if row["features"] == "Inception"}
+    assert published["GAN, non-saturating"] == 58.5 and len(published) == 8
+    svhn = Blobs("cifar10")
+    svhn.name = "svhn"  # such images, but of other classes: no extractor is theirs
+    assert evaluate_checkpoint(checkpoint("gan-cifar10"), data=svhn, progress=False) == []
+    judged = evaluate(Zoo.load("gan-cifar10"), svhn, Evaluation(num=120, extractor="lenet-cifar10"), progress=False)
+    assert [m.name for m in judged] == QUALITY and {m.data for m in judged} == {"svhn"}
+
+
 def test_fashion_table_has_its_own_published_numbers(shipped: Path) -> None:
     table = reproduce("fashion-mnist-fid", progress=False)
     assert {(row["model"], row["fid"]) for row in table.rows} >= {("GAN, non-saturating", 26.5), ("WGAN", 21.5)}
-    assert len(table.rows) == len(FID)
+    assert len(table.rows) == len(FASHION_MNIST_FID)
 
 
 def test_outlier_table_has_every_density_and_bound(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Negative(Digits):
+    class Negative(Blobs):
         def load(self, which: str) -> Split:
             split = super().load(which)
             return Split(self.levels - 1 - split.x, split.labels)
@@ -287,18 +316,17 @@ def test_outlier_table_has_every_density_and_bound(shipped: Path, monkeypatch: p
 
 def test_taxonomy_follows_from_the_types(shipped: Path) -> None:
     rows = {row["model"]: row for row in reproduce("taxonomy").rows}
-    assert rows.keys() == models().keys() - {"lenet-mnist"}  # a classifier draws nothing
-    columns = ("density", "latents", "completes", "trained by")
+    assert rows.keys() == models().keys() - {"lenet-mnist", "lenet-cifar10"}  # a classifier draws nothing
+    columns = ("latents", "density", "generator", "trained by", "completes", "labels")
     names = ("made-binarized-mnist", "vae-mnist", "gan-mnist")
     assert [tuple(rows[name][column] for column in columns) for name in names] == [
-        ("exact", "no", "yes", "likelihood"),
-        ("lower bound, tightens with samples", "encoder and decoder", "no", "evidence lower bound"),
-        ("no", "decoder", "no", "two players"),
+        ("none", "exact", "one pass a value", "maximum likelihood", "yes", "no"),
+        ("code", "lower bound, tightens with samples", "one pass", "lower bound", "no", "no"),
+        ("code", "none", "one pass", "two players", "no", "no"),
     ]
-    gaussian = classify(Gaussian)
-    assert gaussian is not None
+    gaussian = facts_of(Gaussian)
     assert (gaussian["density"], gaussian["trained by"]) == ("exact, of dequantised data", "closed form")
-    assert classify(LeNet) is None
+    assert facts_of(ConditionalGAN)["labels"] == "yes"
 
 
 def test_tables_have_names() -> None:
@@ -312,18 +340,18 @@ def test_tables_align_and_leave_out_what_is_not_known() -> None:
     assert str(table).splitlines() == ["Title", "", "model  nats", "-----  ----", "a      9.50", "long"]
 
 
-@pytest.mark.parametrize("name", registry.shipped_names())
+@pytest.mark.parametrize("name", shipped_names())
 def test_shipped_checkpoints_reproduce_their_numbers(real_data: str, name: str) -> None:
-    known = Zoo.info(name).numbers
-    found = evaluate_checkpoint(name, on_slice=True, progress=False)
+    known = recorded(name)
+    found = evaluate_checkpoint(checkpoint(name), on_slice=True, progress=False)
     assert found and all(recorded_value(known, m) is not None for m in found)  # each is compared below
     assert compare(known, found) == []
 
 
 @pytest.mark.parametrize("name", ["nade-binarized-mnist", "fvsbn-binarized-mnist", "mixture-binarized-mnist", "rivers"])
 def test_the_whole_test_set_gives_the_numbers_that_are_shown(real_data: str, name: str) -> None:
-    known = Zoo.info(name).numbers
-    found = evaluate_checkpoint(name, only=["likelihood"], progress=False)
+    known = recorded(name)
+    found = evaluate_checkpoint(checkpoint(name), only=["likelihood"], progress=False)
     shown = {number.name: number.value for number in known if number.unit == "nats"}
     assert {m.name: m.value for m in found if m.unit == "nats"} == pytest.approx(shown, abs=1e-3)
     assert compare(known, found) == []

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from tokenize import TokenError
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -257,6 +257,36 @@ def _pixels(image: Image, channels: int | None, size: tuple[int, int] | None) ->
         image = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
     pixels = np.asarray(image)
     return pixels[None] if grey else pixels.transpose(2, 0, 1)
+
+
+def own_section(
+    path: Path, event_shape: tuple[int, ...], resize: bool = False, binarize: bool = False, skip_corrupt: bool = False
+) -> dict[str, Any]:
+    """The section `data` of a recipe for own data, which `zoo.data.build` takes.
+
+    Args:
+        path: A folder of images, or a .npz or .npy file.
+        event_shape: Shape to which images are converted if `resize` is set, (C, H, W).
+        resize, binarize, skip_corrupt: See `ImageFolder`.
+
+    Raises:
+        ConfigError: An option does not apply to arrays, or images would not be square.
+    """
+    options = {"resize": resize, "binarize": binarize, "skip_corrupt": skip_corrupt}
+    if not path.is_dir():
+        is_array = path.exists() and path.suffix.lower() not in SUFFIXES  # else `Arrays` says what is wrong
+        if is_array and (given := [name for name, value in options.items() if value]):
+            raise ConfigError(f"{path}: {given[0]} is for a folder of images, found no folder; prepare arrays yourself")
+        return {"class": "Arrays", "path": str(path)}
+    section: dict[str, Any] = {"class": "ImageFolder", "path": str(path)}
+    if resize:
+        channels, height, width = event_shape
+        if height != width:
+            raise ConfigError(
+                f"resize: expected a model of square images, found {height}x{width}; resize them yourself"
+            )
+        section |= {"size": height, "channels": channels}
+    return section | {name: True for name in ("binarize", "skip_corrupt") if options[name]}
 
 
 def read_image(path: str | Path, event_shape: tuple[int, ...]) -> Tensor:

@@ -1,8 +1,8 @@
-"""Tensors that take long to compute and are wanted again: kept in files that say what they are of.
+"""A cache of tensors that take long to compute, in files.
 
-A file lies in `statistics` below `$ZOO_CACHE`, else below a cache folder of the user's, and may be removed at any time.
-It is used only if the key in its header is the one that is asked for and its tensors have the sha256 that stands beside
-it: a damaged or foreign file is computed anew. Where nothing can be written, nothing is kept.
+The files lie in `statistics` below `$ZOO_CACHE`, or else below the user's cache folder, and may be removed at any time.
+The header of a file holds the key of the tensors and their sha256. If either differs, the tensors are computed again.
+If the file cannot be written, nothing is cached.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,27 +22,28 @@ from safetensors.torch import save
 from torch import Tensor
 
 from zoo.distributed import gather, size
-from zoo.files import expand
+from zoo.files import expand, write_atomically
 
 FORMAT = 1
 Tensors = dict[str, Tensor]
 
 
 def cache_root() -> Path:
-    """$ZOO_CACHE, else a cache folder of the user's, beside that of the data."""
+    """`$ZOO_CACHE`, or else a folder in the user's cache."""
     if chosen := os.environ.get("ZOO_CACHE"):
         return expand(chosen)
     return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "zoo"
 
 
 def remembered(name: str, key: Mapping[str, Any], compute: Callable[[], Tensors]) -> Tensors:
-    """What `compute` gives, from the file of an earlier call with the same key where there is one.
+    """Returns the tensors that an earlier call with the same key computed, or else computes them.
 
-    In a process group, every process must call it; they compute together unless each finds a file.
+    In a process group, every process must call it. They compute together unless each of them finds the file.
 
     Args:
-        name: for people, the beginning of the file's name.
-        key: JSON-plain; everything that the tensors depend on.
+        name: Beginning of the file's name, for people.
+        key: Everything that the tensors depend on, JSON-plain.
+        compute: Computes the tensors.
     """
     text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
     title = re.sub(r"[^\w.-]+", "_", name)[:100]
@@ -55,7 +55,7 @@ def remembered(name: str, key: Mapping[str, Any], compute: Callable[[], Tensors]
     tensors = {title: tensor.contiguous() for title, tensor in compute().items()}
     if found is None:
         with suppress(OSError):  # a cache that cannot be written does no harm
-            _write(path, save(tensors, {"key": text, "sha256": _digest(tensors)}))
+            write_atomically(path, save(tensors, {"key": text, "sha256": _digest(tensors)}))
     return tensors
 
 
@@ -77,14 +77,3 @@ def _digest(tensors: Tensors) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Puts a whole file in its place, in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

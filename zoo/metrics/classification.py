@@ -1,4 +1,4 @@
-"""Accuracy: of classifiers, and of whatever else is right or wrong about an example."""
+"""Accuracy, of classifiers and of everything else that is right or wrong about an example."""
 
 from __future__ import annotations
 
@@ -25,10 +25,15 @@ def accuracy(
     batch_size: int = 500,
     progress: bool = True,
 ) -> list[Measurement]:
-    """Share of right labels in %, with its binomial error.
+    """Measures the share of labels that a classifier predicts, in %, with its binomial error.
+
+    Args:
+        model: The classifier.
+        data: A data set with labels.
+        split, index, batch_size, progress: As in `nll`.
 
     Raises:
-        DataError: the shapes of model and data differ, or the data have no labels.
+        DataError: The shapes of model and data differ, or the data have no labels.
     """
     check_shapes(model, data)
     if data.split(split).labels is None:
@@ -60,19 +65,17 @@ def share_of_right(
     progress: bool,
     **details: Any,
 ) -> list[Measurement]:
-    """Share of examples that `is_right` ([B] of bool) says are, in %, with its binomial error, under a name."""
+    """Measures the share of examples that are right, in %, with its binomial error.
+
+    Args:
+        name: Name of the measurement.
+        is_right: Maps a batch to booleans, [B].
+        data, split, index, batch_size, device, label, progress: As in `per_example`.
+        details: Further details of the measurement.
+    """
     right = per_example(
-        is_right,
-        data,
-        split,
-        index=index,
-        seed=0,
-        cost=1,
-        batch_size=batch_size,
-        device=device,
-        label=label,
-        progress=progress,
+        is_right, data, split, index=index, batch_size=batch_size, device=device, label=label, progress=progress
     )
     value, error = (100 * number for number in share_and_error(right))
-    details = {**details, **slice_details(100 * right, data, split, index, seed=0, cost=1)}
+    details = {**details, **slice_details(100 * right, data, split, index)}
     return [Measurement(name, value, error, "%", "estimate", len(right), 0, split, data.name, details)]

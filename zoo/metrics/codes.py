@@ -1,4 +1,8 @@
-"""What codes know of labels that no one told them: accuracy of the nearest training code (as in BiGAN's table 1)."""
+"""What codes say about labels: accuracy of the nearest training code.
+
+The measure is that of Donahue et al. 2017 (BiGAN, https://arxiv.org/abs/1605.09782), table 1. No label is seen in
+training.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.batch import Batch
-from zoo.capabilities import Encoder, ZooModule
+from zoo.capabilities import Encoder
 from zoo.data.base import DataModule, Which
 from zoo.errors import ConfigError, DataError
 from zoo.measurement import Measurement
@@ -15,7 +19,7 @@ from zoo.metrics.examples import Index, check_shapes, measuring
 
 
 def code_accuracy(
-    model: ZooModule,
+    model: Encoder,
     data: DataModule,
     split: Which = "test",
     *,
@@ -23,18 +27,19 @@ def code_accuracy(
     batch_size: int = 500,
     progress: bool = True,
 ) -> list[Measurement]:
-    """Share of examples whose nearest training example, by Euclidean distance of codes, has their label, in %.
+    """Measures the share of examples whose nearest training example has their label, in %.
 
-    A code is the mean of q(z given x). Donahue et al. 2017, https://arxiv.org/abs/1605.09782, table 1.
+    Distances are Euclidean distances of codes; a code is the mean of q(z | x).
 
     Args:
-        model: an Encoder.
+        model: The encoder.
+        data: A data set with labels.
+        split, index, batch_size, progress: As in `nll`.
 
     Raises:
-        DataError: the shapes of model and data differ, or the data have no labels.
-        ConfigError: the split is train.
+        DataError: The shapes of model and data differ, or the data have no labels.
+        ConfigError: The split is "train".
     """
-    assert isinstance(model, Encoder)
     check_shapes(model, data)
     if split == "train":
         raise ConfigError("code_accuracy: expected split valid or test: training images are their own neighbours")

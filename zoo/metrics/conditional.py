@@ -1,4 +1,4 @@
-"""Does a conditional model draw what its labels say? A classifier is asked."""
+"""Whether a conditional model draws what its labels say, as a classifier sees it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,11 @@ import torch
 from zoo.capabilities import Conditional
 from zoo.data.base import DataModule, Which
 from zoo.distributed import share
-from zoo.given import rows_of
 from zoo.measurement import Measurement, share_and_error
 from zoo.metrics.examples import measuring
-from zoo.metrics.extractors import ClassifierFeatures, Extractor
-from zoo.metrics.quality import extract
-from zoo.random import Streams, seed_from
-from zoo.store.registry import registry
-
-
-def has_classifier(data: DataModule, extractor: Extractor) -> bool:
-    """Whether the extractor is a pretrained classifier of these very data."""
-    entry = registry().get(extractor.name)
-    return isinstance(extractor, ClassifierFeatures) and entry is not None and entry.data == data.name
+from zoo.metrics.extractors import ClassifierFeatures
+from zoo.metrics.quality import extract, sampler_details
+from zoo.samplers.base import Sampler
 
 
 def class_accuracy(
@@ -28,27 +20,36 @@ def class_accuracy(
     extractor: ClassifierFeatures,
     *,
     num: int = 10_000,
+    sampler: Sampler | None = None,
     split: Which = "test",
     seed: int = 0,
     batch_size: int = 500,
     progress: bool = True,
 ) -> list[Measurement]:
-    """Share of samples in which the classifier finds the label that they were drawn for, in %, with its binomial error.
+    """Measures the share of samples in which a classifier finds the label they were drawn for, in %.
 
-    The labels are 0, 1, ..., 0, 1, ... in turn; `details["classes"]` has the share of each. The mistakes are those of
-    the model and of the classifier together: see the latter's own accuracy.
+    The labels are 0, 1, ..., C - 1, 0, 1, ... in turn; `details["classes"]` holds the share of each. Mistakes are those
+    of the model and of the classifier together; compare with the accuracy of the classifier on real images.
 
     Args:
-        data, split: what stands in the measurement; no example is looked at.
-        num: samples.
-        seed: of the draws.
+        model: The model.
+        data, split: What the measurement names; no example is read.
+        extractor: The classifier.
+        num: Number of samples.
+        sampler: How to draw, if the model has samplers.
+        seed: Seed of the samples.
+        batch_size: Number of samples drawn at once.
+        progress: Whether to show a progress bar.
     """
     labels = torch.arange(num) % model.num_classes
-    noise = seed_from(torch.Generator().manual_seed(seed))
     with measuring(model):
-        samples = (
-            model.draw(Streams(noise, rows), **rows_of({"labels": labels}, rows, model.device))
-            for rows in share(num).split(batch_size)
+        samples = model.iter_samples(
+            num,
+            generator=torch.Generator().manual_seed(seed),
+            labels=labels,
+            sampler=sampler,
+            batch_size=batch_size,
+            positions=share(num),
         )
         logits = extract(
             samples, extractor, num, label=f"labelled samples ({extractor.name})", progress=progress
@@ -56,5 +57,5 @@ def class_accuracy(
     right = logits.argmax(1) == labels
     classes = {str(label): 100 * share_and_error(right[labels == label])[0] for label in labels.unique().tolist()}
     value, error = (100 * number for number in share_and_error(right))
-    details = {**extractor.details(), "classes": classes}
+    details = {**extractor.details(), **sampler_details(model, sampler), "classes": classes}
     return [Measurement("class_accuracy", value, error, "%", "estimate", num, seed, split, data.name, details)]

@@ -1,15 +1,15 @@
-"""Ways to spoil images, for finding out which metric notices what: those of Heusel et al. 2017, for small grey images.
+"""Corruptions of images, which show what a metric notices: those of Heusel et al. 2017, for small grey images.
 
     noise             x + a n, n normal, clamped
-    blur              a Gaussian kernel of a pixels
-    rectangles        5 black squares with sides of a times the image's
-    swirl             pixels turned about the centre by a exp(-5 r/(log 2 rho)) radians at distance r
-    salt_and_pepper   a share a of the pixels black or white
-    foreign           a share a of the images from another data set
+    blur              convolution with a Gaussian kernel whose standard deviation is a pixels
+    rectangles        5 black squares whose sides are a times that of the image
+    swirl             rotation about the centre by a exp(-5 r/(log 2 rho)) radians at distance r
+    salt_and_pepper   a share a of the pixels is black or white
+    foreign           a share a of the images comes from another data set
 
-with rho = 25/64 of the height (https://arxiv.org/abs/1706.08500, appendix A1, where noise is mixed in and not added).
-Each takes images [N, 1, H, W] in [0, 1] and a strength a, and gives images of that shape and range; strength 0 changes
-nothing. What is random has one stream an image, so that a stronger one spoils the same places more.
+with rho = 25/64 of the height (https://arxiv.org/abs/1706.08500, appendix A1; there, noise is mixed in and not added).
+Each function takes images [N, 1, H, W] in [0, 1] and a strength a, and returns images of that shape and range; strength
+0 changes nothing. Each image has its own stream of noise, so that a larger strength corrupts the same places more.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def noise(x: Tensor, strength: float, seed: int = 0) -> Tensor:
 
 
 def blur(x: Tensor, strength: float, seed: int = 0) -> Tensor:
-    """A Gaussian kernel of `strength` pixels, normalised where it reaches beyond the edge."""
+    """Convolution with a Gaussian kernel of standard deviation `strength`, normalised at the edges."""
     del seed
     if strength == 0:
         return x
@@ -51,7 +51,7 @@ def blur(x: Tensor, strength: float, seed: int = 0) -> Tensor:
 
 
 def rectangles(x: Tensor, strength: float, seed: int = 0) -> Tensor:
-    """Five black squares of `strength` times the height of the image, anywhere within it."""
+    """Five black squares at random places, whose sides are `strength` times that of the image."""
     height, width = x.shape[-2:]
     side = round(strength * min(height, width))
     corners = rand((len(x), 5, 2), _streams(x, seed)) * torch.tensor([height - side + 1, width - side + 1])
@@ -66,7 +66,7 @@ def rectangles(x: Tensor, strength: float, seed: int = 0) -> Tensor:
 
 
 def swirl(x: Tensor, strength: float, seed: int = 0) -> Tensor:
-    """The picture turned about its centre, the less the farther away; bilinear, black from outside."""
+    """Rotation about the centre by an angle that falls with the distance; bilinear, with black outside of the image."""
     del seed
     if strength == 0:
         return x
@@ -80,13 +80,13 @@ def swirl(x: Tensor, strength: float, seed: int = 0) -> Tensor:
 
 
 def salt_and_pepper(x: Tensor, strength: float, seed: int = 0) -> Tensor:
-    """A share `strength` of the pixels black or white, each as likely as the other."""
+    """Makes a share `strength` of the pixels black or white with equal probability."""
     uniforms = rand(tuple(x.shape), _streams(x, seed))
     return torch.where(uniforms < strength / 2, 0.0, torch.where(uniforms >= 1 - strength / 2, 1.0, x))
 
 
 def foreign(others: Tensor) -> Corruption:
-    """A share of the images replaced by `others`, as many of them and of the same shape."""
+    """A corruption that replaces a share of the images by `others`, images of the same number and shape."""
 
     def mix(x: Tensor, strength: float, seed: int = 0) -> Tensor:
         replaced = rand((len(x), 1), _streams(x, seed)) < strength

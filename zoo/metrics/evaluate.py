@@ -1,62 +1,199 @@
-"""Which numbers a model has, decided by what it can do, and the measuring of them on a checkpoint folder."""
+"""Which numbers a model has: one table by capability, and the measuring of all of them.
+
+A new number adds a function and a line to `GROUPS`.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
-from zoo.capabilities import Classifier, Conditional, Encoder, GenerativeModel, Reconstructive, ZooModule
+from zoo.capabilities import (
+    Classifier,
+    Conditional,
+    Encoder,
+    GenerativeModel,
+    KnownEntropy,
+    Reconstructive,
+    ZooModule,
+)
 from zoo.config import bind, near
 from zoo.data.base import DataModule, Which
 from zoo.distributed import share
 from zoo.errors import ConfigError
+from zoo.given import check_given
 from zoo.measurement import Measurement
 from zoo.metrics.classification import accuracy
 from zoo.metrics.codes import code_accuracy
-from zoo.metrics.conditional import class_accuracy, has_classifier
-from zoo.metrics.examples import Index, check_shapes, measuring
+from zoo.metrics.conditional import class_accuracy
+from zoo.metrics.distances import NEIGHBOURS
+from zoo.metrics.estimators import Effort
+from zoo.metrics.examples import check_shapes, measuring
 from zoo.metrics.extractors import ClassifierFeatures, Extractor, default_extractor, extractor_of, load_extractor
-from zoo.metrics.likelihood import nll
+from zoo.metrics.likelihood import entropy, nll
 from zoo.metrics.outliers import NUM, outlier_detection
-from zoo.metrics.quality import NEIGHBOURS, evaluate_quality, quality_floor
+from zoo.metrics.quality import evaluate_quality, quality_floor, sampler_details
 from zoo.metrics.reconstruction import squared_error
+from zoo.samplers.base import Sampler
 from zoo.store.checkpoint import Checkpoint
 
-GROUPS = ("likelihood", "quality", "accuracy", "reconstruction", "outliers")
-"""The groups of numbers, for `only`."""
-
 SLICE_OF_OUTLIERS = 100
-"""Images of each set on which an AUROC can be tried in seconds."""
+"""Number of images of each set on which an AUROC is tried quickly."""
 
-SAMPLE_SLICE = 1000
-"""Samples of the slice on which a number of sample quality can be checked in seconds."""
+SAMPLE_SLICE, VALUES_SLICE = 1000, 1_000_000
+"""Number of samples on which a number of sample quality is checked quickly, and the most values in all of them."""
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Effort):
     """How a checkpoint is measured: the section `evaluation` of its recipe.
 
     Attributes:
-        k: importance samples per example.
-        draws: of the dequantisation noise or of the code, per example.
-        num: samples from the model, images of the reference, training images of the floor.
-        seed: of every draw.
-        sampling_seeds: sets of samples for the spread of the FID, drawn with `seed` and those that follow it.
-        extractor: a classifier of the zoo by name, `inception`, or `inception:FILE`; by default, the one that was
-            trained on the same data, else `lenet-mnist`.
-        codes: whether an encoder is judged by the labels of nearest training codes.
+        k, draws, seed: See `Effort`; the seed is that of all other numbers, too.
+        num: Number of samples, of reference images, and of training images in the floor.
+        sampling_seeds: Number of seeds over which the spread of the FID is measured: `seed` and those after it.
+        extractor: Name of a classifier of the zoo, `inception`, or `inception:FILE`; see `default_extractor`.
+        codes: Whether to measure `code_accuracy` of an encoder.
     """
 
-    k: int = 5000
-    draws: int = 10
     num: int = 10_000
-    seed: int = 0
     sampling_seeds: int = 1
     extractor: str | None = None
     codes: bool = False
+
+    counts: ClassVar[tuple[str, ...]] = (*Effort.counts, "num", "sampling_seeds")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is measured on, and how.
+
+    Attributes:
+        data: The data set.
+        split: Split of the data set.
+        settings: Settings of the evaluation.
+        extractor: Judges samples; None if there is no extractor for such data, or no number needs it.
+        sampler: How to draw, if the model has samplers; by default, its own.
+        on_slice: Whether only a few seeded examples are measured.
+        batch_size: Number of rows that pass through the network at once.
+        progress: Whether to show progress bars.
+    """
+
+    data: DataModule
+    split: Which
+    settings: Evaluation
+    extractor: Extractor | None
+    sampler: Sampler | None
+    on_slice: bool
+    batch_size: int
+    progress: bool
+
+    @property
+    def effort(self) -> dict[str, Any]:
+        """Keywords of every likelihood."""
+        return {field.name: getattr(self.settings, field.name) for field in fields(Effort)}
+
+    @property
+    def examples(self) -> dict[str, Any]:
+        """Keywords of every number that is measured on examples."""
+        index = "slice" if self.on_slice else None
+        return {"index": index, "batch_size": self.batch_size, "progress": self.progress}
+
+    @property
+    def samples(self) -> dict[str, Any]:
+        """Keywords of every number that is measured on samples."""
+        return {"num": self.settings.num, "seed": self.settings.seed, "progress": self.progress}
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number that models with a capability have.
+
+    Attributes:
+        capability: The capability.
+        measure: Measures it.
+        of_samples: Whether it judges `num` images by an extractor; left out if there is none.
+    """
+
+    capability: type
+    measure: Callable[[Any, Study], list[Measurement]]
+    of_samples: bool = False
+
+
+def _likelihood(model: GenerativeModel, study: Study) -> list[Measurement]:
+    return nll(model, study.data, study.split, **study.effort, **study.examples)
+
+
+def _entropy(model: KnownEntropy, study: Study) -> list[Measurement]:
+    return [] if study.on_slice else entropy(model, study.data, study.split, seed=study.settings.seed)
+
+
+def _reconstruction(model: Reconstructive, study: Study) -> list[Measurement]:
+    return squared_error(model, study.data, study.split, **study.examples)
+
+
+def _accuracy(model: Classifier, study: Study) -> list[Measurement]:
+    return accuracy(model, study.data, study.split, **study.examples)
+
+
+def _code_accuracy(model: Encoder, study: Study) -> list[Measurement]:
+    return code_accuracy(model, study.data, study.split, **study.examples) if study.settings.codes else []
+
+
+def _class_accuracy(model: Conditional, study: Study) -> list[Measurement]:
+    if not isinstance(study.extractor, ClassifierFeatures) or study.extractor.data != study.data.name:
+        return []
+    return class_accuracy(model, study.data, study.extractor, split=study.split, sampler=study.sampler, **study.samples)
+
+
+def _quality(model: GenerativeModel, study: Study) -> list[Measurement]:
+    num, seed = study.settings.num, study.settings.seed
+
+    def draw(seed: int) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return model.iter_samples(num, generator=generator, sampler=study.sampler, positions=share(num))
+
+    assert study.extractor is not None
+    with measuring(model):
+        again = (draw(other) for other in range(seed + 1, seed + study.settings.sampling_seeds))
+        found = evaluate_quality(
+            draw(seed), study.data, study.extractor, again=again, reference=study.split, **study.samples
+        )
+    return [replace(m, details=m.details | sampler_details(model, study.sampler)) for m in found]
+
+
+def _floor(model: Classifier, study: Study) -> list[Measurement]:
+    assert study.extractor is not None
+    return quality_floor(study.data, study.extractor, reference=study.split, **study.samples)
+
+
+def _outliers(model: GenerativeModel, study: Study) -> list[Measurement]:
+    num = SLICE_OF_OUTLIERS if study.on_slice else NUM
+    return outlier_detection(
+        model, study.data, study.split, num=num, batch_size=study.batch_size, progress=study.progress
+    )
+
+
+GROUPS: dict[str, list[Number]] = {
+    "likelihood": [Number(GenerativeModel, _likelihood), Number(KnownEntropy, _entropy)],
+    "reconstruction": [Number(Reconstructive, _reconstruction)],
+    "accuracy": [
+        Number(Classifier, _accuracy),
+        Number(Encoder, _code_accuracy),
+        Number(Conditional, _class_accuracy, of_samples=True),
+    ],
+    "quality": [Number(GenerativeModel, _quality, of_samples=True), Number(Classifier, _floor, of_samples=True)],
+    "outliers": [Number(GenerativeModel, _outliers)],
+}
+"""Groups of numbers, for `only`, and the numbers in them by capability."""
+
+ON_REQUEST = ("outliers",)
+"""Groups that are measured only if they are asked for."""
 
 
 def evaluate(
@@ -68,85 +205,89 @@ def evaluate(
     only: Collection[str] | None = None,
     on_slice: bool = False,
     extractor: Extractor | None = None,
+    sampler: Sampler | None = None,
     batch_size: int = 500,
     progress: bool = True,
 ) -> list[Measurement]:
-    """Every number that `model` has on `data`.
+    """Measures every number that a model has on a data set; `GROUPS` says which by its capabilities.
 
-    Likelihoods where it has a density or a bound; accuracy where it labels, or draws by label what a classifier of
-    its data knows, or by its codes where asked; squared error where it reconstructs; FID, KID, inception score,
-    precision and recall where it draws 28x28 grey images. A classifier of such images has the floors of these, by
-    itself. The AUROC of foreign images by likelihood where it is asked for.
     In a process group, every process must call it: they share the examples and samples, and all get all numbers.
 
     Args:
-        settings: of the measurement; defaults as in `Evaluation`.
-        only: some of `GROUPS`; by default all, but outliers and the quality of binary samples only where they are
-            asked for: the tables of binary data are of likelihoods, and many of their models draw slowly.
-        on_slice: measure a few seeded examples (samples) only: what `details["slice"]` of the whole number holds.
-        extractor: in place of the one that `settings` names.
-        batch_size: rows that pass through the network at once; changes no number.
+        model: The model.
+        data: The data set.
+        settings: Settings of the evaluation; by default, those of `Evaluation()`.
+        split: Split of the data set.
+        only: Some of `GROUPS`. By default, all but outliers and the quality of binary samples: tables of binary data
+            compare likelihoods, and many of their models draw slowly.
+        on_slice: Whether to measure only what `details["slice"]` of the whole number holds.
+        extractor: Judges samples in place of the extractor that `settings` names.
+        sampler: How to draw, if the model has samplers; by default, its own.
+        batch_size: Number of rows that pass through the network at once; it changes no number.
+        progress: Whether to show progress bars.
 
     Raises:
-        ConfigError: an unknown group or extractor.
-        DataError: model and data do not fit each other, or the data are too few.
+        ConfigError: There is no such group or extractor, or the model does not take the sampler.
+        DataError: Model and data do not fit together, or there are too few data.
     """
     for group in only or ():
         if group not in GROUPS:
             raise ConfigError(f"only: no group of numbers {group!r}; {near(group, GROUPS)}")
     settings = settings or Evaluation()
-    for name in ("num", "sampling_seeds"):
-        if (number := getattr(settings, name)) < 1:
-            raise ConfigError(f"{name}: expected at least 1, found {number}")
-    if on_slice:  # the spread over sampling seeds is of the whole number, even where that has few samples
+    if on_slice:  # the spread over sampling seeds belongs to the whole number
         settings = replace(settings, sampling_seeds=1)
-    groups = set(only or GROUPS)
     check_shapes(model, data)
-    index: Index = "slice" if on_slice else None
-    has_quality = _has_quality(model, data, split) and (data.levels != 2 or bool(only))
-    by_label = has_quality and "accuracy" in groups and isinstance(model, Conditional)
-    by_quality = has_quality and "quality" in groups
-    if extractor is None and (by_label or (by_quality and not isinstance(model, Classifier))):
-        extractor = load_extractor(settings.extractor or default_extractor(data.name), model.device)  # may not be there
-    found: list[Measurement] = []
-    if "likelihood" in groups:
-        found += nll(
-            model,
-            data,
-            split,
-            index=index,
-            draws=settings.draws,
-            k=settings.k,
-            seed=settings.seed,
-            batch_size=batch_size,
-            progress=progress,
-        )
-    if "accuracy" in groups and isinstance(model, Classifier):
-        found += accuracy(model, data, split, index=index, batch_size=batch_size, progress=progress)
-    if "reconstruction" in groups and isinstance(model, Reconstructive):
-        found += squared_error(model, data, split, index=index, batch_size=batch_size, progress=progress)
-    if "accuracy" in groups and isinstance(model, Encoder) and settings.codes:
-        found += code_accuracy(model, data, split, index=index, batch_size=batch_size, progress=progress)
-    if by_label:
-        assert isinstance(model, Conditional)
-        found += _of_samples(_class_accuracy_of(model, data, settings, split, extractor, progress), settings, on_slice)
-    if by_quality:
-        found += _of_samples(_quality_of(model, data, settings, split, extractor, progress), settings, on_slice)
-    if "outliers" in groups and only:
-        num = SLICE_OF_OUTLIERS if on_slice else NUM
-        found += outlier_detection(model, data, split, num=num, batch_size=batch_size, progress=progress)
+    if sampler is not None:
+        _check_sampler(model, sampler)
+    groups = [group for group in GROUPS if (group in only if only else group not in ON_REQUEST)]
+    numbers = [number for group in groups for number in GROUPS[group] if isinstance(model, number.capability)]
+    judged = any(number.of_samples for number in numbers) and _has_images(data, split) and (data.levels != 2 or only)
+    if judged and extractor is None:
+        extractor = _own_extractor(model, data, settings)  # before anything is measured, since it may not be there
+    study = Study(data, split, settings, extractor if judged else None, sampler, on_slice, batch_size, progress)
+    found = []
+    for number in numbers:
+        found += _of_samples(number, model, study) if number.of_samples else number.measure(model, study)
     return found
 
 
-def _of_samples(measure: Callable[[int], list[Measurement]], settings: Evaluation, on_slice: bool) -> list[Measurement]:
-    """What `measure` finds on `settings.num` samples, with what it finds on the first of them under `slice`.
+def _check_sampler(model: ZooModule, sampler: Sampler) -> None:
+    if not isinstance(model, GenerativeModel):
+        raise ConfigError(f"sampler: {type(model).__name__} draws nothing; leave it out")
+    check_given(model, {"sampler": sampler}, 0)
 
-    A number of at most `SAMPLE_SLICE` samples is its own slice.
+
+def _has_images(data: DataModule, split: Which) -> bool:
+    """Whether there are enough images of a kind whose quality extractors judge."""
+    is_image = len(data.event_shape) == 3 and data.levels in (2, 256)
+    return is_image and min(len(data.split(split)), len(data.split("train"))) > NEIGHBOURS
+
+
+def _own_extractor(model: ZooModule, data: DataModule, settings: Evaluation) -> Extractor | None:
+    """The extractor that judges samples: a classifier itself, or else the one that the settings or the data name."""
+    if isinstance(model, Classifier):
+        frozen = type(model)(**model.hparams)
+        frozen.load_state_dict(model.state_dict())
+        return ClassifierFeatures(frozen.to(model.device), type(model).__name__)
+    name = settings.extractor or default_extractor(data)
+    return None if name is None else load_extractor(name, model.device)
+
+
+def _of_samples(number: Number, model: ZooModule, study: Study) -> list[Measurement]:
+    """Measures a number on `num` images, and records under `slice` what it is on the first of them.
+
+    A number of no more images than the slice has is its own slice.
     """
-    small = measure(min(SAMPLE_SLICE, settings.num))
-    whole = small if on_slice or settings.num <= SAMPLE_SLICE else measure(settings.num)
-    slices = {m.name: {"slice": {"n": m.n, "value": m.value}} for m in small if whole is not small}
-    return [replace(m, details=m.details | slices.get(m.name, {})) for m in whole]
+    if study.extractor is None:
+        return []
+    settings, few = study.settings, min(SAMPLE_SLICE, max(100, VALUES_SLICE // math.prod(study.data.event_shape)))
+    if settings.num <= few:
+        return number.measure(model, study)
+    small = number.measure(model, replace(study, settings=replace(settings, num=few, sampling_seeds=1)))
+    if study.on_slice:
+        return small
+    slices = {m.name: {"slice": {"n": m.n, "value": m.value}} for m in small}
+    return [replace(m, details=m.details | slices.get(m.name, {})) for m in number.measure(model, study)]
 
 
 def evaluate_checkpoint(
@@ -161,27 +302,26 @@ def evaluate_checkpoint(
     only: Collection[str] | None = None,
     on_slice: bool = False,
     data: DataModule | None = None,
+    sampler: Sampler | None = None,
     device: str = "cpu",
     batch_size: int = 500,
     progress: bool = True,
 ) -> list[Measurement]:
-    """Every number of a checkpoint, recomputed from its weights.
+    """Measures every number of a checkpoint.
 
     Args:
         checkpoint: The checkpoint.
-        k, draws, num, seed, sampling_seeds: As in `Evaluation`; by default, what the recipe of the checkpoint says.
-        split, only, on_slice, batch_size: As in `evaluate`.
-        data: The data; by default, what the recipe names.
+        k, draws, num, seed, sampling_seeds: See `Evaluation`; by default, what the recipe of the checkpoint says.
+        split, only, on_slice, sampler, batch_size, progress: See `evaluate`.
+        data: The data set; by default, the one that the recipe names.
+        device: Where to put the model.
 
     Raises:
-        ConfigError: The checkpoint has no recipe that says which data, or a setting is unknown.
-        ZooError: As `Zoo.load` and `evaluate` do.
+        ConfigError: The checkpoint has no recipe that names its data, or a setting is unknown.
+        ZooError: As `Checkpoint.load` and `evaluate`.
     """
     chosen = {"k": k, "draws": draws, "num": num, "seed": seed, "sampling_seeds": sampling_seeds}
-    section = (checkpoint.settings.get("evaluation") or {}) | {
-        n: value for n, value in chosen.items() if value is not None
-    }
-    settings = Evaluation(**bind(Evaluation, section, f"{checkpoint.source}: recipe: evaluation"))
+    settings = settings_of(checkpoint, **{name: value for name, value in chosen.items() if value is not None})
     model = checkpoint.load(device=device)
     return evaluate(
         model,
@@ -191,62 +331,17 @@ def evaluate_checkpoint(
         only=only,
         on_slice=on_slice,
         extractor=extractor_of(checkpoint, device) if isinstance(model, Classifier) else None,
+        sampler=sampler,
         batch_size=batch_size,
         progress=progress,
     )
 
 
-def _has_quality(model: ZooModule, data: DataModule, split: Which) -> bool:
-    is_drawn = isinstance(model, GenerativeModel | Classifier)
-    is_grey = data.levels in (2, 256) and tuple(data.event_shape) == (1, 28, 28)
-    return is_drawn and is_grey and min(len(data.split(split)), len(data.split("train"))) > NEIGHBOURS
+def settings_of(checkpoint: Checkpoint, **chosen: Any) -> Evaluation:
+    """How the recipe of a checkpoint says that it is measured, with some settings chosen otherwise.
 
-
-def _copy(model: Classifier) -> Classifier:
-    """Another one with the same weights, which nobody trains."""
-    copy = type(model)(**model.hparams)
-    copy.load_state_dict(model.state_dict())
-    return copy.to(model.device)
-
-
-def _quality_of(
-    model: ZooModule,
-    data: DataModule,
-    settings: Evaluation,
-    split: Which,
-    extractor: Extractor | None,
-    progress: bool,
-) -> Callable[[int], list[Measurement]]:
-    """num -> sample quality of what draws, or the floors of it where a classifier measures itself."""
-    options: dict[str, Any] = {"reference": split, "seed": settings.seed, "progress": progress}
-    if isinstance(model, Classifier):
-        itself = extractor or ClassifierFeatures(_copy(model), type(model).__name__)
-        return lambda num: quality_floor(data, itself, num=num, **options)
-    assert isinstance(model, GenerativeModel) and extractor is not None
-
-    def measure(num: int) -> list[Measurement]:
-        def draw(seed: int) -> Iterator[torch.Tensor]:
-            generator = torch.Generator().manual_seed(seed)
-            return model.iter_samples(num, generator=generator, positions=share(num))
-
-        seeds = range(settings.seed, settings.seed + (settings.sampling_seeds if num == settings.num else 1))
-        with measuring(model):
-            again = (draw(seed) for seed in seeds[1:])
-            return evaluate_quality(draw(seeds[0]), data, extractor, again=again, num=num, **options)
-
-    return measure
-
-
-def _class_accuracy_of(
-    model: Conditional,
-    data: DataModule,
-    settings: Evaluation,
-    split: Which,
-    extractor: Extractor | None,
-    progress: bool,
-) -> Callable[[int], list[Measurement]]:
-    """num -> how many of that many samples show what their labels say; nothing where no classifier knows these data."""
-    if not isinstance(extractor, ClassifierFeatures) or not has_classifier(data, extractor):
-        return lambda num: []
-    options: dict[str, Any] = {"split": split, "seed": settings.seed, "progress": progress}
-    return lambda num: class_accuracy(model, data, extractor, num=num, **options)
+    Raises:
+        ConfigError: A setting is unknown or has an impossible value.
+    """
+    section = (checkpoint.settings.get("evaluation") or {}) | chosen
+    return Evaluation(**bind(Evaluation, section, f"{checkpoint.source}: recipe: evaluation"))

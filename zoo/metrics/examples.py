@@ -1,4 +1,4 @@
-"""Passing a split through a model, example by example."""
+"""Passes a split through a model, example by example."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from zoo.batch import Batch
-from zoo.capabilities import Classifier, Conditional, EvidenceLowerBound, TractableDensity, ZooModule
+from zoo.capabilities import Classifier, Conditional, ZooModule
 from zoo.data.base import DataModule, Which, levels_title
 from zoo.distributed import gather, is_leader, share
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
+from zoo.module import facts_of
+from zoo.store.checkpoint import Checkpoint
 
 Index: TypeAlias = Tensor | Literal["slice"] | None
-"""Which examples of a split: positions, the seeded slice on which a number can be checked in seconds, or all."""
+"""Which examples of a split: positions; "slice" for a few seeded ones, a check in seconds; None for all."""
 
 
 @contextmanager
 def measuring(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, and float32: neither autocast nor TF32, which convolutions use by default."""
+    """Sets evaluation mode without gradients, in float32: no autocast, and no TF32, the default of convolutions."""
     was_training, precision = model.training, torch.get_float32_matmul_precision()
     device = next(iter(model.parameters()), torch.empty(0)).device.type
     full = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
@@ -36,8 +38,13 @@ def measuring(model: torch.nn.Module) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
+def shape_of(model: ZooModule) -> tuple[int, ...]:
+    """Shape of one example of a model."""
+    return tuple(model.event_shape)  # type: ignore[arg-type]
+
+
 def check_shapes(model: Any, data: DataModule) -> None:
-    """Raises DataError where a model and a data set speak of different things."""
+    """Raises DataError if the examples of a model and of a data set differ in shape."""
     if tuple(model.event_shape) != tuple(data.event_shape):
         raise DataError(
             f"{data.name}: {type(model).__name__} expects examples of shape {tuple(model.event_shape)}, "
@@ -46,16 +53,38 @@ def check_shapes(model: Any, data: DataModule) -> None:
 
 
 def check_levels(model: ZooModule, data: DataModule) -> None:
-    """Raises DataError where a likelihood is of other grey levels than the data have: it would be no likelihood."""
-    if isinstance(model, TractableDensity | EvidenceLowerBound) and model.levels != data.levels:
-        expected, found = levels_title(model.levels), levels_title(data.levels)
+    """Raises DataError if a model has a likelihood of other grey levels than the data have."""
+    levels = getattr(model, "levels", None)
+    if facts_of(type(model)).get("density", "none") != "none" and levels != data.levels:
+        expected, found = levels_title(levels), levels_title(data.levels)
         raise DataError(
             f"{data.name}: {type(model).__name__} has a likelihood of {expected}, found {found}; use data of that kind"
         )
 
 
+def check_like(checkpoint: Checkpoint, model: ZooModule, data: DataModule) -> None:
+    """Raises DataError if own data differ in shape or grey levels from the data that a checkpoint was made from."""
+    expected, found = shape_of(model), tuple(data.event_shape)
+    if found != expected:
+        raise DataError(
+            f"{data.name}: expected examples of shape {'x'.join(map(str, expected))} (channels x height x width) for "
+            f"{checkpoint.source}, found {'x'.join(map(str, found))}; pass --resize (resize=True) to bring images to "
+            "this shape"
+        )
+    try:
+        levels = checkpoint.data().levels
+    except (ConfigError, DataError):  # no recipe, or own data on another machine: there is nothing to compare with
+        return
+    if data.levels != levels:
+        advice = {2: "pass --binarize, or an array of bool", 256: "pass images, or an array of uint8"}
+        raise DataError(
+            f"{data.name}: expected {levels_title(levels)} for {checkpoint.source}, found {levels_title(data.levels)}; "
+            f"{advice.get(levels or 0, 'pass an array of floats')}"
+        )
+
+
 def check_classes(model: ZooModule, data: DataModule) -> None:
-    """Raises DataError where a model learns from labels and the data have none, or more than it has classes."""
+    """Raises DataError if a model needs labels and the data have none, or more classes than the model."""
     if isinstance(model, Classifier | Conditional) and not 0 < (data.num_classes or 0) <= model.num_classes:
         found = f"{data.num_classes} classes" if data.num_classes else "no labels"
         kind, last = type(model).__name__, model.num_classes - 1
@@ -71,19 +100,33 @@ def per_example(
     split: Which,
     *,
     index: Index,
-    seed: int,
-    cost: int,
+    seed: int = 0,
+    cost: int = 1,
     batch_size: int,
     device: torch.device,
     label: str,
     progress: bool,
 ) -> Tensor:
-    """`function` of every example, batch by batch: [n], float64, on the CPU, in the order of `index` or the split.
+    """Computes a function of every example, batch by batch.
 
     Processes of a group share the examples, and all get all values.
 
     Args:
-        seed, cost: see `seeded_slice`.
+        function: Maps a batch on `device` to values [B].
+        data: The data set.
+        split: Split of the data set.
+        index: Examples of the split.
+        seed, cost: See `seeded_slice`.
+        batch_size: Number of examples in a batch.
+        device: Device of the batches.
+        label: Title of the progress bar.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        [n], float64, on the CPU, in the order of `index` or of the split.
+
+    Raises:
+        DataError: There are no examples.
     """
     if isinstance(index, str):
         index = seeded_slice(data, split, seed, cost)
@@ -101,20 +144,25 @@ def per_example(
 
 
 def seeded_slice(data: DataModule, split: Which, seed: int, cost: int) -> Tensor:
-    """Positions of the examples that stand for a split in quick checks: 10 to 250 of them.
+    """Positions of the examples on which the numbers of a split are checked quickly: 10 to 250 of them.
 
     Args:
-        seed: chooses them.
-        cost: rows that an example sends through the network.
+        data: The data set.
+        split: Split of the data set.
+        seed: Seed of the choice.
+        cost: Number of rows per example that pass through the network; the more, the fewer examples.
+
+    Returns:
+        [n], int64.
     """
     num = max(10, min(250, 10_000 // cost))
     return data.subset(split, min(num, len(data.split(split))), seed)
 
 
 def slice_details(
-    values: Tensor, data: DataModule, split: Which, index: Index, *, seed: int, cost: int
+    values: Tensor, data: DataModule, split: Which, index: Index, *, seed: int = 0, cost: int = 1
 ) -> dict[str, dict[str, float]]:
-    """The entry `slice` of a measurement's details, from the values [n] of a whole split."""
+    """The entry `slice` of a measurement's details, from the values [n] of a whole split; see `seeded_slice`."""
     chosen = seeded_slice(data, split, seed, cost)
     if index is not None or len(chosen) == len(values):
         return {}

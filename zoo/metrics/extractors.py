@@ -1,7 +1,7 @@
-"""Networks whose features stand for images in FID, KID, precision/recall, and whose logits do in the inception score.
+"""Networks whose features represent images in FID, KID, precision and recall; the inception score uses their logits.
 
-A number is comparable with another only if both come from the same extractor, so that each names itself, its weights
-and its resizing, and `details` of a measurement repeats them.
+Two numbers are comparable only if they come from the same extractor. So the details of a measurement hold the name of
+its extractor, its weights and how it resizes images.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import hashlib
 import io
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo.capabilities import Classifier
+from zoo.data.base import DataModule
 from zoo.data.files import Published, data_root, read
 from zoo.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from zoo.store.checkpoint import Checkpoint
+from zoo.store.checkpoint import Checkpoint
+from zoo.store.registry import registry
+from zoo.store.source import checkpoint as resolve
 
 INCEPTION = Published(
     "inception/weights-inception-2015-12-05-6726825d.pth",
@@ -34,11 +35,11 @@ class Extractor(nn.Module, ABC):
     """A frozen network of images, as torchmetrics takes it for `feature=`.
 
     Attributes:
-        name: what stands in the details of a measurement.
-        sha256: of the weights.
-        resize: what happens to the images before the network.
-        num_features: width of the features.
-        batch_size: images that fit through the network at once in well under 1 GiB.
+        name: Name in the details of a measurement.
+        sha256: sha256 of the weights.
+        resize: How images are resized before they enter the network.
+        num_features: Width of the features.
+        batch_size: Number of images that pass through the network at once in well under 1 GiB.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Extractor(nn.Module, ABC):
         return self.features_and_logits(images)[0]
 
     def details(self) -> dict[str, Any]:
+        """What a measurement says of the extractor."""
         return {
             "extractor": self.name,
             "extractor_sha256": self.sha256,
@@ -65,20 +67,21 @@ class Extractor(nn.Module, ABC):
 
 
 class ClassifierFeatures(Extractor):
-    """A classifier of the zoo (such as `lenet-mnist`), fed with images of its own shape.
+    """A classifier of the zoo, such as `lenet-mnist`; images must have its shape.
 
     Args:
-        classifier: the loaded model.
-        name: of its checkpoint.
-        sha256: of its weights file; by default of the tensors in memory.
+        classifier: The model; it is frozen.
+        name: Name of its checkpoint.
+        sha256: sha256 of its weights file; by default, of the tensors in memory.
+        data: Name of the data set whose classes it knows, if that is known.
     """
 
     resize = "none"
     batch_size = 500
 
-    def __init__(self, classifier: Classifier, name: str, sha256: str | None = None) -> None:
+    def __init__(self, classifier: Classifier, name: str, sha256: str | None = None, data: str | None = None) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.data = name, data
         self.classifier = classifier.to(memory_format=torch.channels_last)  # twice as fast on the CPU
         self.num_features = classifier.num_features
         self.sha256 = sha256 or _digest(classifier)
@@ -91,36 +94,35 @@ class ClassifierFeatures(Extractor):
                 f"{self.name}: expected images of shape {tuple(self.classifier.event_shape)}, "
                 f"found {tuple(images.shape[1:])}; use another extractor"
             )
-        x = _to_float(images)
-        return self.classifier.features_and_logits(x)
+        return self.classifier.features_and_logits(images.float() / 255 if images.dtype == torch.uint8 else images)
 
 
 class Inception(Extractor):
-    """InceptionV3 as in the published FIDs: 2048 pooled features, logits without their bias.
+    """InceptionV3 as in published FIDs: 2048 pooled features, and logits without their bias.
 
-    Grey images are repeated to three channels; the resizing to 299x299 is TensorFlow 1's bilinear one, without
-    antialiasing.
+    Grey images are repeated to three channels. Images are resized to 299x299 by the bilinear resizing of TensorFlow 1,
+    without antialiasing.
 
     Args:
-        weights: file of torch-fidelity's weights; by default the published one, downloaded once below the root of all
-            data (`$ZOO_DATA`, else the user's cache folder).
+        weights: File of torch-fidelity's weights; by default, the published one, which is downloaded once to the root
+            of all data (`$ZOO_DATA`, or else the user's cache folder).
 
     Raises:
         ConfigError: torch-fidelity is not installed.
-        DownloadError: the weights are absent and cannot be fetched.
-        DataError: the file is not one of these weights.
+        DownloadError: The weights are absent and cannot be downloaded.
+        DataError: The file does not hold these weights.
     """
 
     name = "inception-v3"
     kind = "inception"
     resize = "bilinear to 299x299 of TensorFlow 1, antialias=False"
     num_features = 2048
-    batch_size = 25  # about 20 MB of activations an image
+    batch_size = 25  # an image has about 20 MB of activations
 
     def __init__(self, weights: str | Path | None = None) -> None:
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except Exception as error:  # also of torchvision, which it imports
+        except Exception as error:  # torchvision, which it imports, may fail in its own way
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise ConfigError(
                 f"inception: expected the package torch-fidelity, which cannot be imported ({reason}); pip install "
@@ -134,7 +136,7 @@ class Inception(Extractor):
             raise DataError(f"{path}: expected the weights of InceptionV3, cannot be read: {error.strerror}") from error
         self.sha256 = hashlib.sha256(content).hexdigest()
         plain = io.BytesIO()
-        try:  # the library unpickles whatever it is given: it gets what torch's restricted reader let through
+        try:  # the library unpickles what it is given, so it gets only what torch's restricted reader let through
             torch.save(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), plain)
             plain.seek(0)
             self.network = FeatureExtractorInceptionV3(self.name, ["2048", "logits_unbiased"], plain)
@@ -150,22 +152,18 @@ class Inception(Extractor):
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Images in [0, 1] -> uint8, clamped and rounded; uint8 stays.
+    """Converts images in [0, 1] to uint8 by clamping and rounding; uint8 images are returned as they are.
 
-    Rounding and not truncating, clamping and not wrapping: both errors of `(255 x).byte()` move an FID.
+    `(255 x).byte()` would truncate, and wrap values outside of [0, 1]; both change an FID.
 
     Raises:
-        DataError: a pixel is not finite.
+        DataError: A pixel is not finite.
     """
     if images.dtype == torch.uint8:
         return images
     if not images.isfinite().all():
         raise DataError(f"expected finite pixels in [0, 1], found {images[~images.isfinite()][0].item()} in an image")
     return (images * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def _to_float(images: Tensor) -> Tensor:
-    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def _digest(module: nn.Module) -> str:
@@ -175,36 +173,41 @@ def _digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def default_extractor(data: str) -> str:
-    """Name of the classifier of the zoo that was trained on a data set, or that of MNIST where there is none."""
-    from zoo.store.registry import registry
-    from zoo.store.zoo import Zoo
+def default_extractor(data: DataModule) -> str | None:
+    """Name of the pretrained classifier of a data set; of MNIST's for other images of 28x28 grey or binary pixels.
 
-    classifiers = Zoo.list(capability="Classifier")
-    return next((name for name in classifiers if registry()[name].data == data), "lenet-mnist")
+    Returns:
+        The name; None if no classifier knows such images.
+    """
+    entries = sorted(registry().items())
+    own = [name for name, entry in entries if "Classifier" in entry.capabilities and entry.data == data.name]
+    is_like_mnist = tuple(data.event_shape) == (1, 28, 28) and data.levels in (2, 256)
+    return next(iter(own), "lenet-mnist" if is_like_mnist else None)
 
 
 def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
-    """An extractor by name: a classifier of the zoo (whatever `Zoo.load` takes), `inception`, or `inception:FILE`.
+    """Loads an extractor by name.
+
+    Args:
+        name: A classifier, as `Zoo.load` takes it; `inception`; or `inception:FILE`.
+        device: Where to put it.
 
     Raises:
-        ConfigError: the name is that of a model without labels.
-        ZooError: as `Zoo.load` and `Inception` do.
+        ConfigError: The name is that of a model that is no classifier.
+        ZooError: As `Zoo.load` and `Inception`.
     """
     kind, _, file = name.partition(":")
     if kind == Inception.kind:
         return Inception(file or None).to(device)
-    from zoo.store.source import checkpoint
-
-    return extractor_of(checkpoint(name), device)
+    return extractor_of(resolve(name), device)
 
 
 def extractor_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> ClassifierFeatures:
-    """The extractor that a checkpoint of a classifier is.
+    """Makes an extractor of the checkpoint of a classifier.
 
     Raises:
-        ConfigError: It is no classifier.
-        ZooError: As `Checkpoint.load` does.
+        ConfigError: The model is no classifier.
+        ZooError: As `Checkpoint.load`.
     """
     model = checkpoint.load(device=str(device))
     if not isinstance(model, Classifier):
@@ -212,4 +215,4 @@ def extractor_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> 
             f"{checkpoint.source}: expected a classifier as extractor, found {type(model).__name__}; use 'lenet-mnist'"
         )
     title = checkpoint.source if checkpoint.entry or checkpoint.root != checkpoint.folder else checkpoint.name
-    return ClassifierFeatures(model, title, checkpoint.weights_sha256)
+    return ClassifierFeatures(model, title, checkpoint.weights_sha256, checkpoint.data_name)

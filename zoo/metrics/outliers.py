@@ -1,10 +1,10 @@
-"""Outlier detection by likelihood: how well log p(x) tells the images that a model was trained on from foreign ones.
+"""Outlier detection by likelihood: how well log p(x) separates the data of a model from foreign images.
 
     AUROC = P(log p(x) > log p(x')) + P(log p(x) = log p(x'))/2,    x: test image of the model's data, x': foreign image
 
-1/2 is chance. Below it, the model finds foreign images more likely than its own, as densities of photographs of clothes
-do with digits (Nalisnick et al. 2019, https://arxiv.org/abs/1810.09136). Where a model has no density, its tightest
-bound stands in.
+1/2 is chance. Below 1/2, the model finds foreign images more likely than its own, as models of photographs of clothes
+do with digits (Nalisnick et al. 2019, https://arxiv.org/abs/1810.09136). If a model has no density, its tightest bound
+takes its place.
 
 The error is that of DeLong et al. 1988 (https://doi.org/10.2307/2531595).
 """
@@ -12,7 +12,7 @@ The error is that of DeLong et al. 1988 (https://doi.org/10.2307/2531595).
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,17 +24,26 @@ from zoo.measurement import Measurement
 from zoo.metrics.likelihood import log_likelihood
 
 NUM = 2000
-"""Images of each set."""
+"""Number of images of each set."""
 
-K, DRAWS = 50, 2
-"""Importance samples and draws of an image: fewer than for a likelihood, since images are compared with each other."""
+EFFORT = {"k": 50, "draws": 2}
+"""Fields of `Effort`. They are smaller than for likelihoods, since images are only compared with each other."""
+
+FOREIGN: dict[str, tuple[type[MNIST] | type[FashionMNIST], ...]] = {
+    "mnist": (MNIST, FashionMNIST),
+    "binarized-mnist": (MNIST, FashionMNIST),
+    "dynamic-mnist": (MNIST, FashionMNIST),
+    "fashion-mnist": (FashionMNIST, MNIST),
+    "dynamic-fashion-mnist": (FashionMNIST, MNIST),
+}
+"""Names of data sets, and the classes of the images that are scored: own ones and foreign ones."""
 
 
 def auroc(inliers: Tensor, outliers: Tensor) -> tuple[float, float]:
-    """Area under the ROC curve of scores [N] and [M], large where an image looks familiar, and its standard error."""
+    """The area under the ROC curve, and its standard error, of scores [N] and [M] that are large for inliers."""
 
     def above(scores: Tensor, others: Tensor) -> Tensor:
-        """The share of `others` below each score; equal ones count half."""
+        """The share of `others` below each score; equal scores count half."""
         order = others.sort().values
         sides = [torch.searchsorted(order, scores, right=right).double() for right in (False, True)]
         return (sides[0] + sides[1]) / (2 * len(others))
@@ -45,17 +54,16 @@ def auroc(inliers: Tensor, outliers: Tensor) -> tuple[float, float]:
 
 
 def foreign_to(data: DataModule) -> tuple[DataModule, DataModule] | None:
-    """A data set of the family of MNIST as it is scored, and its foreign counterpart; None where there is none.
+    """The two data sets that are scored, own images first; None if the data set has no foreign counterpart.
 
-    Binary pixels are drawn afresh from the grey values of both, by the same rule: a fixed binarisation of one alone
-    would give it away.
+    Binary pixels of both sets are drawn anew from the grey values, since a fixed binarisation of one set alone would
+    tell the sets apart.
     """
+    if data.name not in FOREIGN:
+        return None
     binary: Literal["dynamic"] | None = "dynamic" if data.levels == 2 else None
-    if data.name in ("mnist", "binarized-mnist", "dynamic-mnist"):
-        return MNIST(binarize=binary, root=str(data.root)), FashionMNIST(binarize=binary, root=str(data.root))
-    if data.name in ("fashion-mnist", "dynamic-fashion-mnist"):
-        return FashionMNIST(binarize=binary, root=str(data.root)), MNIST(binarize=binary, root=str(data.root))
-    return None
+    own, foreign = (kind(binarize=binary, root=str(data.root)) for kind in FOREIGN[data.name])
+    return own, foreign
 
 
 def outlier_detection(
@@ -64,28 +72,38 @@ def outlier_detection(
     split: Which = "test",
     *,
     num: int = NUM,
-    k: int = K,
-    draws: int = DRAWS,
     seed: int = 0,
     batch_size: int = 500,
     progress: bool = True,
+    **effort: int,
 ) -> list[Measurement]:
-    """The AUROC of a split of the model's data against the same split of the foreign set: one number, or none.
+    """Measures the AUROC of a split of the model's data against the same split of the foreign set.
 
-    None where the model has neither a density nor a bound, or the data no counterpart. See `log_likelihood`.
+    Args:
+        model: The model.
+        data: Its data set.
+        split: Split of both data sets.
+        num: Number of images of each set; all if there are fewer.
+        seed: Seed of the choice of images, and of the estimates of their likelihoods.
+        batch_size, progress: As in `nll`.
+        effort: Further fields of `Effort`; by default, those of `EFFORT`.
+
+    Returns:
+        One number; none if the model has neither a density nor a bound, or the data set has no foreign counterpart.
     """
     if (pair := foreign_to(data)) is None:
         return []
-    scores, settings = [], {}
+    scores: list[Tensor] = []
+    settings: dict[str, Any] = {}
     for part in pair:
         index = part.subset(split, min(num, len(part.split(split))), seed)
         found = log_likelihood(
-            model, part, split, index=index, k=k, draws=draws, seed=seed, batch_size=batch_size, progress=progress
+            model, part, split, index=index, batch_size=batch_size, progress=progress, seed=seed, **EFFORT | effort
         )
         if found is None:
             return []
         scores.append(found.nats)
-        settings = {"score": found.name, "score_kind": found.kind, **found.settings}
+        settings = {"score": found.name, "score_kind": found.estimate.kind, **found.estimate.settings}
     value, error = auroc(*scores)
     details = {"against": pair[1].name, "num_against": len(scores[1]), **settings}
     return [Measurement("auroc", value, error, "", "estimate", len(scores[0]), seed, split, pair[0].name, details)]

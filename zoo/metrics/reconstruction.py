@@ -1,9 +1,9 @@
-"""What codes keep of images: squared error of reconstructions, beside that of principal components.
+"""Squared error of reconstructions, beside that of principal components.
 
     squared_error = mean over images of the sum over pixels of (x' - x)^2,    pixels in [0, 1]
 
-The baseline keeps as many numbers of an image as the code has: its coordinates along the leading eigenvectors of the
-covariance of the training images, the best linear code that there is (Bishop 2006, section 12.1.2).
+The baseline describes an image by as many numbers as the code has: its coordinates along the leading eigenvectors of
+the covariance of the training images. It is the best linear code (Bishop 2006, section 12.1.2).
 """
 
 from __future__ import annotations
@@ -30,10 +30,15 @@ def squared_error(
     batch_size: int = 500,
     progress: bool = True,
 ) -> list[Measurement]:
-    """`squared_error` of the model, and `squared_error_pca` of as many principal components of the training images.
+    """Measures `squared_error` of a model and `squared_error_pca` of as many principal components.
+
+    Args:
+        model: The model.
+        data: The data set; its training images give the principal components.
+        split, index, batch_size, progress: As in `nll`.
 
     Raises:
-        DataError: the shapes of model and data differ.
+        DataError: The shapes of model and data differ.
     """
     check_shapes(model, data)
     size = math.prod(model.latent_shape)
@@ -51,15 +56,13 @@ def squared_error(
                 data,
                 split,
                 index=index,
-                seed=0,
-                cost=1,
                 batch_size=batch_size,
                 device=model.device,
                 label=f"{name} on {data.name} {split}",
                 progress=progress,
             )
         value, error = mean_and_error(errors)
-        details = {"code": size} | slice_details(errors, data, split, index, seed=0, cost=1)
+        details = {"code": size} | slice_details(errors, data, split, index)
         found.append(Measurement(name, value, error, "", "estimate", len(errors), 0, split, data.name, details))
     return found
 
@@ -68,8 +71,8 @@ class PrincipalComponents:
     """The leading eigenvectors of the covariance of training images.
 
     Args:
-        data: whose training images.
-        num: components; not more than pixels.
+        data: The data set.
+        num: Number of components, at most the number of pixels.
     """
 
     def __init__(self, data: DataModule, num: int) -> None:
@@ -85,6 +88,6 @@ class PrincipalComponents:
         self.vectors = vectors[:, -num:]  # [D, num], in increasing order of variance
 
     def squared_error(self, x: Tensor) -> Tensor:
-        """The sum over pixels of the squared difference of images and their projections: [B, *event_shape] -> [B]."""
+        """The sum over pixels of the squared difference between images and projections: [B, *event_shape] -> [B]."""
         centred = x.cpu().double().flatten(1) - self.mean
         return (centred.square().sum(1) - (centred @ self.vectors).square().sum(1)).clamp(min=0)

@@ -1,4 +1,4 @@
-"""The likelihood of a user's own images under a model, image by image, and a sheet of them from odd to typical."""
+"""Ranks own images by their likelihood under a model, and draws a sheet of them, odd ones first."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from zoo.data import build
 from zoo.data.base import DataModule, Split, Which
+from zoo.data.own import Arrays, ImageFolder, own_section
 from zoo.errors import ConfigError, DataError
 from zoo.files import expand
 from zoo.measurement import nats_to
+from zoo.metrics.estimators import CAPABILITIES, estimators_of
+from zoo.metrics.examples import check_like, shape_of
 from zoo.metrics.likelihood import log_likelihood
+from zoo.store.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from zoo.store.checkpoint import Checkpoint
-
 SHOWN = 64
-"""Images of the sheet."""
+"""Number of images on the sheet."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,13 @@ class Scores:
     """Images and their log-likelihoods, the least likely first.
 
     Attributes:
-        files: where each image came from: a path below the folder, or its number in the array.
-        labels: names of their folders, or numbers; None where there are none.
-        images: [N, *event_shape], as the model saw them: values in [0, 1].
-        nats: log p(x), or its bound: [N], float64.
-        bits_per_dim: -log p(x)/(D ln 2) of 8-bit images, else None.
-        name, kind: what `nats` is: `log_prob` or `elbo`; exact, a bound or an estimate.
+        files: Path of each image below the folder, or its position in the array.
+        labels: Names of their folders, or numbers; None if there are no labels.
+        images: The images as the model sees them, [N, *event_shape].
+        nats: log p(x), or its tightest bound, [N], float64.
+        bits_per_dim: -log p(x)/(D ln 2), [N], for 8-bit images, else None.
+        name: `log_prob` or `elbo`.
+        kind: `exact`, `bound` or `estimate`.
     """
 
     files: list[str]
@@ -47,7 +51,7 @@ class Scores:
     kind: str
 
     def to_csv(self) -> str:
-        """One line an image, the least likely first: file, label, nats, bits_per_dim, kind; empty where unknown."""
+        """One line per image, the least likely first: file, label, nats, bits_per_dim, kind; empty if not known."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["file", "label", "nats", "bits_per_dim", "kind"])
@@ -59,16 +63,18 @@ class Scores:
 
     @property
     def is_visible(self) -> bool:
-        """Whether the examples are images, grey or in colour, of which there can be a sheet."""
+        """Whether the examples are grey or colour images, so that a sheet can show them."""
         return self.images.ndim == 4 and self.images.shape[1] in (1, 3)
 
     def sheet(self, num: int = SHOWN, columns: int = 8) -> Image:
-        """The images in reading order, the least likely first, each above its nats.
+        """Draws the images in reading order, the least likely first, each above its nats.
 
-        Of more than `num` images, the first half and the last half, with a gap between them.
+        Args:
+            num: Number of images. If there are more, the sheet shows the first and the last `num`/2 of them.
+            columns: Number of images in a row.
 
         Raises:
-            DataError: what was ranked are no images, grey or in colour.
+            DataError: The examples are not grey or colour images.
         """
         if not self.is_visible:
             shape = list(self.images.shape[1:])
@@ -101,7 +107,7 @@ class Scores:
 
 
 class _Everything(DataModule):
-    """All examples of a user's data, as one split."""
+    """All examples of own data, as one split."""
 
     def __init__(self, data: DataModule, whole: Split) -> None:
         super().__init__()
@@ -126,37 +132,40 @@ def score(
     batch_size: int = 500,
     progress: bool = True,
 ) -> Scores:
-    """log p(x) of each image of a folder or array under a checkpoint, or its tightest bound.
+    """Computes log p(x) of own images under a checkpoint, or its tightest bound, and ranks the images by it.
 
     Args:
         checkpoint: The checkpoint.
-        data: a folder of images (folders inside it are labels), or an .npz or .npy file.
-        resize, binarize, skip_corrupt: as in `zoo.training.finetune.finetune`.
-        k, draws, seed, batch_size: as in `log_likelihood`.
+        data: A folder of images, whose subfolders are labels, or a .npz or .npy file.
+        resize: Whether to convert images to the size and channels of the model.
+        binarize: Whether to make pixels black or white, for models of binary data.
+        skip_corrupt: Whether to leave out files that cannot be decoded.
+        k, draws, seed: See `Effort`.
+        device: Where to put the model.
+        batch_size: Number of rows that pass through the network at once.
+        progress: Whether to show a progress bar.
 
     Raises:
-        ConfigError: the model has neither a density nor a bound.
-        DataError: the data are missing, damaged, or do not have the model's shape and grey levels.
+        ConfigError: The model has neither a density nor a bound.
+        DataError: The data are missing or damaged, or have another shape or other grey levels than the model.
     """
-    from zoo.capabilities import Classifier, GenerativeModel
-    from zoo.data import build
-    from zoo.data.own import ImageFolder, _Own
-    from zoo.training.finetune import check_fit, own_section
-
-    model, source = checkpoint.load(device=device), checkpoint.source
-    if isinstance(model, Classifier) or not isinstance(model, GenerativeModel):
-        raise ConfigError(f"{source}: {type(model).__name__} has no density; {_ADVICE}")
-    own = build(own_section(model, expand(data).resolve(), resize, binarize, skip_corrupt))
-    assert isinstance(own, _Own)
+    model = checkpoint.load(device=device)
+    if not estimators_of(type(model)):
+        raise ConfigError(
+            f"{checkpoint.source}: {type(model).__name__} has neither a density nor a bound; choose a checkpoint of "
+            f"`zoo list --capability NAME`, where NAME is one of {', '.join(CAPABILITIES)}"
+        )
+    own = build(own_section(expand(data).resolve(), shape_of(model), resize, binarize, skip_corrupt))
+    assert isinstance(own, ImageFolder | Arrays)
     whole = own.everything()
     module = _Everything(own, whole)
-    check_fit(checkpoint, model, module)
-    found = log_likelihood(model, module, k=k, draws=draws, seed=seed, batch_size=batch_size, progress=progress)
-    if found is None:
-        raise ConfigError(f"{source}: {type(model).__name__} has neither a density nor a bound; {_ADVICE}")
+    check_like(checkpoint, model, module)
+    found = log_likelihood(model, module, batch_size=batch_size, progress=progress, k=k, draws=draws, seed=seed)
+    assert found is not None
     order = found.nats.argsort(stable=True)
-    files = [str(path) for path in own.used] if isinstance(own, ImageFolder) else [str(i) for i in range(len(whole))]
-    names = own.classes if isinstance(own, ImageFolder) else None
+    files, names = [str(i) for i in range(len(whole))], None
+    if isinstance(own, ImageFolder):
+        files, names = [str(path) for path in own.used], own.classes
     labels = None
     if whole.labels is not None:
         labels = [names[label] if names else str(label) for label in whole.labels[order].tolist()]
@@ -167,8 +176,5 @@ def score(
         nats=found.nats[order],
         bits_per_dim=-found.nats[order] * nats_to("bits/dim", module.event_shape) if own.levels == 256 else None,
         name=found.name,
-        kind=found.kind,
+        kind=found.estimate.kind,
     )
-
-
-_ADVICE = "choose a checkpoint of `zoo list --capability TractableDensity` or EvidenceLowerBound"

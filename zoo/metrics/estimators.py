@@ -1,0 +1,154 @@
+"""How log p(x) is computed or estimated: one table by capability.
+
+    TractableDensity     nll        log p(x)                                             exact
+    Dequantized          nll        E_u[log p((255 x + u)/256)] - D log 256              bound, for 8-bit images
+    EvidenceLowerBound   neg_elbo   E_q[log p(x, z) - log q(z | x)]                      bound
+    ImportanceWeighted   nll        log 1/k sum_j p(x, z_j)/q(z_j | x), z_j from q       bound, tighter with k
+
+u is uniform on [0, 1)^D: Theis et al. 2016, https://arxiv.org/abs/1511.01844, section 3.1. Importance weighting: Burda
+et al. 2016, https://arxiv.org/abs/1509.00519, equation 8.
+
+A new capability adds a function that makes an `Estimate`, and a line to `ESTIMATORS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from zoo.batch import Batch
+from zoo.capabilities import Dequantized, EvidenceLowerBound, ImportanceWeighted, TractableDensity
+from zoo.errors import ConfigError
+from zoo.measurement import Kind
+from zoo.random import Streams
+
+SAMPLES_PER_CALL = 50
+"""Importance samples drawn at once. It is fixed, because the noise of a sample depends on its place among them."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How precisely likelihoods are estimated, and with which noise.
+
+    Attributes:
+        k: Number of importance samples per example.
+        draws: Number of draws of the dequantisation noise, or of the code in the ELBO, per example.
+        seed: Seed for all random draws; each draw is keyed by the position of its example, too.
+    """
+
+    k: int = 5000
+    draws: int = 10
+    seed: int = 0
+
+    counts: ClassVar[tuple[str, ...]] = ("k", "draws")  # at least 1 each
+
+    def __post_init__(self) -> None:
+        for name in self.counts:
+            if (number := getattr(self, name)) < 1:
+                raise ConfigError(f"{name}: expected at least 1, found {number}")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """log p(x) of a model, exact, bounded or estimated.
+
+    Attributes:
+        kind: `exact`; `bound`, if the expectation is at most log p(x); `estimate`, if it may lie on either side.
+        values: Maps a batch to log p(x) in nats, [B]; conditional models are given the labels of the batch.
+        rows: Number of rows per example that pass through the network at once.
+        cost: Number of rows per example that pass through the network in all.
+        settings: What the details of a measurement say of it, JSON-plain.
+        error: A standard error that all examples share, in nats, such as that of log Z.
+    """
+
+    kind: Kind
+    values: Callable[[Batch], Tensor]
+    rows: int = 1
+    cost: int = 1
+    settings: dict[str, Any] = field(default_factory=dict)
+    error: float = 0.0
+
+
+Estimator = Callable[[Any, Effort], Estimate]
+"""Makes an estimate for a model. It is called in evaluation mode and without gradients, and may take its time."""
+
+
+def exact(model: TractableDensity, effort: Effort) -> Estimate:
+    """The density itself."""
+    return Estimate("exact", lambda batch: model.log_prob(batch.x, **model.given(batch)))
+
+
+def dequantized(model: Dequantized, effort: Effort) -> Estimate:
+    """The density of dequantised pixels, averaged over the noise; exact if the data are real numbers."""
+    if model.levels is None:
+        return exact(model, effort)
+    cell = math.prod(model.event_shape) * math.log(model.levels)  # -log of the volume that rounds to one image
+
+    def values(batch: Batch) -> Tensor:
+        given = model.given(batch)
+        return average(batch, effort, lambda s: model.log_prob(model.dequantize(batch.x, generator=s), **given)) - cell
+
+    return Estimate("bound", values, cost=effort.draws, settings={"draws": effort.draws})
+
+
+def lower_bound(model: EvidenceLowerBound, effort: Effort) -> Estimate:
+    """The evidence lower bound, averaged over draws of the code."""
+
+    def values(batch: Batch) -> Tensor:
+        return average(batch, effort, lambda streams: model.elbo(batch.x, generator=streams, **model.given(batch)))
+
+    return Estimate("bound", values, cost=effort.draws, settings={"draws": effort.draws})
+
+
+def importance_weighted(model: ImportanceWeighted, effort: Effort) -> Estimate:
+    """The importance-weighted bound with k samples."""
+    k = effort.k
+
+    def values(batch: Batch) -> Tensor:
+        total = torch.full((len(batch.x),), -math.inf, dtype=torch.float64)
+        for step, start in enumerate(range(0, k, SAMPLES_PER_CALL)):
+            streams, num = Streams(effort.seed, batch.index, step), min(SAMPLES_PER_CALL, k - start)
+            weights = model.log_weights(batch.x, num, generator=streams, **model.given(batch))  # [num, B]
+            total = torch.logaddexp(total, weights.cpu().double().logsumexp(0))
+        return total - math.log(k)
+
+    return Estimate("bound", values, rows=min(k, SAMPLES_PER_CALL), cost=k, settings={"k": k})
+
+
+def average(batch: Batch, effort: Effort, function: Callable[[Streams], Tensor]) -> Tensor:
+    """The mean of `function` over `effort.draws` draws of noise, [B], float64, on the CPU."""
+    streams = (Streams(effort.seed, batch.index, step) for step in range(effort.draws))
+    return sum((function(noise).cpu().double() for noise in streams), torch.zeros(())) / effort.draws
+
+
+ESTIMATORS: dict[type, dict[str, Estimator]] = {
+    TractableDensity: {"nll": exact},
+    Dequantized: {"nll": dequantized},
+    EvidenceLowerBound: {"neg_elbo": lower_bound},
+    ImportanceWeighted: {"nll": importance_weighted},
+}
+"""Estimators by capability, and by the name of the number that they lead to."""
+
+CAPABILITIES = [capability.__name__ for capability in ESTIMATORS]
+
+
+def estimators_of(cls: type) -> dict[str, Estimator]:
+    """The estimators of a model class by name; the more specific capability wins."""
+    return {name: make for base in reversed(cls.__mro__) for name, make in ESTIMATORS.get(base, {}).items()}
+
+
+def averaged_over_classes(estimate: Estimate, num_classes: int) -> Estimate:
+    """From the log-likelihood given a label to log p(x) = log 1/C sum_c p(x | c), all classes being equally likely."""
+
+    def values(batch: Batch) -> Tensor:
+        classes = (torch.full((len(batch.x),), label, device=batch.x.device) for label in range(num_classes))
+        given = [estimate.values(batch._replace(labels=labels)).cpu().double() for labels in classes]
+        return torch.stack(given).logsumexp(0) - math.log(num_classes)
+
+    settings = estimate.settings | {"averaged_over": "labels"}
+    return replace(estimate, values=values, cost=estimate.cost * num_classes, settings=settings)
