@@ -1,6 +1,6 @@
-"""Peak memory of sampling, evaluating and fine-tuning, each in a process of its own, for few images and for many.
+"""Peak memory of sampling, evaluating and fine-tuning with few images and with many, each in its own process.
 
-This process imports nothing large: the peak that the system reports for a child begins at its parent's.
+This process imports nothing large, because the peak that the system reports for a child includes that of its parent.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ np.savez(sys.argv[1], x=x)
 
 
 def peak(*words: str) -> float:
-    """Peak resident memory of `zoo WORDS`, in GiB."""
+    """Runs `zoo WORDS` and returns its peak resident memory in GiB."""
     done = subprocess.run([sys.executable, "-c", RUN, *words], cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE)
     return int(done.stdout.rsplit("peak ", 1)[1]) / 2**30
 

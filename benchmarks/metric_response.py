@@ -1,17 +1,18 @@
-"""What do the metrics notice? Training images of MNIST, spoiled more and more, in place of samples.
+"""What the metrics of sample quality notice: corrupted training images of MNIST take the place of samples.
 
-As in Heusel et al. 2017 (https://arxiv.org/abs/1706.08500, appendix A1); and three sets of which no image is at fault:
-a memoriser, all classes but one, and one image per class, repeated. FID, KID, inception score, precision and recall
-against the test images, over the features of lenet-mnist, as a table and a figure in benchmarks/results.
+The corruptions are those of Heusel et al. 2017 (https://arxiv.org/abs/1706.08500, appendix A1). Three further sets have
+only sound images: a memoriser, all classes but one, and one image per class, repeated. FID, KID, inception score,
+precision and recall are measured against the test images on the features of lenet-mnist. The table and the figure are
+written to benchmarks/results.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import time
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,15 +20,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from report import ROOT
 from torch import Tensor
+from torch.nn import functional as F
 
 from zoo.data import MNIST, FashionMNIST
 from zoo.metrics import Table, load_extractor
 from zoo.metrics.corruptions import Corruption, blur, foreign, noise, rectangles, salt_and_pepper, swirl
 from zoo.metrics.quality import extract, reference_of, scores
-from zoo.pictures import pixels
 
 if TYPE_CHECKING:
-    from PIL.ImageDraw import ImageDraw
+    from matplotlib.axes import Axes
 
 METRICS = {
     "fid": "FID (log)",
@@ -53,7 +54,7 @@ def images_of(data: MNIST | FashionMNIST, index: Tensor) -> Tensor:
 
 
 def study(num: int) -> list[dict[str, Any]]:
-    """A row of numbers for each kind of image."""
+    """Measures every set of images; returns a row for each."""
     data, extractor = MNIST(), load_extractor("lenet-mnist")
     truth = reference_of(data, "test", extractor, num, seed=0)
     index = data.subset("train", num, 0)
@@ -75,11 +76,12 @@ def study(num: int) -> list[dict[str, Any]]:
     measure("memoriser", 0.0, 0, images_of(data, torch.randint(len(labels), (num,), generator=generator)))
     others = (labels != LEFT_OUT).nonzero()[:, 0]
     measure("class left out", 0.0, 0, images_of(data, others[torch.randperm(len(others), generator=generator)[:num]]))
-    with torch.no_grad():  # of each class, the image of which the classifier is surest
+    with torch.no_grad():  # the image of each class that the classifier is most certain of
         sure = torch.cat([extractor.features_and_logits(x)[1].log_softmax(-1) for x in images.split(500)])
     best = images[[int(sure[:, label].argmax()) for label in range(10)]]
     measure("one per class", 0.0, 0, best.repeat(math.ceil(num / 10), 1, 1, 1)[:num])
-    print(f"{len(rows)} sets in {(time.perf_counter() - start) / 60:.1f} minutes on {torch.get_num_threads()} threads")
+    minutes = (time.perf_counter() - start) / 60
+    print(f"measured {len(rows)} sets in {minutes:.1f} minutes with {torch.get_num_threads()} threads")
     return rows
 
 
@@ -94,138 +96,93 @@ def table(rows: list[dict[str, Any]], num: int) -> Table:
     forms = {"fid": ".4g", "kid": ".4g", "inception_score": ".3f", "precision": ".3f", "recall": ".3f"}
     return Table(
         "metric-response",
-        f"What the metrics notice: {num} training images of MNIST, spoiled, against {num} test images",
+        f"What the metrics notice: {num} corrupted training images of MNIST against {num} test images",
         {"images": "", "strength": ".2f", **forms},
         rows,
         [
-            "Strength: noise, standard deviation; blur, pixels; rectangles, side of five squares over the image's;",
-            "swirl, radians; salt and pepper, share of the pixels; foreign, share of the images, from Fashion-MNIST.",
-            f"Class left out: {LEFT_OUT}. One per class: the image of which the classifier is surest, repeated.",
+            "Strength: standard deviation of the noise; pixels of the blur; side of the rectangles over the image's;",
+            "radians of the swirl; share of the pixels for salt and pepper; share of the images for foreign, which are",
+            f"from Fashion-MNIST. Class left out: {LEFT_OUT}. One per class: the image of each class that the",
+            "classifier is most certain of, repeated.",
         ],
     )
 
 
 # ------------------------------------------------------------------------------------------------------------- figure
 
-SHARP = 3  # drawn larger and shrunk, for smooth lines
-INK, GRID = "#404040", "#d8d8d8"
 COLOURS = ("#1f5fa8", "#c8501e", "#3c8c46", "#7a4fa3", "#b8860b", "#2a9d9d")
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 330, 230, 48, 70, 26, 34
+MARKERS = {
+    "memoriser": ("o", "memoriser: training images drawn again"),
+    "class left out": ("s", f"all classes but {LEFT_OUT}"),
+    "one per class": ("^", "one image per class, repeated"),
+}
 
 
 def draw_figure(rows: list[dict[str, Any]], path: Path) -> None:
-    """Six rows of spoiled images beside their names, then a panel a metric: lines by level, and marks for the sets."""
-    from PIL import Image, ImageDraw
+    """Draws an image at every strength of every corruption, and below them a panel for each metric."""
+    from matplotlib.figure import Figure
+    from PIL import Image
 
-    strips = _strips()
-    size = (3 * WIDTH, 2 * HEIGHT + 12)
-    picture = Image.new("RGB", (SHARP * size[0], SHARP * size[1]), "white")
-    draw = ImageDraw.Draw(picture)
-    for i, (metric, title) in enumerate(METRICS.items()):
-        _panel(draw, rows, metric, title, i % 3 * WIDTH, i // 3 * HEIGHT)
-    _legend(draw, 2 * WIDTH + 40, HEIGHT + 20)
-    small = picture.resize(size, Image.Resampling.LANCZOS)
-    whole = Image.new("RGB", (size[0], size[1] + strips.height + 10), "white")
-    whole.paste(strips, (LEFT, 4))
-    whole.paste(small, (0, strips.height + 10))
-    whole.quantize(128).save(path, "PNG", optimize=True)
-
-
-def _strips() -> Any:
-    """A digit at every strength of every corruption; images of MNIST and of Fashion-MNIST for the foreign ones."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    data, font = MNIST(), ImageFont.load_default(11)
-    index = data.subset("train", 12, 0)
-    images, made = images_of(data, index), corruptions(12)
-    cell, label = 42, 100
-    strips = Image.new("RGB", (2 * (label + 5 * cell + 50), 3 * (cell + 4)), "white")
-    draw = ImageDraw.Draw(strips)
-    for i, (name, corrupt) in enumerate(made.items()):
-        x, y = i // 3 * (label + 5 * cell + 50), i % 3 * (cell + 4)
-        draw.text((x, y + cell / 2), name.replace("_", " "), COLOURS[i], font, "lm")
-        for level, strength in enumerate((0.0, *STRENGTHS[name])):
-            shown = [0, 0, 0, 0, 0] if name != "foreign" else [0, 1, 2, 3, 4]
-            one = pixels(corrupt(images, strength if name != "foreign" else float(level > 2), 0))[shown[level], 0]
-            digit = Image.fromarray(one.numpy()).resize((cell - 2, cell - 2), Image.Resampling.NEAREST)
-            strips.paste(digit, (x + label + level * cell, y))
-    return strips
+    figure = Figure(figsize=(9.9, 6.6), layout="constrained")
+    grid = figure.add_gridspec(2, 1, height_ratios=(1, 3))
+    top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
+    for axes, colour, (name, images) in zip(top.subplots(2, 3).flat, COLOURS, strips().items(), strict=True):
+        axes.imshow(torch.cat([F.pad(image, (1, 1), value=1.0) for image in images], 1), cmap="gray", vmin=0, vmax=1)
+        axes.set_title(name.replace("_", " "), color=colour, fontsize="small")
+        axes.axis("off")
+    *panels, last = bottom.subplots(2, 3).flat
+    for axes, metric in zip(panels, METRICS, strict=True):
+        draw_panel(axes, rows, metric)
+    last.axis("off")
+    last.legend(*panels[0].get_legend_handles_labels(), loc="center", frameon=False, fontsize="small")
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100)
+    Image.open(content).convert("RGB").quantize(128).save(path, "PNG", optimize=True)
 
 
-def _panel(draw: ImageDraw, rows: list[dict[str, Any]], metric: str, title: str, x0: int, y0: int) -> None:
-    from PIL import ImageFont
+def strips() -> dict[str, list[Tensor]]:
+    """Images [H, W] by corruption, each stronger than the one before; the foreign ones come last."""
+    data = MNIST()
+    images = images_of(data, data.subset("train", 12, 0))
+    found = {}
+    for name, corrupt in corruptions(12).items():
+        levels = [0.0, *STRENGTHS[name]]
+        if name == "foreign":  # a whole image is foreign or it is not
+            found[name] = [corrupt(images, float(level > 2), 0)[level, 0] for level in range(len(levels))]
+        else:
+            found[name] = [corrupt(images, strength, 0)[0, 0] for strength in levels]
+    return found
 
-    font = ImageFont.load_default(11 * SHARP)
-    is_log = "(log)" in title
-    start = next(row for row in rows if row["images"] == "training images")
 
-    def scale(value: float) -> float:
-        return math.log10(max(value, 1.0)) if is_log else value
+def draw_panel(axes: Axes, rows: list[dict[str, Any]], metric: str) -> None:
+    """Draws a metric against the level of each corruption, and beside the lines a mark for each of `SETS`."""
 
-    values = [scale(row[metric]) for row in rows]
-    linear = (0.0, 1.0) if max(values) <= 1 else (1.0, 10.0)
-    low, high = (math.floor(min(values)), math.ceil(max(values))) if is_log else linear
+    def values(name: str) -> list[float]:
+        return [row[metric] for row in rows if row["images"] == name]
 
-    def place(level: float, value: float) -> tuple[float, float]:
-        across = x0 + LEFT + (WIDTH - LEFT - RIGHT) * level / 4
-        down = y0 + HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (value - low) / (high - low)
-        return SHARP * across, SHARP * down
-
-    for tick in _ticks(low, high, is_log):
-        draw.line([place(0, tick), place(5, tick)], GRID, SHARP)
-        text = f"{10**tick:g}" if is_log else f"{tick:g}"
-        draw.text((place(0, tick)[0] - 5 * SHARP, place(0, tick)[1]), text, INK, font, "rm")
-    for level in range(5):
-        draw.text((place(level, low)[0], place(level, low)[1] + 5 * SHARP), str(level), INK, font, "mt")
-    draw.text((place(2, low)[0], place(2, low)[1] + 18 * SHARP), "level of corruption", INK, font, "mt")
-    draw.line([place(0, high), place(0, low), place(5, low)], INK, SHARP)
-    draw.text((place(0, high)[0], SHARP * (y0 + 6)), title, INK, font, "lt")
+    start = values("training images")
     for name, colour in zip(STRENGTHS, COLOURS, strict=True):
-        points = [place(0, scale(start[metric]))]
-        points += [place(row["level"], scale(row[metric])) for row in rows if row["images"] == name]
-        draw.line(points, colour, 2 * SHARP, "curve")
+        line = start + values(name)
+        axes.plot(range(len(line)), line, color=colour, label=name.replace("_", " "))
     for i, name in enumerate(SETS):
-        value = next(row[metric] for row in rows if row["images"] == name)
-        _mark(draw, *place(4.3 + 0.3 * i, scale(value)), i)
-
-
-def _ticks(low: float, high: float, is_log: bool) -> Iterable[float]:
-    if is_log:
-        return range(int(low), int(high) + 1)
-    return [low + (high - low) * i / 5 for i in range(6)] if high == 1 else range(1, 11, 3)
-
-
-def _mark(draw: ImageDraw, x: float, y: float, kind: int) -> None:
-    """A circle, a square or a triangle."""
-    r = 5 * SHARP
-    if kind == 0:
-        draw.ellipse([x - r, y - r, x + r, y + r], "black")
-    elif kind == 1:
-        draw.rectangle([x - r, y - r, x + r, y + r], "black")
-    else:
-        draw.polygon([(x - r, y + r), (x + r, y + r), (x, y - r)], "black")
-
-
-def _legend(draw: ImageDraw, x: int, y: int) -> None:
-    from PIL import ImageFont
-
-    font = ImageFont.load_default(12 * SHARP)
-    for i, (name, colour) in enumerate(zip(STRENGTHS, COLOURS, strict=True)):
-        down = SHARP * (y + 18 * i)
-        draw.line([(SHARP * x, down), (SHARP * (x + 22), down)], colour, 3 * SHARP)
-        draw.text((SHARP * (x + 30), down), name.replace("_", " "), colour, font, "lm")
-    names = ("memoriser: training images drawn again", f"all classes but {LEFT_OUT}", "one image per class, repeated")
-    for i, name in enumerate(names):
-        down = SHARP * (y + 18 * (len(STRENGTHS) + i) + 4)
-        _mark(draw, SHARP * (x + 11), down, i)
-        draw.text((SHARP * (x + 30), down), name, INK, font, "lm")
+        marker, label = MARKERS[name]
+        axes.plot([4.3 + 0.3 * i], values(name), marker, color="black", label=label)
+    axes.set_title(METRICS[metric], fontsize="small", loc="left")
+    axes.set_yscale("log" if "log" in METRICS[metric] else "linear")
+    axes.set_xticks(range(5))
+    axes.set_xlabel("level of corruption", fontsize="small")
+    axes.tick_params(labelsize="small")
+    axes.grid(axis="y", color="#d8d8d8", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num", type=int, default=5000, help="images of every set (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results", help="folder (default %(default)s)")
-    parser.add_argument("--redraw", action="store_true", help="draw the figure of the numbers that are there")
+    parser.add_argument("--num", type=int, default=5000, help="number of images in every set (default %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmarks/results", help="folder of the results (default %(default)s)"
+    )
+    parser.add_argument("--redraw", action="store_true", help="draw the figure of the recorded numbers")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     place = arguments.out / "metric_response.json"

@@ -252,51 +252,29 @@ def test_sets_without_a_spoiled_image_are_what_they_are_called(study: Study) -> 
         assert (drop < 0.05) if kept else (drop > 0.2)
 
 
-class Canvas:
-    """What is drawn, in place of a picture."""
-
-    def __init__(self) -> None:
-        self.lines: dict[str, list[list[tuple[float, float]]]] = {}
-        self.texts: list[tuple[tuple[float, float], str]] = []
-        self.marks: list[tuple[float, float]] = []
-
-    def line(self, points: list[tuple[float, float]], colour: str, *_: Any) -> None:
-        self.lines.setdefault(colour, []).append(points)
-
-    def text(self, place: tuple[float, float], text: str, *_: Any) -> None:
-        self.texts.append((place, text))
-
-    def ellipse(self, box: list[float], *_: Any) -> None:
-        self.marks.append(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
-
-    rectangle = ellipse
-
-    def polygon(self, points: list[tuple[float, float]], *_: Any) -> None:
-        self.marks.append((points[2][0], (points[0][1] + points[2][1]) / 2))
-
-
 @pytest.mark.parametrize("metric", list(metric_response.METRICS))
 def test_the_figure_shows_each_number_at_its_height(metric: str) -> None:
-    """Heights are read off the labels of the axis, as a reader does."""
+    """Lines begin at the training images and go through every level; marks are at the numbers of the sets."""
+    from matplotlib.figure import Figure
+
     rows = json.loads((ROOT / "benchmarks/results/metric_response.json").read_text())["rows"]
-    title, canvas = metric_response.METRICS[metric], Canvas()
-    metric_response._panel(canvas, rows, metric, title, 330, 230)  # type: ignore[arg-type]
-    left = min(points[0][0] for points in canvas.lines[metric_response.GRID])
-    axis = [(place[1], float(text)) for place, text in canvas.texts if place[0] < left]
-    heights, ticks = (np.array(column) for column in zip(*axis, strict=True))
-    scale = np.log10 if "log" in title else np.asarray
-    slope, offset = np.polyfit(scale(ticks), heights, 1)
-    assert slope < 0 and np.allclose(slope * scale(ticks) + offset, heights)  # up is more
-
-    def expected(name: str) -> list[float]:
-        values = [row[metric] for row in rows if row["images"] == name]
-        return [slope * scale(value) + offset for value in values]
-
+    axes = Figure().add_subplot()
+    metric_response.draw_panel(axes, rows, metric)
+    assert axes.get_yscale() == ("log" if metric in ("fid", "kid") else "linear")
+    lines = {str(line.get_label()): line for line in axes.lines}
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        values.setdefault(row["images"].replace("_", " "), []).append(row[metric])
+    low, high = axes.get_ylim()
+    assert all(low <= value <= high for column in values.values() for value in column)
     for name, colour in zip(metric_response.STRENGTHS, metric_response.COLOURS, strict=True):
-        (points,) = canvas.lines[colour]
-        assert np.allclose([y for _, y in points], expected("training images") + expected(name))
-        assert np.allclose(np.diff([x for x, _ in points]), points[1][0] - points[0][0])
-    assert np.allclose([y for _, y in canvas.marks], [expected(name)[0] for name in metric_response.SETS])
+        line = lines.pop(name.replace("_", " "))
+        assert line.get_color() == colour and np.array_equal(np.asarray(line.get_xdata()), np.arange(5))
+        assert [*line.get_ydata()] == values["training images"] + values[name.replace("_", " ")]
+    titles = {label: name for name, (_, label) in metric_response.MARKERS.items()}
+    assert {titles[label]: [*line.get_ydata()] for label, line in lines.items()} == {
+        name: values[name] for name in metric_response.SETS
+    }
 
 
 def test_the_recorded_table_and_what_the_page_says_of_it() -> None:
