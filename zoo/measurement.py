@@ -19,7 +19,7 @@ _DETAILS: dict[str, dict[str, Any]] = {
     "slice": {"n": int, "value": float},
     "sampling_seeds": {"n": int, "mean": float, "std": float},
 }
-_SETTINGS = ("k", "draws", "extractor")
+_SETTINGS = ("k", "draws", "runs", "temperatures", "sweeps", "extractor")
 """Details without which a number is another quantity."""
 
 
@@ -68,7 +68,7 @@ class Measurement:
     @property
     def sampler(self) -> str:
         """The sampler that drew the samples, such as `DDIM(steps=20)`; empty if the model draws in one way only."""
-        arguments = dict(self.details.get("sampler", {}))
+        arguments = {key: value for key, value in self.details.get("sampler", {}).items() if value is not None}
         name = arguments.pop("sampler", "")
         return f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())})" if name else ""
 
@@ -144,8 +144,8 @@ def compare(recorded: Iterable[Measurement], found: Iterable[Measurement]) -> li
     All draws are seeded, so that two measurements differ by rounding only. The tolerance is 1e-4 of the value. For
     numbers of samples, where rounding can flip a pixel, it is 1 % of the value or 5 % of its error, whichever is
     larger. A number on the slice is compared with the recorded number on the slice. Numbers that differ in n, seed, k,
-    number of draws or extractor are different quantities and are not compared. The mean over sampling seeds is compared
-    if both are over equally many seeds.
+    number of draws or runs, or extractor are different quantities and are not compared. The mean over sampling seeds is
+    compared if both are over equally many seeds.
 
     Returns:
         The new measurements that differ from the record or that are not in it.

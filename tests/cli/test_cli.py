@@ -573,7 +573,7 @@ def test_evaluate(home: Path, tmp_path: Path, run: Run, fail: Run, monkeypatch: 
 def test_reproduce(run: Run, fail: Run) -> None:
     rows = {row["model"]: row for row in json.loads(run("reproduce", "taxonomy", "--json"))["rows"]}
     assert rows.keys() == {name for name in Zoo.list() if "GenerativeModel" in Zoo.info(name).capabilities}
-    assert rows["gaussian-mnist"]["density"].startswith("exact") and rows["gaussian-mnist"]["latents"] == "no"
+    assert rows["gaussian-mnist"]["density"].startswith("exact") and rows["gaussian-mnist"]["latents"] == "high-dimensional"
     assert "gaussian-mnist" in run("reproduce", "taxonomy")
     assert "80.97" in run("reproduce", "mnist-nll", "--recorded")
     assert "did you mean 'mnist-nll'" in fail("reproduce", "mnist-nl")
@@ -715,7 +715,7 @@ def test_score_refuses_what_it_cannot(
     vae = f"local-dir:{home / 'vae'}"
     words = ["--data", images, "--out", tmp_path / "x.csv"]
     assert "neither a density nor a bound" in fail("score", "gan-mnist", *words, "--resize")
-    assert "LeNet has no density" in fail("score", "lenet-mnist", *words, "--resize")
+    assert "LeNet has neither a density nor a bound" in fail("score", "lenet-mnist", *words, "--resize")
     assert "pass --resize" in fail("score", vae, *words)
     assert "--num: expected at least 1" in fail("score", vae, *words, "--num", 0)
     clash = ["score", vae, "--data", arrays, "--out", tmp_path / "x.png"]

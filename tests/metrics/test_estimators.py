@@ -24,7 +24,7 @@ from zoo.module import facts_of
 from zoo.random import Source, Streams, rand
 from zoo.samplers.base import Sampler
 
-KINDS = {"exact": "exact", "exact, of dequantised data": "bound", "unnormalised": "estimate"}
+KINDS = {"exact": "exact", "exact, of dequantised data": "bound", "unnormalised": "exact"}  # of so few units
 
 
 @pytest.mark.parametrize("instance", INSTANCES, ids=lambda i: f"{i.cls.__name__}-{i.levels or 'real'}")
@@ -56,10 +56,10 @@ def test_the_more_specific_capability_wins() -> None:
     assert found["neg_elbo"].details["draws"] == 10 and "draws" not in found["nll"].details
 
 
-class Unnormalised(GenerativeModel):
+class Counted(GenerativeModel):
     """A new capability: a density up to a constant, which is estimated with an error that all examples share."""
 
-    facts: ClassVar = {"density": "unnormalised"}
+    facts: ClassVar = {"density": "up to a constant"}
     event_shape, levels = (1, 3, 3), 2
 
     def energy(self, x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class Unnormalised(GenerativeModel):
         return (rand((len(streams), *self.event_shape), streams) < 0.75).float()
 
 
-def by_counting(model: Unnormalised, effort: Effort) -> Estimate:
+def by_counting(model: Counted, effort: Effort) -> Estimate:
     log_z, error = 9 * math.log(4), 0.01
     return Estimate(
         "estimate", lambda batch: -model.energy(batch.x) - log_z, settings={"log_z": log_z, "k": effort.k}, error=error
@@ -78,19 +78,19 @@ def by_counting(model: Unnormalised, effort: Effort) -> Estimate:
 
 def test_a_new_capability_adds_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     data = Given(pixels(800, 1, 3, 3, levels=2), levels=2)
-    assert evaluate(Unnormalised(), data, progress=False) == []
-    monkeypatch.setitem(ESTIMATORS, Unnormalised, {"nll": by_counting})
-    (found,) = evaluate(Unnormalised(), data, Evaluation(k=7), progress=False)
+    assert evaluate(Counted(), data, progress=False) == []
+    monkeypatch.setitem(ESTIMATORS, Counted, {"nll": by_counting})
+    (found,) = evaluate(Counted(), data, Evaluation(k=7), progress=False)
     values = 9 * math.log(4) - math.log(3) * data.split("test").x.double().flatten(1).sum(1)
     assert (found.name, found.unit, found.kind) == ("nll", "nats", "estimate")
     assert found.value == pytest.approx(values.mean().item(), rel=1e-6)
     assert found.error == pytest.approx(math.hypot(values.std().item() / math.sqrt(400), 0.01), rel=1e-5)
     assert found.details["log_z"] == 9 * math.log(4) and found.details["k"] == 7
-    each = log_likelihood(Unnormalised(), data, progress=False)
+    each = log_likelihood(Counted(), data, progress=False)
     assert each is not None and (each.name, each.estimate.kind) == ("log_prob", "estimate")
     assert torch.allclose(-each.nats, values, rtol=1e-6)
-    with pytest.raises(DataError, match="Unnormalised has a likelihood of binary pixels, found 8-bit pixels"):
-        nll(Unnormalised(), Given(pixels(80, 1, 3, 3), levels=256), progress=False)
+    with pytest.raises(DataError, match="Counted has a likelihood of binary pixels, found 8-bit pixels"):
+        nll(Counted(), Given(pixels(80, 1, 3, 3), levels=256), progress=False)
 
 
 def test_estimates_are_made_in_evaluation_mode_and_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,14 @@ from zoo.cli.options import (
     DEVICE,
     JSON,
     NAME,
+    SAMPLER,
     SEED,
     SHARED,
+    STEPS,
     checkpoint_of,
     num,
     own_data,
+    sampler_of,
     whole,
 )
 from zoo.cli.output import check_place, encoded, out, write
@@ -52,6 +55,8 @@ SLICE = option("--slice", action="store_true", help="Use a few seeded examples o
     option("--k", type=whole(1, MANY), help="Number of importance samples (default: as in the recipe)"),
     option("--num", type=whole(1, MANY), help="Number of images for sample quality (default: as in the recipe)"),
     option("--sampling-seeds", type=whole(1, MANY), metavar="N", help="Number of sampling seeds for the spread of FID"),
+    SAMPLER,
+    STEPS,
     SLICE,
     option("--write", action="store_true", help="Record the numbers and a picture of samples in the folder"),
     DEVICE,
@@ -69,6 +74,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.write:
         _check_own(checkpoint)
         _ = checkpoint.weights_sha256  # read now: the numbers will be those of these weights
+    sampler = sampler_of(options, checkpoint.model_class())
 
     from zoo.distributed import on_leader
     from zoo.metrics.evaluate import evaluate_checkpoint
@@ -79,6 +85,7 @@ def evaluate(options: argparse.Namespace) -> None:
         num=options.num,
         sampling_seeds=options.sampling_seeds,
         only=options.only,
+        sampler=sampler,
         on_slice=options.slice,
         device=options.device,
     )
@@ -166,6 +173,7 @@ def _repeat(checkpoint: Checkpoint, options: argparse.Namespace) -> str:
     prefix = LOCAL if checkpoint.source.startswith(LOCAL) else ""
     words = ["zoo evaluate", prefix + checkpoint.folder.resolve().name]
     settings = {"--k": options.k, "--num": options.num, "--sampling-seeds": options.sampling_seeds}
+    settings |= {"--sampler": options.sampler, "--steps": options.steps}
     words += [f"{flag} {value}" for flag, value in settings.items() if value is not None]
     words += ["--only", *options.only] if options.only else []
     return " ".join(words)
@@ -195,7 +203,7 @@ def _portrait(model: GenerativeModel) -> Tensor:
     option(
         "table",
         metavar="TABLE",
-        help="mnist-nll, mnist-bpd, cifar10-bpd, mnist-fid, fashion-mnist-fid, outliers or taxonomy",
+        help="mnist-nll, mnist-bpd, cifar10-bpd, mnist-fid, fashion-mnist-fid, cifar10-fid, outliers or taxonomy",
     ),
     option("--k", type=whole(1, MANY), help="Number of importance samples per image (default: what takes minutes)"),
     option("--recorded", action="store_true", help="Show the recorded numbers without recomputing them"),

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from zoo.capabilities import GenerativeModel
     from zoo.given import Given
+    from zoo.module import ZooModule
+    from zoo.samplers.base import Sampler
     from zoo.store.checkpoint import Checkpoint
 
 MOST = 100_000  # largest number of images in a picture: as many digits of MNIST are 19,000 pixels high and wide
@@ -142,7 +144,8 @@ def given(options: argparse.Namespace, model: GenerativeModel, num: int) -> Give
     Raises:
         ConfigError: The model does not take them.
     """
-    return {**labels_of(options, model, num), **_sampler_of(options, model)}
+    sampler = sampler_of(options, type(model))
+    return {**labels_of(options, model, num), **({} if sampler is None else {"sampler": sampler})}
 
 
 def labels_of(options: argparse.Namespace, model: GenerativeModel, num: int) -> Given:
@@ -167,17 +170,22 @@ def labels_of(options: argparse.Namespace, model: GenerativeModel, num: int) -> 
     return check_given(model, {"labels": torch.tensor(classes)[torch.arange(num) % len(classes)]}, num)
 
 
-def _sampler_of(options: argparse.Namespace, model: GenerativeModel) -> Given:
+def sampler_of(options: argparse.Namespace, cls: type[ZooModule]) -> Sampler | None:
+    """The sampler that the options name for models of a class; None if they name none.
+
+    Raises:
+        ConfigError: There is no such sampler for the class, or it does not take the number of steps.
+    """
     if options.sampler is None:
         if options.steps is not None:
             raise ConfigError("--steps: expected --sampler beside it, whose steps these are")
-        return {}
-    kinds = {kind.__name__.lower(): kind for kind in model.samplers}
+        return None
+    kinds = {kind.__name__.lower(): kind for kind in getattr(cls, "samplers", ())}
     if options.sampler not in kinds:
-        known = f"one of {', '.join(kinds)}" if kinds else f"none for {type(model).__name__}, which has no samplers"
+        known = f"one of {', '.join(kinds)}" if kinds else f"none for {cls.__name__}, which has no samplers"
         raise ConfigError(f"--sampler: expected {known}, found {options.sampler}")
     kind, steps = kinds[options.sampler], {} if options.steps is None else {"steps": options.steps}
-    return {"sampler": kind(**bind(kind, steps, f"--sampler {options.sampler}"))}
+    return kind(**bind(kind, steps, f"--sampler {options.sampler}"))
 
 
 def generator(options: argparse.Namespace) -> Generator:

@@ -4,6 +4,7 @@
     Dequantized          nll        E_u[log p((255 x + u)/256)] - D log 256              bound, for 8-bit images
     EvidenceLowerBound   neg_elbo   E_q[log p(x, z) - log q(z | x)]                      bound
     ImportanceWeighted   nll        log 1/k sum_j p(x, z_j)/q(z_j | x), z_j from q       bound, tighter with k
+    UnnormalizedDensity  nll        -energy(x) - log Z                                   estimate, by AIS of log Z
 
 u is uniform on [0, 1)^D: Theis et al. 2016, https://arxiv.org/abs/1511.01844, section 3.1. Importance weighting: Burda
 et al. 2016, https://arxiv.org/abs/1509.00519, equation 8.
@@ -22,9 +23,16 @@ import torch
 from torch import Tensor
 
 from zoo.batch import Batch
-from zoo.capabilities import Dequantized, EvidenceLowerBound, ImportanceWeighted, TractableDensity
+from zoo.capabilities import (
+    Dequantized,
+    EvidenceLowerBound,
+    ImportanceWeighted,
+    TractableDensity,
+    UnnormalizedDensity,
+)
 from zoo.errors import ConfigError
 from zoo.measurement import Kind
+from zoo.metrics.normalizer import normalizer_of
 from zoo.random import Streams
 
 SAMPLES_PER_CALL = 50
@@ -38,14 +46,18 @@ class Effort:
     Attributes:
         k: Number of importance samples per example.
         draws: Number of draws of the dequantisation noise, or of the code in the ELBO, per example.
+        runs, temperatures, sweeps: Effort of annealed importance sampling; see `normalizer_of`.
         seed: Seed for all random draws; each draw is keyed by the position of its example, too.
     """
 
     k: int = 5000
     draws: int = 10
+    runs: int = 500
+    temperatures: int = 10_000
+    sweeps: int = 1000
     seed: int = 0
 
-    counts: ClassVar[tuple[str, ...]] = ("k", "draws")  # at least 1 each
+    counts: ClassVar[tuple[str, ...]] = ("k", "draws", "runs", "temperatures", "sweeps")  # at least 1 each
 
     def __post_init__(self) -> None:
         for name in self.counts:
@@ -120,6 +132,18 @@ def importance_weighted(model: ImportanceWeighted, effort: Effort) -> Estimate:
     return Estimate("bound", values, rows=min(k, SAMPLES_PER_CALL), cost=k, settings={"k": k})
 
 
+def unnormalized(model: UnnormalizedDensity, effort: Effort) -> Estimate:
+    """The energy and log Z, which is exact for few units; otherwise all examples share its error."""
+    found = normalizer_of(
+        model, runs=effort.runs, temperatures=effort.temperatures, sweeps=effort.sweeps, seed=effort.seed
+    )
+
+    def values(batch: Batch) -> Tensor:
+        return -model.energy(batch.x, **model.given(batch)).double() - found.log_z
+
+    return Estimate(found.kind, values, settings=found.settings, error=found.error)
+
+
 def average(batch: Batch, effort: Effort, function: Callable[[Streams], Tensor]) -> Tensor:
     """The mean of `function` over `effort.draws` draws of noise, [B], float64, on the CPU."""
     streams = (Streams(effort.seed, batch.index, step) for step in range(effort.draws))
@@ -131,6 +155,7 @@ ESTIMATORS: dict[type, dict[str, Estimator]] = {
     Dequantized: {"nll": dequantized},
     EvidenceLowerBound: {"neg_elbo": lower_bound},
     ImportanceWeighted: {"nll": importance_weighted},
+    UnnormalizedDensity: {"nll": unnormalized},
 }
 """Estimators by capability, and by the name of the number that they lead to."""
 
