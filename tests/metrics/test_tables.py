@@ -26,6 +26,7 @@ from zoo.metrics.published import FASHION_MNIST_FID
 from zoo.metrics.tables import SAMPLING_SEEDS, TABLES
 from zoo.module import facts_of
 from zoo.store import registry
+from zoo.store.checkpoint import Checkpoint
 from zoo.store.release import shipped as shipped_checkpoints
 from zoo.store.release import shipped_names
 from zoo.store.source import checkpoint
@@ -209,6 +210,15 @@ def test_nll_table_holds_the_published_numbers_and_ours(shipped: Path) -> None:
     assert json.loads(json.dumps(table.to_dict(), allow_nan=False))["rows"] == table.rows
     read = reproduce("mnist-nll", recompute=False)
     assert [row["nats"] for row in read.rows] == pytest.approx([row["nats"] for row in table.rows])
+
+
+def test_a_model_without_a_likelihood_is_listed_by_its_bound(shipped: Path) -> None:
+    def bounds(checkpoint: Checkpoint, group: str) -> list[Measurement]:
+        return [m for m in checkpoint.numbers if m.name == "neg_elbo"]
+
+    (ours,) = (row for row in TABLES["mnist-bpd"].build("x", bounds).rows if "this zoo" in row["source"])
+    (number,) = (m for m in recorded("vae-mnist") if (m.name, m.unit) == ("neg_elbo", "bits/dim"))
+    assert (ours["bits/dim"], ours["kind"]) == (number.value, "bound") and "draws = 2" in ours["source"]
 
 
 def test_tables_take_fewer_importance_samples_than_recipes(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ class Layout(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Likelihoods(Layout):
-    """Published likelihoods and those of the checkpoints of a data set, the best last.
+    """Published likelihoods and those of the checkpoints of a data set, or their tightest bounds, the best last.
 
     Attributes:
         unit: `nats` or `bits/dim`.
@@ -116,13 +116,17 @@ class Likelihoods(Layout):
             for model, value, kind, source in self.published
         ]
         for checkpoint in self.checkpoints():
-            for m in numbers(checkpoint, "likelihood"):
-                if (m.name, m.unit, m.split, m.data) == ("nll", unit, "test", checkpoint.data_name):
-                    settings = [f"{key} = {m.details[key]}" for key in ("k", "draws") if key in m.details]
-                    given = [f"{m.details['given']} given"] if "given" in m.details else []
-                    source = f"this zoo ({', '.join([*given, *settings, f'{m.n} images'])})"
-                    row = {"model": checkpoint.name, unit: m.value, "error": m.error, "kind": m.kind, "source": source}
-                    rows.append({**row, "weights_sha256": checkpoint.weights_sha256})
+            found = {
+                m.name: m
+                for m in numbers(checkpoint, "likelihood")
+                if (m.unit, m.split, m.data) == (unit, "test", checkpoint.data_name)
+            }
+            if m := found.get("nll") or found.get("neg_elbo"):
+                settings = [f"{key} = {m.details[key]}" for key in ("k", "draws") if key in m.details]
+                given = [f"{m.details['given']} given"] if "given" in m.details else []
+                source = f"this zoo ({', '.join([*given, *settings, f'{m.n} images'])})"
+                row = {"model": checkpoint.name, unit: m.value, "error": m.error, "kind": m.kind, "source": source}
+                rows.append({**row, "weights_sha256": checkpoint.weights_sha256})
         return Table(
             name,
             self.title,
