@@ -15,11 +15,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from torch import Tensor, nn
-from torch.distributions import Independent
+from torch.distributions import Bernoulli, Normal
 
 from zoo.capabilities import Conditional
 from zoo.config import Between, ImageShape, Size
 from zoo.given import Labels, check_labels
+from zoo.nn.discretized import Discretized
 from zoo.vae.vae import VAE, LikelihoodName, gaussian
 
 
@@ -48,13 +49,13 @@ class ConditionalVAE(Conditional, VAE):
         self.encoder_classes = nn.Embedding(num_classes, hidden)
         self.decoder_classes = nn.Embedding(num_classes, hidden)
 
-    def encode(self, x: Tensor, labels: Labels = None) -> Independent:  # type: ignore[override]
+    def posterior(self, x: Tensor, labels: Labels = None) -> Normal:  # type: ignore[override]
         hidden = self.encoder[:-2](x.to(self.dtype)) + self.encoder_classes(self._checked(labels, x))
-        return Independent(gaussian(self.encoder[-2:](hidden)), 1)
+        return gaussian(self.encoder[-2:](hidden))
 
-    def likelihood(self, z: Tensor, labels: Labels = None) -> Independent:  # type: ignore[override]
+    def likelihood(self, z: Tensor, labels: Labels = None) -> Bernoulli | Discretized:  # type: ignore[override]
         hidden = self.decoder[:1](z.to(self.dtype)) + self.decoder_classes(self._checked(labels, z))
-        return Independent(self._pixels(self.decoder[1:](hidden)), 3)
+        return self._pixels(self.decoder[1:](hidden))
 
     def _checked(self, labels: Labels, batch: Tensor) -> Tensor:
         return check_labels(self, labels, len(batch)).to(batch.device)
