@@ -7,7 +7,8 @@ The class y need not be in the code. What remains of an image without its class 
 Density: lower bound of log p(x | y); one pass. Importance sampling tightens it.
 Sampling: exact; one pass of the decoder.
 Differs from the papers: labels are always known (Kingma et al. infer missing ones, and Sohn et al. predict images from
-images with a prior that depends on them); networks, likelihoods and training are those of `zoo.vae.vae`.
+images with a prior that depends on them); networks and likelihoods are those of `zoo.vae.vae`. The checkpoint is
+trained with AdamW, a learning rate that rises and then falls along a cosine, clipped gradients and averaged weights.
 """
 
 from __future__ import annotations
