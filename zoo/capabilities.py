@@ -110,9 +110,7 @@ class EvidenceLowerBound(GenerativeModel):
 
 
 class ImportanceWeighted(EvidenceLowerBound):
-    """A bound that tightens to the log-likelihood with the number of importance samples (Burda et al. 2016).
-
-    https://arxiv.org/abs/1509.00519
+    """A bound that importance samples tighten (Burda et al. 2016, https://arxiv.org/abs/1509.00519).
 
     Attributes:
         latent_shape: Shape of the standard normal noise from which z is made.

@@ -49,13 +49,14 @@ from zoo.data import Arrays
 from zoo.density.gaussian import Gaussian
 from zoo.density.mixture import BernoulliMixture
 from zoo.errors import ConfigError, DataError
+from zoo.gan.ali import ALI
 from zoo.gan.gan import GAN
 from zoo.nn.discretized import Discretized, DiscretizedGaussian, DiscretizedLogistic
 from zoo.nn.point import Point
 from zoo.pixelwise import receptive_field
 from zoo.random import Streams, rand, seed_from
 from zoo.training import Trainer
-from zoo.vae.iwae import IWAE
+from zoo.vae.iwae import IWAE, importance_weighted
 from zoo.vae.ladder_vae import LadderVAE, _combine
 from zoo.vae.vae import VAE
 
@@ -135,6 +136,15 @@ def test_images_are_made_of_patches(cls: type[ZooModule]) -> None:
 def test_channels_of_a_generator_come_in_groups() -> None:
     with pytest.raises(ConfigError, match="channels: expected a multiple of 8, found 12"):
         GAN(channels=12)
+
+
+@pytest.mark.parametrize("cls", [GAN, ALI])
+def test_groups_of_a_generator_have_more_than_one_number(cls: type[GAN | ALI]) -> None:
+    with pytest.raises(ConfigError, match=r"^channels: expected at least 16 for images of one patch, found 8$"):
+        cls(event_shape=[3, 4, 4], channels=8)
+    for shape, channels in (([1, 4, 4], 16), ([1, 4, 8], 8)):
+        model = cls(event_shape=shape, channels=channels)
+        assert model.sample(10, generator=seeded()).std(0).min() > 0
 
 
 def test_every_number_in_a_configuration_has_bounds() -> None:
@@ -301,6 +311,32 @@ def test_an_empty_batch_has_no_log_probs_samples_and_completions(instance: Insta
         assert model.draw(Streams(0, [])).shape == nothing.shape
     if isinstance(model, Completable):
         assert model.complete(nothing, nothing.bool()).shape == nothing.shape
+
+
+@having(EvidenceLowerBound)
+def test_an_empty_batch_has_no_bounds(instance: Instance) -> None:
+    model, nothing, given = instance.build(), torch.empty(0, *instance.event_shape), given_of(instance, 0)
+    assert model.elbo(nothing, **given).shape == model.training_bound(nothing, Streams(0, []), **given).shape == (0,)
+    if isinstance(model, ImportanceWeighted):
+        assert model.log_weights(nothing, 3, **given).shape == (3, 0)
+
+
+@having(GenerativeModel)
+def test_an_empty_batch_has_no_draws_codes_and_images(instance: Instance) -> None:
+    model, nothing, given = instance.build(), torch.empty(0, *instance.event_shape), given_of(instance, 0)
+    with torch.no_grad():
+        assert model.draw(Streams(0, []), **model.defaults(Streams(0, []))).shape == nothing.shape
+        if isinstance(model, Encoder):
+            assert model.encode(nothing, **given).mean.shape == (0, *model.latent_shape)
+        if isinstance(model, Decoder):
+            assert model.decode(torch.empty(0, *model.latent_shape), **given).shape == nothing.shape
+
+
+@having(Classifier)
+def test_an_empty_batch_has_no_classes(instance: Instance) -> None:
+    model = instance.build()
+    features, logits = model.features_and_logits(torch.empty(0, *instance.event_shape))
+    assert features.shape == (0, model.num_features) and logits.shape == (0, model.num_classes)
 
 
 @having(TractableDensity)
@@ -566,9 +602,9 @@ def log_evidence(model: Any, x: Tensor, given: dict[str, Tensor]) -> Tensor:
     z, log_cell = grid_of_codes(model)
     prior, rows = model.prior().log_prob(z).double(), []
     for i, row in enumerate(x):
-        likelihood = model.likelihood(z, **{name: value[i].expand(len(z)) for name, value in given.items()})
+        pixels = model.likelihood(z, **{name: value[i].expand(len(z)) for name, value in given.items()})
         with torch.no_grad():
-            rows.append(likelihood.log_prob(row.expand(len(z), *row.shape)).double() + prior)
+            rows.append(pixels.log_prob(row.expand(len(z), *row.shape)).flatten(1).sum(1).double() + prior)
     return torch.stack(rows).logsumexp(1) + log_cell
 
 
@@ -605,14 +641,13 @@ def test_bounds_are_bounds_and_tighten(instance: Instance) -> None:
 
 
 @having(ImportanceWeighted, where=is_binary)
-def test_training_climbs_the_importance_weighted_bound(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_climbs_the_importance_weighted_bound(instance: Instance) -> None:
     """Its value is the bound's; its gradient, which passes through one drawn sample, is the bound's on average."""
-    monkeypatch.setattr(instance.cls, "num_importance", 4)
     model, x = instance.build(), instance.data(2)
     repeated, given = x.repeat(100, 1, 1, 1), given_of(instance, 200)
     differences, offsets = [], []
     for seed in range(25):
-        bound = model.training_bound(repeated, Streams(seed, range(200)), **given)
+        bound = importance_weighted(model, repeated, 4, Streams(seed, range(200)), **given)
         log_weights = model.log_weights(repeated, 4, generator=Streams(seed, range(200)), **given)
         exact = log_weights.logsumexp(0) - math.log(4)
         torch.testing.assert_close(bound, exact)
@@ -1059,6 +1094,37 @@ def test_an_epoch_is_a_step_of_em(tmp_path: Path) -> None:
     trainer = Trainer(tmp_path / "more", max_epochs=1, progress=False, accelerator="cpu")
     trainer.fit(trained, data)
     torch.testing.assert_close(trained.logits, expected.logits, atol=1e-4, rtol=1e-4)
+
+
+def em_run(folder: Path, x: Tensor, **options: Any) -> tuple[BernoulliMixture, list[dict[str, Tensor]]]:
+    """A mixture fitted by the Trainer, four batches an epoch, and the statistics of its steps."""
+    model, gathered = BernoulliMixture(event_shape=[1, 2, 2], num_components=3), []
+
+    def gather(x: Tensor, *, generator: Any) -> dict[str, Tensor]:
+        gathered.append(BernoulliMixture.gather(model, x, generator=generator))
+        return gathered[-1]
+
+    model.gather = gather  # type: ignore[method-assign]
+    trainer = Trainer(folder, progress=False, accelerator="cpu", **options)
+    trainer.fit(model, Arrays.from_array(x, batch_size=12))
+    return model, gathered
+
+
+def test_em_that_stops_early_fits_what_it_has_seen(tmp_path: Path) -> None:
+    x = (torch.rand(59, 1, 2, 2, generator=seeded()) < 0.4).float().mul(255).to(torch.uint8)
+    model, gathered = em_run(tmp_path / "steps", x, max_epochs=-1, max_steps=3)
+    assert model.fitted and len(gathered) == 3
+    expected = BernoulliMixture(event_shape=[1, 2, 2], num_components=3)
+    expected.finish({name: sum(part[name] for part in gathered) for name in gathered[0]})
+    torch.testing.assert_close(model.state_dict(), expected.state_dict())
+
+
+def test_em_leaves_out_a_part_of_a_later_epoch(tmp_path: Path) -> None:
+    x = (torch.rand(59, 1, 2, 2, generator=seeded()) < 0.4).float().mul(255).to(torch.uint8)
+    model, gathered = em_run(tmp_path / "steps", x, max_epochs=-1, max_steps=6)
+    expected, _ = em_run(tmp_path / "epoch", x, max_epochs=1)
+    assert len(gathered) == 6
+    torch.testing.assert_close(model.state_dict(), expected.state_dict(), atol=0, rtol=0)
 
 
 # ----------------------------------------------------------------------------------------------------------------- MADE

@@ -13,27 +13,20 @@ from instances import Instance
 from lightning import Callback
 from lightning import Trainer as LightningTrainer
 from torch import Tensor, nn
-from zoo.gan.losses import LOSSES
-from zoo.gan.regularizers import (
-    GradientPenalty,
-    InstanceNoise,
-    JacobianClamping,
-    Regularizer,
-    Roth,
-    WeightClipping,
-    ZeroCentred,
-)
 
 from zoo.batch import Batch
 from zoo.errors import ConfigError, ZooError
 from zoo.gan.ali import ALI
 from zoo.gan.conditional_gan import ConditionalGAN
-from zoo.gan.dcgan import DCGAN
-from zoo.gan.game import Game
-from zoo.gan.gan import GAN
-from zoo.gan.sngan import SNGAN
+from zoo.gan.dcgan import DCGAN, JacobianClamping, Roth
+from zoo.gan.game import Game, Loss, NonSaturating, Penalty, Wasserstein, ZeroCentred
+from zoo.gan.gan import GAN, Minimax
+from zoo.gan.r3gan import Relativistic
+from zoo.gan.sngan import SNGAN, Hinge
+from zoo.gan.wgan import WGAN, clip_weights
+from zoo.gan.wgan_gp import GradientPenalty
 from zoo.objectives import diversity
-from zoo.random import Streams
+from zoo.random import Streams, randn
 from zoo.training import Optimization, Trainer
 from zoo.training.recipe import build_data, build_model, fit
 
@@ -52,26 +45,27 @@ NATURAL = -P_REAL.log().mean() - (1 - P_FAKE).log().mean()
 
 
 @pytest.mark.parametrize(
-    ("name", "critic", "generator", "accuracy"),
+    ("loss", "critic", "generator", "accuracy"),
     [
-        ("minimax", NATURAL, (1 - P_FAKE).log().mean(), 2 / 3 / 2 + 1 / 3 / 2),
-        ("non-saturating", NATURAL, -P_FAKE.log().mean(), 2 / 3 / 2 + 1 / 3 / 2),
-        ("hinge", torch.tensor((0 + 2 + 0.5) / 3 + (0 + 2 + 1.25) / 3), -F.mean(), 2 / 3 / 2 + 1 / 3 / 2),
-        ("wasserstein", F.mean() - R.mean(), -F.mean(), 6 / 9),
-        ("relativistic", -(R - F).sigmoid().log().mean(), -(F - R).sigmoid().log().mean(), 6 / 9),
+        (Minimax(), NATURAL, (1 - P_FAKE).log().mean(), 2 / 3 / 2 + 1 / 3 / 2),
+        (NonSaturating(), NATURAL, -P_FAKE.log().mean(), 2 / 3 / 2 + 1 / 3 / 2),
+        (Hinge(), torch.tensor((0 + 2 + 0.5) / 3 + (0 + 2 + 1.25) / 3), -F.mean(), 2 / 3 / 2 + 1 / 3 / 2),
+        (Wasserstein(), F.mean() - R.mean(), -F.mean(), 6 / 9),
+        (Relativistic(), -(R - F).sigmoid().log().mean(), -(F - R).sigmoid().log().mean(), 6 / 9),
     ],
 )
-def test_losses_are_the_formulas_of_their_papers(name: Any, critic: Tensor, generator: Tensor, accuracy: float) -> None:
-    loss = LOSSES[name]
+def test_losses_are_the_formulas_of_their_papers(
+    loss: Loss, critic: Tensor, generator: Tensor, accuracy: float
+) -> None:
     torch.testing.assert_close(loss.critic(R, F), critic)
     torch.testing.assert_close(loss.generator(F, R if loss.sees_real else None), generator)
     assert loss.accuracy(R, F) == pytest.approx(accuracy)
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_losses_push_the_two_players_apart(name: Any) -> None:
+@pytest.mark.parametrize("loss", [Minimax(), NonSaturating(), Hinge(), Wasserstein(), Relativistic()])
+def test_losses_push_the_two_players_apart(loss: Loss) -> None:
     """The critic lifts what it says of reals above fakes, the generator the fakes, and with an encoder lowers reals."""
-    loss, real, fake = LOSSES[name], torch.zeros(3, requires_grad=True), torch.zeros(3, requires_grad=True)
+    real, fake = torch.zeros(3, requires_grad=True), torch.zeros(3, requires_grad=True)
     for value, sign in ((loss.critic(real, fake), 1), (loss.generator(fake, real), -1)):
         up, down = torch.autograd.grad(value, (real, fake))
         assert (sign * up < 0).all() and (sign * down > 0).all()
@@ -92,8 +86,8 @@ SLOPES = [9 * x[:, 0] ** 4 + 4 for x in (REAL, FAKE)]
 
 
 def test_zero_centred_penalties() -> None:
-    one = ZeroCentred(3.0).critic_penalty(Cubic(), REAL, FAKE, noise(3))
-    both = ZeroCentred(3.0, on_fake=True).critic_penalty(Cubic(), REAL, FAKE, noise(3))
+    one = ZeroCentred(3.0)(Cubic(), REAL, FAKE, noise(3))
+    both = ZeroCentred(3.0, on_fake=True)(Cubic(), REAL, FAKE, noise(3))
     torch.testing.assert_close(one, 1.5 * SLOPES[0].mean())
     torch.testing.assert_close(both, 1.5 * (SLOPES[0].mean() + SLOPES[1].mean()))
 
@@ -101,7 +95,7 @@ def test_zero_centred_penalties() -> None:
 def test_the_penalty_of_roth_weighs_by_the_doubt_of_the_critic() -> None:
     probability = [Cubic()(x).sigmoid() for x in (REAL, FAKE)]
     expected = ((1 - probability[0]) ** 2 * SLOPES[0]).mean() + (probability[1] ** 2 * SLOPES[1]).mean()
-    torch.testing.assert_close(Roth(3.0).critic_penalty(Cubic(), REAL, FAKE, noise(3)), 1.5 * expected)
+    torch.testing.assert_close(Roth(3.0)(Cubic(), REAL, FAKE, noise(3)), 1.5 * expected)
 
 
 def test_the_penalty_of_roth_is_what_noise_does_near_the_best_critic() -> None:
@@ -111,10 +105,10 @@ def test_the_penalty_of_roth_is_what_noise_does_near_the_best_critic() -> None:
     weight = torch.tensor([0.3, -0.2], dtype=torch.float64)
     x = torch.zeros(200_000, 2, dtype=torch.float64)
     blurred = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    loss, penalty = LOSSES["non-saturating"], Roth(0.1**2)
+    loss, penalty = NonSaturating(), Roth(0.1**2)
     at_rest = loss.critic(x @ weight, x @ weight)
     added = [loss.critic(sign * blurred @ weight, sign * blurred @ weight) - at_rest for sign in (1, -1)]
-    found = penalty.critic_penalty(lambda y: y @ weight, x[:1], x[:1], noise(1))
+    found = penalty(lambda y: y @ weight, x[:1], x[:1], noise(1))
     torch.testing.assert_close(found, (added[0] + added[1]) / 2, rtol=0.02, atol=0)
 
 
@@ -126,28 +120,40 @@ def test_the_gradient_penalty_is_zero_at_slope_one_between_real_and_fake() -> No
         return 3 * x[:, 0] - 4 * x[:, 1]
 
     real, fake = torch.ones(500, 2), torch.tensor([[-1.0, 3.0]]).expand(500, 2)
-    assert GradientPenalty(10.0).critic_penalty(score, real, fake, noise(500)).item() == pytest.approx(
-        10 * (5 - 1) ** 2
-    )
+    assert GradientPenalty(10.0)(score, real, fake, noise(500)).item() == pytest.approx(10 * (5 - 1) ** 2)
     share = (seen[0][:, 0] + 1) / 2
     torch.testing.assert_close(seen[0], fake + share[:, None] * (real - fake))
     assert 0 <= share.min() < 0.05 and 0.95 < share.max() <= 1 and abs(share.mean() - 0.5) < 0.05
-    flat = GradientPenalty(10.0).critic_penalty(lambda x: 0.6 * x[:, 0] + 0.8 * x[:, 1], real, fake, noise(500))
+    flat = GradientPenalty(10.0)(lambda x: 0.6 * x[:, 0] + 0.8 * x[:, 1], real, fake, noise(500))
     assert flat.item() == pytest.approx(0, abs=1e-9)
 
 
-def test_instance_noise_falls_to_nothing() -> None:
-    x, part = torch.full((4000, 1, 2, 2), 0.5), InstanceNoise(0.4)
-    for progress, scale in ((0.0, 0.4), (0.75, 0.1)):
-        apart = part.blur(x, noise(4000), progress) - x
+def test_instance_noise_falls_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, model = torch.full((4000, 1, 2, 2), 0.5), DCGAN(**SHAPE, instance_noise=0.4)
+    model.num_steps = 20
+    for step, scale in ((0, 0.4), (15, 0.1)):
+        monkeypatch.setattr(DCGAN, "global_step", step)
+        apart = model.noisy(x, noise(4000)) - x
         assert apart.mean().abs() < 0.02 * scale * 5 and apart.std().item() == pytest.approx(scale, rel=0.03)
-    assert torch.equal(part.blur(x, noise(4000), 1.0), x)
+    monkeypatch.setattr(DCGAN, "global_step", 20)
+    assert torch.equal(model.noisy(x, noise(4000)), x)
+
+
+def test_the_critic_sees_real_and_fake_images_under_instance_noise() -> None:
+    model, seen = DCGAN(**SHAPE, instance_noise=0.5), []
+    model.critic.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach()))
+    real, fake = torch.zeros(200, 1, 4, 4), torch.ones(200, 1, 4, 4)
+    model.critic_loss(real, fake, noise(200))
+    model.generator_loss(real, fake, noise(200))
+    apart = [x - exact for x, exact in zip(seen, (torch.cat([real, fake]), fake), strict=True)]
+    assert [x.std().item() for x in apart] == pytest.approx([0.5, 0.5], rel=0.05)
+    assert not torch.equal(*apart[0].chunk(2))
 
 
 def test_weights_are_clipped() -> None:
     critic = nn.Linear(3, 2)
     before = [p.detach().clone() for p in critic.parameters()]
-    WeightClipping(0.1).bound(critic)
+    clip_weights(critic, 0.1)
     assert all(torch.equal(p, q.clamp(-0.1, 0.1)) for p, q in zip(critic.parameters(), before, strict=True))
 
 
@@ -155,17 +161,21 @@ def test_weights_are_clipped() -> None:
 def test_jacobian_clamping_bounds_what_a_step_of_the_code_does(scale: float, excess: float) -> None:
     rotation, _ = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)))
     part = JacobianClamping(1.0, 20.0, step=0.5)
-    penalty = part.generator_penalty(lambda z: scale * z @ rotation, (3,), noise(6), torch.device("cpu"))
+    penalty = part(lambda z: scale * z @ rotation, *(randn((6, 3), noise(6, step)) for step in range(2)))
     assert penalty.item() == pytest.approx(excess**2, rel=1e-4, abs=1e-9)  # images in [-1, 1] vary twice as much
 
 
+PENALTIES = [ZeroCentred(1.0, on_fake=True), Roth(1.0), GradientPenalty(10.0)]
+
+
+@pytest.mark.parametrize("penalty", PENALTIES, ids=lambda penalty: type(penalty).__name__)
 @pytest.mark.parametrize("cls", [DCGAN, ConditionalGAN, ALI])
-def test_hooks_act_in_every_game_wherever_it_is(cls: type[Game]) -> None:
+def test_penalties_act_in_every_game_wherever_it_is(cls: type[Game], penalty: Penalty) -> None:
     """A stand-in for a GPU: a tensor that some code had made on the CPU would be refused there."""
+    options: Any = {"instance_noise": 0.5, "jacobian_clamping": [100.0, 200.0]} if cls is DCGAN else {}
     with torch.device("meta"):
-        model = cls(**SHAPE)
-    clamping = JacobianClamping(100.0, 200.0)
-    model.regularizers = (InstanceNoise(0.5), ZeroCentred(1.0, on_fake=True), Roth(1.0), GradientPenalty(), clamping)
+        model = cls(**SHAPE, **options)
+    model.penalty = penalty
     batch = Batch(*(t.to("meta") for t in (torch.rand(3, 1, 4, 4), torch.arange(3))), torch.arange(3))
     given, streams = model.given(batch), model.streams(batch)
     real, fake = model.pair(batch.x, streams, **given)
@@ -173,30 +183,21 @@ def test_hooks_act_in_every_game_wherever_it_is(cls: type[Game]) -> None:
     assert model.generator_loss(real, fake, streams, **given).is_meta
 
 
-def test_clamping_acts_on_a_conditional_generator() -> None:
-    model, labels, x = ConditionalGAN(**SHAPE, num_classes=3, penalty=0.0), torch.tensor([2, 0]), torch.rand(2, 1, 4, 4)
-    plain = model.generator_loss(x, x, noise(2), labels=labels)
-    model.regularizers = (part := JacobianClamping(100.0, 200.0),)
-    expected = part.generator_penalty(
-        lambda z: model.generate(z, labels=labels), model.latent_shape, noise(2), torch.device("cpu")
-    )
-    torch.testing.assert_close(model.generator_loss(x, x, noise(2), labels=labels) - plain, expected)
+def test_clamping_acts_on_the_generator() -> None:
+    model, x = DCGAN(**SHAPE, jacobian_clamping=[100.0, 200.0]), torch.rand(2, 1, 4, 4)
+    clamping, model.clamping = model.clamping, None
+    plain = model.generator_loss(x, x, noise(2))
+    model.clamping = clamping
+    streams = noise(2)
+    expected = clamping(model.decode, *(randn((2, 2), streams) for _ in range(2)))
+    torch.testing.assert_close(model.generator_loss(x, x, noise(2)) - plain, 4 * expected)
     assert expected > 1.0
 
 
 def test_penalties_of_some_steps_weigh_as_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Constant(Regularizer):
-        every = 4
-
-        def critic_penalty(self, *_: Any) -> Tensor:
-            return torch.tensor(3.0)
-
-        def generator_penalty(self, *_: Any) -> Tensor:
-            return torch.tensor(5.0)
-
-    model, plain = DCGAN(**SHAPE), DCGAN(**SHAPE)
+    model, plain = DCGAN(**SHAPE, jacobian_clamping=[1.0, 20.0]), DCGAN(**SHAPE)
     plain.load_state_dict(model.state_dict())
-    model.regularizers = (Constant(),)
+    model.penalty, model.clamping = (lambda *_: torch.tensor(3.0)), (lambda *_: torch.tensor(5.0))
     x, fake = torch.rand(3, 1, 4, 4), torch.rand(3, 1, 4, 4)
     added = []
     for step in range(8):
@@ -212,9 +213,8 @@ def test_penalties_of_some_steps_weigh_as_those_of_all(monkeypatch: pytest.Monke
 
 
 def test_the_penalty_of_the_gan_is_that_of_finite_differences() -> None:
-    arguments = {**SHAPE, "channels": 8}
-    plain, penalised = (Instance(GAN, {**arguments, "penalty": p}, 256).build().double() for p in (0.0, 3.0))
-    real, fake = (Instance(GAN, arguments, 256).data(num).double() for num in (5, 7))
+    plain, penalised = (Instance(GAN, {**SHAPE, "penalty": p}, 256).build().double() for p in (0.0, 3.0))
+    real, fake = (Instance(GAN, SHAPE, 256).data(num).double() for num in (5, 7))
 
     def penalty() -> Tensor:
         return penalised.critic_loss(real, fake, noise(5))["loss"] - plain.critic_loss(real, fake, noise(5))["loss"]
@@ -241,32 +241,29 @@ def test_the_penalty_of_the_gan_is_that_of_finite_differences() -> None:
 # --------------------------------------------------------------------------------------------------------------- steps
 
 
-class Counting(Game):
+class Counting(WGAN):
     """Remembers what the critic saw."""
 
     def __init__(self, critic_steps: int) -> None:
-        super().__init__("wasserstein", [WeightClipping(1.0)], critic_steps)
-        self.event_shape, self.latent_shape = (1, 2, 2), (3,)
+        super().__init__([1, 4, 4], latent_dim=3, channels=16, clip=0.1, critic_steps=critic_steps)
         self.generator = nn.Sequential(nn.Linear(3, 4), nn.Unflatten(1, (1, 2, 2)))
         self.critic = nn.Sequential(nn.Flatten(), nn.Linear(4, 1, bias=False))
+        self.event_shape = (1, 2, 2)
         self.seen: list[tuple[int, Tensor, Tensor]] = []
-        self.passed: list[float] = []
-
-    def draw(self, streams: Streams) -> Tensor:
-        from zoo.random import randn
-
-        return self.generator(randn((len(streams), 3), streams))
 
     def critic_loss(self, real: Tensor, fake: Tensor, streams: Streams, **given: Tensor) -> dict[str, Tensor]:
         self.seen.append((self.global_step, real, self.critic[1].weight.detach().clone()))
-        self.passed.append(self.progress)
         return super().critic_loss(real, fake, streams, **given)
 
+    def generator_loss(self, real: Tensor, fake: Tensor, streams: Streams, **given: Tensor) -> Tensor:
+        assert self.critic[1].weight.abs().max() <= 0.1
+        return super().generator_loss(real, fake, streams, **given)
 
-def play(model: Game, folder: Path, batch_size: int = 10, **options: Any) -> LightningTrainer:
+
+def play(model: Game, folder: Path, batch_size: int = 10, side: int = 2, **options: Any) -> LightningTrainer:
     from zoo.data import Arrays
 
-    x = torch.arange(120 * 4).view(120, 1, 2, 2) / 480
+    x = torch.arange(120 * side**2).view(120, 1, side, side) / (120 * side**2)
     data = Arrays.from_array(x, batch_size=batch_size)
     model.optimization = Optimization(lr=1e-3)
     trainer = Trainer(folder, accelerator="cpu", progress=False, sample_grids=False, **options)
@@ -284,8 +281,20 @@ def test_the_critic_moves_several_times_a_step_each_on_its_own_examples(tmp_path
     assert len(first.unique(dim=0)) == 10
     weights = [weight for _, _, weight in model.seen]
     assert all(not torch.equal(a, b) for a, b in pairwise(weights))
-    assert model.critic[1].weight.abs().max() <= 1
-    assert model.passed == pytest.approx([step / 6 for step in range(6) for _ in range(4)])
+    assert weights[0].abs().max() > 0.1  # the first, from which training begins
+    assert max(weight.abs().max() for weight in weights[1:]) <= 0.1
+
+
+def test_instance_noise_knows_the_length_of_the_run(tmp_path: Path) -> None:
+    class Recording(DCGAN):
+        def noisy(self, x: Tensor, streams: Streams) -> Tensor:
+            passed.append((self.global_step, self.num_steps))
+            return super().noisy(x, streams)
+
+    passed: list[tuple[int, float]] = []
+    model = Recording(**SHAPE, instance_noise=0.1)
+    play(model, tmp_path, side=4, max_epochs=-1, max_steps=6)
+    assert passed == [(step, 6) for step in range(6) for _ in range(3)]  # reals and fakes, then fakes again
 
 
 def test_a_batch_too_small_for_the_steps_of_the_critic(tmp_path: Path) -> None:
@@ -303,9 +312,9 @@ def test_labels_reach_both_players() -> None:
     model.critic.register_forward_hook(lambda _, __, out: seen.append(out.detach()))
     loss = model.critic_loss(batch.x, fake.detach(), streams, labels=labels)["loss"]
     chosen = seen[0][torch.arange(8), torch.cat([labels, labels])]
-    torch.testing.assert_close(loss, LOSSES["non-saturating"].critic(chosen[:4], chosen[4:]))
+    torch.testing.assert_close(loss, NonSaturating().critic(chosen[:4], chosen[4:]))
     generator = model.generator_loss(batch.x, fake, streams, labels=labels)
-    torch.testing.assert_close(generator, LOSSES["non-saturating"].generator(chosen[4:], None))
+    torch.testing.assert_close(generator, NonSaturating().generator(chosen[4:], None))
 
 
 def test_pairs_of_image_and_code_train_encoder_and_decoder_against_the_critic() -> None:

@@ -111,7 +111,7 @@ class ResNet(Classifier):
         self.head = nn.Linear(self.num_features, num_classes)
 
     def features(self, x: Tensor) -> Tensor:
-        return self.body(x)
+        return self.body(x.to(self.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))

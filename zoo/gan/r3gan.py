@@ -6,8 +6,9 @@
 Density: none.
 Sampling: exact; one pass of the generator.
 Differs from the paper: small networks, with group normalisation in the generator, where the paper has no normalisation;
-the penalties come in every fourth step, with fourfold weight. The checkpoint is trained with a learning rate that falls
-linearly to zero and a constant gamma and second beta, where the paper has schedules of its own for each.
+the penalties come in every fourth step, with fourfold weight. The checkpoint is trained with averaged weights, as in
+the paper, but with a learning rate that falls linearly to zero and a constant gamma and second beta, where the paper
+has other schedules for all three.
 """
 
 from __future__ import annotations

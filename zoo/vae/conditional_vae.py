@@ -7,7 +7,8 @@ The class y need not be in the code. What remains of an image without its class 
 Density: lower bound of log p(x | y); one pass. Importance sampling tightens it.
 Sampling: exact; one pass of the decoder.
 Differs from the papers: labels are always known (Kingma et al. infer missing ones, and Sohn et al. predict images from
-images with a prior that depends on them); networks, likelihoods and training are those of `zoo.vae.vae`.
+images with a prior that depends on them); networks and likelihoods are those of `zoo.vae.vae`. The checkpoint is
+trained with AdamW, a learning rate that rises and then falls along a cosine, clipped gradients and averaged weights.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from torch import Tensor, nn
-from torch.distributions import Independent
+from torch.distributions import Bernoulli, Normal
 
 from zoo.capabilities import Conditional
 from zoo.config import Between, ImageShape, Size
 from zoo.given import Labels, check_labels
+from zoo.nn.discretized import Discretized
 from zoo.vae.vae import VAE, LikelihoodName, gaussian
 
 
@@ -48,13 +50,13 @@ class ConditionalVAE(Conditional, VAE):
         self.encoder_classes = nn.Embedding(num_classes, hidden)
         self.decoder_classes = nn.Embedding(num_classes, hidden)
 
-    def encode(self, x: Tensor, labels: Labels = None) -> Independent:  # type: ignore[override]
+    def posterior(self, x: Tensor, labels: Labels = None) -> Normal:  # type: ignore[override]
         hidden = self.encoder[:-2](x.to(self.dtype)) + self.encoder_classes(self._checked(labels, x))
-        return Independent(gaussian(self.encoder[-2:](hidden)), 1)
+        return gaussian(self.encoder[-2:](hidden))
 
-    def likelihood(self, z: Tensor, labels: Labels = None) -> Independent:  # type: ignore[override]
+    def likelihood(self, z: Tensor, labels: Labels = None) -> Bernoulli | Discretized:  # type: ignore[override]
         hidden = self.decoder[:1](z.to(self.dtype)) + self.decoder_classes(self._checked(labels, z))
-        return Independent(self._pixels(self.decoder[1:](hidden)), 3)
+        return self._pixels(self.decoder[1:](hidden))
 
     def _checked(self, labels: Labels, batch: Tensor) -> Tensor:
         return check_labels(self, labels, len(batch)).to(batch.device)

@@ -26,7 +26,7 @@ from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
+from torch.distributions import Bernoulli, Distribution, Independent, Normal, kl_divergence
 
 from zoo.capabilities import Decoder, ImportanceWeighted
 from zoo.config import Between, ImageShape, Size
@@ -134,13 +134,13 @@ class LadderVAE(ImportanceWeighted, Decoder):
         parts = epsilon.split([math.prod(shape) for shape in self.shapes], -1)
         return (part.view(len(epsilon), *shape) for part, shape in zip(parts, self.shapes, strict=True))
 
-    def prior(self) -> Independent:
+    def prior(self) -> Distribution:
         loc = torch.zeros(self.latent_shape, dtype=self.dtype, device=self.device)
         return Independent(Normal(loc, torch.ones_like(loc), validate_args=False), 1)
 
-    def likelihood(self, z: Tensor) -> Independent:
-        """p(x | noise z): [B, *latent_shape] -> batch shape [B], event shape `event_shape`."""
-        return Independent(self._descend(z).pixels, 3)
+    def likelihood(self, z: Tensor) -> Bernoulli:
+        """p(x | noise z): [B, *latent_shape] -> distributions of each pixel, [B, *event_shape]."""
+        return self._descend(z).pixels
 
     def decode(self, z: Tensor) -> Tensor:
         return self.likelihood(z).mean

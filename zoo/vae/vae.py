@@ -19,7 +19,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
+from torch.distributions import Bernoulli, Distribution, Independent, Normal, kl_divergence
 
 from zoo.capabilities import Decoder, Encoder, ImportanceWeighted
 from zoo.config import Between, ImageShape, Size
@@ -69,18 +69,15 @@ class VAE(ImportanceWeighted, Encoder, Decoder):
         self.encoder = patch_encoder(event_shape, channels, hidden, 2 * latent_dim)
         self.decoder = patch_decoder(latent_dim, hidden, channels, [parameters * event_shape[0], *event_shape[1:]])
 
-    # `given` is empty, or holds the labels of the conditional VAE, which overrides `encode` and `likelihood` alone.
+    # `given` is empty, or holds the labels of the conditional VAE, which overrides `posterior` and `likelihood` alone.
 
-    def prior(self) -> Independent:
-        loc = torch.zeros(self.latent_shape, dtype=self.dtype, device=self.device)
-        return Independent(Normal(loc, torch.ones_like(loc), validate_args=False), 1)
+    def posterior(self, x: Tensor, **given: Tensor) -> Normal:
+        """q(z | x): [B, *event_shape] -> Gaussians of each dimension, [B, latent_dim]."""
+        return gaussian(self.encoder(x.to(self.dtype)))
 
-    def encode(self, x: Tensor, **given: Tensor) -> Independent:
-        return Independent(gaussian(self.encoder(x.to(self.dtype))), 1)
-
-    def likelihood(self, z: Tensor, **given: Tensor) -> Independent:
-        """p(x | z): codes [B, *latent_shape] -> batch shape [B], event shape `event_shape`."""
-        return Independent(self._pixels(self.decoder(z.to(self.dtype))), 3)
+    def likelihood(self, z: Tensor, **given: Tensor) -> Bernoulli | Discretized:
+        """p(x | z): [B, latent_dim] -> distributions of each pixel, [B, *event_shape]."""
+        return self._pixels(self.decoder(z.to(self.dtype)))
 
     def _pixels(self, parameters: Tensor) -> Bernoulli | Discretized:
         parameters = at_least_single(parameters)
@@ -90,28 +87,31 @@ class VAE(ImportanceWeighted, Encoder, Decoder):
         kind = DiscretizedGaussian if self.likelihood_name == "discretized-gaussian" else DiscretizedLogistic
         return kind(loc + 0.5, self.min_scale + nn.functional.softplus(scale - 2))
 
+    def elbo(self, x: Tensor, *, generator: Source = None, **given: Tensor) -> Tensor:
+        posterior = self.posterior(x, **given)
+        z = posterior.loc + posterior.scale * randn((len(x), *self.latent_shape), generator, x.device)
+        kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(-1)
+        return self.likelihood(z, **given).log_prob(x).flatten(1).sum(-1) - kl
+
+    def log_weights_at(self, x: Tensor, epsilon: Tensor, **given: Tensor) -> Tensor:
+        posterior, k, num = self.posterior(x, **given), len(epsilon), len(x)
+        z = posterior.loc + posterior.scale * epsilon  # [k, B, latent_dim]
+        repeated = {name: torch.as_tensor(value).expand(num).repeat(k) for name, value in given.items()}
+        pixels = self.likelihood(z.flatten(0, 1), **repeated)
+        log_likelihood = pixels.log_prob(x.repeat(k, 1, 1, 1)).flatten(1).sum(-1).view(k, num)
+        return log_likelihood + (Normal(0.0, 1.0).log_prob(z) - posterior.log_prob(z)).sum(-1)
+
+    def draw(self, streams: Streams, **given: Tensor) -> Tensor:
+        pixels = self.likelihood(randn((len(streams), *self.latent_shape), streams, self.device), **given)
+        uniforms = rand((len(streams), *self.event_shape), streams, self.device)
+        return pixels.icdf(uniforms) if isinstance(pixels, Discretized) else (uniforms < pixels.probs).to(pixels.probs)
+
+    def encode(self, x: Tensor, **given: Tensor) -> Distribution:
+        return Independent(self.posterior(x, **given), 1)
+
     def decode(self, z: Tensor, **given: Tensor) -> Tensor:
         return self.likelihood(z, **given).mean
 
-    def elbo(self, x: Tensor, *, generator: Source = None, **given: Tensor) -> Tensor:
-        posterior = self.encode(x, **given)
-        z = _code(posterior, randn((len(x), *self.latent_shape), generator, x.device))
-        return self.likelihood(z, **given).log_prob(x) - kl_divergence(posterior, self.prior())
-
-    def log_weights_at(self, x: Tensor, epsilon: Tensor, **given: Tensor) -> Tensor:
-        posterior, k, num = self.encode(x, **given), len(epsilon), len(x)
-        z = _code(posterior, epsilon)  # [k, B, latent_dim]
-        repeated = {name: torch.as_tensor(value).expand(num).repeat(k) for name, value in given.items()}
-        log_likelihood = self.likelihood(z.flatten(0, 1), **repeated).log_prob(x.repeat(k, 1, 1, 1)).view(k, num)
-        return log_likelihood + self.prior().log_prob(z) - posterior.log_prob(z)
-
-    def draw(self, streams: Streams, **given: Tensor) -> Tensor:
-        z = randn((len(streams), *self.latent_shape), streams, self.device)
-        pixels = self.likelihood(z, **given).base_dist
-        uniforms = rand((len(streams), *self.event_shape), streams, self.device)
-        return pixels.icdf(uniforms) if isinstance(pixels, Discretized) else (uniforms < pixels.mean).to(pixels.mean)
-
-
-def _code(posterior: Independent, epsilon: Tensor) -> Tensor:
-    """mu + sigma epsilon: [..., B, *latent_shape] -> the same."""
-    return posterior.base_dist.loc + posterior.base_dist.scale * epsilon
+    def prior(self) -> Distribution:
+        loc = torch.zeros(self.latent_shape, dtype=self.dtype, device=self.device)
+        return Independent(Normal(loc, torch.ones_like(loc), validate_args=False), 1)
