@@ -53,6 +53,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "pairs": {"class": "gan.ALI", "latent_dim": 4, "channels": 16, "hidden": 16, "penalty": 0.0},
     "spectral": {"class": "gan.SNGAN", "latent_dim": 4, "channels": 16},
     "closed-form": {"class": "density.Gaussian", "levels": 256, "jitter": 1e-4},
+    "first batch": {"class": "flows.Glow", "num_steps": [1, 1], "hidden": [4, 4]},  # which sets its actnorm
     "chains": {"class": "boltzmann.RBM", "num_hidden": 16, "num_chains": 20},
 }
 
@@ -125,6 +126,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "several steps": ("several steps", {"max_epochs": 3}),
     "spectral": ("spectral", {"max_epochs": 3}),
     "closed-form by steps": ("closed-form", {"max_epochs": -1, "max_steps": 36}),
+    "first batch": ("first batch", {"max_epochs": 3}),
     "chains": ("chains", {"max_epochs": 3}),
 }
 
@@ -212,12 +214,13 @@ PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "pairs": ("pairs", {}),
     "spectral": ("spectral", {"optimization": SGD}),
     "closed-form": ("closed-form", {}),
+    "first batch": ("first batch", {"optimization": {**SGD, "lr": 1e-3}}),
     "chains": ("chains", {"optimization": SGD}),
     "likelihood in bfloat16": ("likelihood", {"precision": "bf16-mixed"}),
     # slow on processors without such arithmetic
     "adversarial in bfloat16": ("adversarial", {"precision": "bf16-mixed", "max_epochs": 1, "model": {"penalty": 0.0}}),
 }
-RESUMED = ("likelihood", "closed-form", "chains")
+RESUMED = ("likelihood", "closed-form", "first batch", "chains")
 
 
 class InterruptedRunError(Exception):
@@ -246,14 +249,15 @@ def distributed(folder: Path) -> None:
         if trainer.global_step == 18:
             raise InterruptedRunError
 
-    for kind in RESUMED:
+    for name in RESUMED:
+        kind, options = PAIRS[name]
+        settings = recipe(kind, **two, **options)
         callbacks.RunCheckpoint._save_when_due = interrupt  # type: ignore[method-assign]
         with contextlib.suppress(InterruptedRunError):
-            fit(recipe(kind, **two), folder / f"resumed {kind}")
+            fit(settings, folder / f"resumed {name}")
             sys.exit("the run was not interrupted")
         callbacks.RunCheckpoint._save_when_due = save  # type: ignore[method-assign]
-        again = fit(recipe(kind, **two), folder / f"resumed {kind}", resume=True)
-        keep(f"resumed {kind}", again.state_dict())
+        keep(f"resumed {name}", fit(settings, folder / f"resumed {name}", resume=True).state_dict())
 
     make({**recipe("likelihood", **two), "name": "made"}, folder / "made")
 

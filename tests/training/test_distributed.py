@@ -50,13 +50,13 @@ def test_two_processes_equal_one(name: str, pairs: Path, tmp_path: Path) -> None
     if "precision" in options:  # sums of 8 bits, in another order
         assert apart < 0.1 * moved
     else:
-        assert all(torch.allclose(one[key], two[key], rtol=0, atol=1e-5) for key in one)
+        assert all(torch.allclose(one[key].float(), two[key].float(), rtol=0, atol=1e-5) for key in one)
         assert apart < 1e-3 * moved
 
 
 def distance(one: dict[str, Tensor], two: dict[str, Tensor]) -> float:
     """Euclidean, of all weights together."""
-    return sum(float((one[key] - two[key]).square().sum()) for key in one) ** 0.5
+    return sum(float((one[key].float() - two[key].float()).square().sum()) for key in one) ** 0.5
 
 
 @pytest.mark.parametrize("kind", tiny_runs.RESUMED)

@@ -56,7 +56,7 @@ class MixtureOfLogistics:
 
     From Flow++ (Ho et al. 2019, https://arxiv.org/abs/1902.00275, eqs. 13 and 14). The term x/100 is not in the paper:
     it keeps the slope away from zero between components, where single precision could not tell the x of a z. The
-    inverse has no formula; bisection finds it, and Newton's method makes it exact.
+    inverse has no formula; see `zoo.flows.roots`.
 
     Args:
         num_components: K.

@@ -8,7 +8,7 @@ https://arxiv.org/abs/1807.03039. Each scale makes 2 x 2 blocks of pixels channe
 the channels is done, Gaussian given the other half, which goes on to the next scale.
 
 Density: exact; of 8-bit images a bound, by dequantisation. One pass.
-Sampling: exact, one pass of the inverse; with mixtures of logistics, 40 evaluations of each map of a number.
+Sampling: exact, one pass of the inverse; maps by mixtures of logistics are inverted by a few steps of Newton's method.
 Differs from the paper: pixels go through a logit; scales are bounded; layer normalisation inside the networks;
 couplings may transform by mixtures of logistics, as in Flow++ (Ho et al. 2019, https://arxiv.org/abs/1902.00275).
 """
