@@ -218,7 +218,7 @@ def test_the_grid_is_that_of_the_paper() -> None:
 
 def test_samplers_are_values_with_checked_arguments() -> None:
     assert named("ddim", steps=20) == DDIM(steps=20)
-    assert named("dpm++2m").to_dict() == {"sampler": "DPMSolver", **DPMSolver().__dict__}
+    assert named("dpmsolver").to_dict() == {"sampler": "DPMSolver", **DPMSolver().__dict__}
     with pytest.raises(ConfigError, match="no sampler 'dim'; did you mean 'ddim'"):
         named("dim")
     with pytest.raises(ConfigError, match="unknown key 'eta'"):
