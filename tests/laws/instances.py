@@ -35,6 +35,9 @@ from zoo.density.gaussian_mixture import GaussianMixture
 from zoo.density.memoriser import Memoriser
 from zoo.density.mixture import BernoulliMixture
 from zoo.density.rivers import Rivers
+from zoo.diffusion.ddpm import DDPM
+from zoo.diffusion.edm import EDM, ConditionalEDM
+from zoo.diffusion.flow_matching import FlowMatching
 from zoo.flows.glow import Glow
 from zoo.flows.maf import MAF
 from zoo.flows.planar import PlanarFlow
@@ -300,6 +303,11 @@ INSTANCES = [
     Instance(SNGAN, {"event_shape": [1, 8, 4], "latent_dim": 2, "channels": 8}, 256),
     Instance(R3GAN, {"event_shape": [1, 8, 4], "latent_dim": 2, "channels": 8, "hidden": 5}, 256),
     Instance(ALI, {"event_shape": [1, 8, 12], "latent_dim": 3, "channels": 8, "hidden": 8}, 256),
+    Instance(EDM, {"event_shape": [2], "channels": [8, 8]}, None),
+    Instance(EDM, {"event_shape": [1, 8, 4], "channels": [4, 8]}, 256),
+    Instance(ConditionalEDM, {"event_shape": [2, 4, 4], "channels": [4, 8], "num_classes": 3}, 256),
+    Instance(DDPM, {"event_shape": [2], "channels": [8, 8], "num_steps": 50}, None),
+    Instance(FlowMatching, {"event_shape": [2], "channels": [8, 8]}, None),
     Instance(LeNet, {"event_shape": [1, 16, 20], "num_classes": 4, "channels": 2, "num_features": 8}, 256),
     Instance(
         ResNet,

@@ -218,7 +218,7 @@ def test_the_grid_is_that_of_the_paper() -> None:
 
 def test_samplers_are_values_with_checked_arguments() -> None:
     assert named("ddim", steps=20) == DDIM(steps=20)
-    assert named("dpm++2m").to_dict() == {"sampler": "DPMSolver", **DPMSolver().__dict__}
+    assert named("dpmsolver").to_dict() == {"sampler": "DPMSolver", **DPMSolver().__dict__}
     with pytest.raises(ConfigError, match="no sampler 'dim'; did you mean 'ddim'"):
         named("dim")
     with pytest.raises(ConfigError, match="unknown key 'eta'"):
@@ -376,12 +376,12 @@ def test_noise_levels_of_training_have_the_distributions_of_the_papers() -> None
     sigma = UniformTime()(u)
     torch.testing.assert_close(sigma / (1 + sigma), u)
     schedule, product = Schedule(), 1.0
-    for t, sigma_t in enumerate(schedule.sigmas.tolist()):
+    for t, sigma_t in enumerate(schedule.sigmas().tolist()):
         product *= 1 - (1e-4 + t / 999 * (0.02 - 1e-4))
         assert sigma_t == pytest.approx(math.sqrt((1 - product) / product), rel=1e-5)
     drawn = schedule(u)
-    assert len(drawn.unique()) == 1000 and torch.equal(drawn[:100], schedule.sigmas[:1].expand(100))
-    torch.testing.assert_close(schedule.time(schedule.sigmas), torch.arange(1, 1001) / 1000)
+    assert len(drawn.unique()) == 1000 and torch.equal(drawn[:100], schedule.sigmas()[:1].expand(100))
+    torch.testing.assert_close(schedule.time(schedule.sigmas()), torch.arange(1, 1001) / 1000)
 
 
 def test_training_noise_levels_are_finite_for_every_uniform_number() -> None:

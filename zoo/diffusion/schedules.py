@@ -45,7 +45,12 @@ class UniformTime(NoiseDistribution):
 class Schedule(NoiseDistribution):
     """beta_t rising along a line, and t uniform on {1, ..., T} (Ho et al. 2020, section 4).
 
-    abar_t = prod_s<=t (1 - beta_s),    sigma_t^2 = (1 - abar_t)/abar_t
+        abar_t = prod_s<=t (1 - beta_s),    sigma_t^2 = (1 - abar_t)/abar_t
+
+    Attributes:
+        num_steps: T.
+        beta_min: beta_1.
+        beta_max: beta_T.
     """
 
     num_steps: int = 1000
@@ -53,19 +58,34 @@ class Schedule(NoiseDistribution):
     beta_max: float = 0.02
 
     @cached_property
-    def sigmas(self) -> Tensor:
-        """sigma_1, ..., sigma_T, rising, [T]."""
-        betas = torch.linspace(self.beta_min, self.beta_max, self.num_steps, dtype=torch.float64)
-        abar = (1 - betas).cumprod(0)
-        return ((1 - abar) / abar).sqrt().float()
+    def _sigmas(self) -> list[float]:
+        sigmas, abar = [], 1.0
+        for t in range(self.num_steps):  # in plain numbers, which a model that is built without memory has too
+            abar *= 1 - self.beta_min - t / (self.num_steps - 1) * (self.beta_max - self.beta_min)
+            sigmas.append(math.sqrt((1 - abar) / abar))
+        return sigmas
+
+    @property
+    def sigma_min(self) -> float:
+        """sigma_1."""
+        return self._sigmas[0]
+
+    @property
+    def sigma_max(self) -> float:
+        """sigma_T."""
+        return self._sigmas[-1]
+
+    def sigmas(self, device: torch.device | str = "cpu") -> Tensor:
+        """sigma_1, ..., sigma_T, rising: [T]."""
+        return torch.tensor(self._sigmas, device=device)
 
     def __call__(self, u: Tensor) -> Tensor:
-        return self.sigmas.to(u.device)[(u * self.num_steps).long()]
+        return self.sigmas(u.device)[(u * self.num_steps).long()]
 
     def time(self, sigma: Tensor) -> Tensor:
-        """t/T of each sigma, in [0, 1], on a line in ln sigma between steps and constant beyond them: [B] -> [B]."""
-        known, wanted = self.sigmas.to(sigma.device).log(), sigma.log()
+        """t/T, on a line in ln sigma between two steps and constant beyond the first and the last: [B] -> [B]."""
+        known, wanted = self.sigmas(sigma.device).log(), sigma.float().log()
         above = torch.searchsorted(known, wanted).clamp(1, self.num_steps - 1)
         low, high = known[above - 1], known[above]
         part = ((wanted - low) / (high - low)).clamp(0, 1)
-        return (above + part) / self.num_steps  # known[0] is step 1
+        return (above + part) / self.num_steps  # known[0] is that of step 1

@@ -1,25 +1,14 @@
-"""Samplers by name, as the command line takes them."""
+"""Samplers by name, as the command line takes them: the name of the class in small letters."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
+import zoo.samplers
 from zoo.config import bind, near
 from zoo.errors import ConfigError
-from zoo.samplers.ancestral import Ancestral
 from zoo.samplers.base import Sampler
-from zoo.samplers.ddim import DDIM
-from zoo.samplers.dpm import DPMSolver
-from zoo.samplers.euler import Euler
-from zoo.samplers.heun import Heun
-
-NAMES: dict[str, type[Sampler]] = {
-    "ancestral": Ancestral,
-    "ddim": DDIM,
-    "dpm++2m": DPMSolver,
-    "euler": Euler,
-    "heun": Heun,
-}
 
 
 def named(name: str, **arguments: Any) -> Sampler:
@@ -28,6 +17,12 @@ def named(name: str, **arguments: Any) -> Sampler:
     Raises:
         ConfigError: There is no such sampler, or it does not take such an argument or value.
     """
-    if name not in NAMES:
-        raise ConfigError(f"sampler: no sampler {name!r}; {near(name, NAMES)}")
-    return NAMES[name](**bind(NAMES[name], arguments, f"sampler: {name}"))
+    exported = (getattr(zoo.samplers, title) for title in zoo.samplers.__all__)
+    kinds = {
+        kind.__name__.lower(): kind
+        for kind in exported
+        if isinstance(kind, type) and issubclass(kind, Sampler) and not inspect.isabstract(kind)
+    }
+    if name not in kinds:
+        raise ConfigError(f"sampler: no sampler {name!r}; {near(name, kinds)}")
+    return kinds[name](**bind(kinds[name], arguments, f"sampler: {name}"))

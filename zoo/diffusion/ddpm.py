@@ -1,0 +1,68 @@
+"""DDPM, denoising diffusion probabilistic models (Ho et al. 2020, https://arxiv.org/abs/2006.11239).
+
+    x_t = sqrt(abar_t) x + sqrt(1 - abar_t) epsilon,    abar_t = prod_s<=t (1 - beta_s)                          (eq. 4)
+    minimise  E[|F(x_t; t) - epsilon|^2],    t uniform on {1, ..., T}                                           (eq. 14)
+
+In units of sigma_t = sqrt((1 - abar_t)/abar_t), with y = x_t/sqrt(abar_t), it is the denoiser D(y; sigma) = y -
+sigma F.
+
+Density: lower bound, of 8-bit images or of points; one evaluation for an unbiased estimate.
+Sampling: steps of a sampler; ancestral sampling by default.
+Differs from the paper: the network gets t/T and also times between the steps, so that every sampler can draw; the
+default sampler takes fewer steps, with the smaller of the paper's two variances; the bound is in continuous time;
+small networks without attention, whose pixels are normalised over channels and not in groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from zoo.config import Between, Size
+from zoo.diffusion.denoiser import NetworkDenoiser
+from zoo.diffusion.preconditioning import NoisePrediction
+from zoo.diffusion.schedules import Schedule
+from zoo.errors import ConfigError
+from zoo.samplers.ancestral import Ancestral
+from zoo.samplers.base import Sampler
+
+Beta = Annotated[float, Between(1e-8, 0.999)]
+
+
+class DDPM(NetworkDenoiser):
+    """A network that predicts the noise.
+
+    Args:
+        event_shape: (C, H, W) for images in [0, 1], with sides that are multiples of 2^(levels - 1), or (D,) for
+            points.
+        channels: Widths of the levels of the U-Net from the finest, or of the blocks of the MLP for points.
+        num_steps: Number of steps T.
+        beta_min: beta_1.
+        beta_max: beta_T; the others lie on a line between.
+
+    Raises:
+        ConfigError: beta_max is smaller than beta_min, or T is 1.
+    """
+
+    def __init__(
+        self,
+        event_shape: Sequence[Size] = (1, 28, 28),
+        channels: Sequence[Size] = (16, 32, 64),
+        num_steps: Size = 1000,
+        beta_min: Beta = 1e-4,
+        beta_max: Beta = 0.02,
+    ) -> None:
+        if num_steps < 2 or beta_max < beta_min:
+            raise ConfigError(
+                f"DDPM: expected two steps or more, and beta_min of at most beta_max, found {num_steps} steps from "
+                f"{beta_min} to {beta_max}"
+            )
+        schedule = Schedule(num_steps, beta_min, beta_max)
+        super().__init__(NoisePrediction(schedule), schedule, event_shape, channels)
+        self.save_hyperparameters()
+        self.sigma_min = self.sigma_bound = schedule.sigma_min
+        self.sigma_max = schedule.sigma_max
+
+    @property
+    def sampler(self) -> Sampler:
+        return Ancestral(steps=200)
