@@ -11,6 +11,7 @@ from zoo.samplers.base import Sampler
 from zoo.samplers.ddim import DDIM
 from zoo.samplers.dpm import DPMSolver
 from zoo.samplers.euler import Euler
+from zoo.samplers.gibbs import Gibbs
 from zoo.samplers.heun import Heun
 
 NAMES: dict[str, type[Sampler]] = {
@@ -18,6 +19,7 @@ NAMES: dict[str, type[Sampler]] = {
     "ddim": DDIM,
     "dpm++2m": DPMSolver,
     "euler": Euler,
+    "gibbs": Gibbs,
     "heun": Heun,
 }
 
