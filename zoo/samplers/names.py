@@ -17,7 +17,7 @@ def named(name: str, **arguments: Any) -> Sampler:
     Raises:
         ConfigError: There is no such sampler, or it does not take such an argument or value.
     """
-    exported = (getattr(zoo.samplers, title) for title in zoo.samplers.__all__)
+    exported = (getattr(zoo.samplers, title) for title in dir(zoo.samplers))
     kinds = {
         kind.__name__.lower(): kind
         for kind in exported
