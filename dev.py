@@ -3,7 +3,7 @@
     python3 dev.py sample    set up, then write samples.png: digits from the pretrained vae-mnist
     python3 dev.py test      set up, then run the tests
     python3 dev.py setup     set up alone
-    python3 dev.py check     set up, then run lint, types and the tests (what CI runs)
+    python3 dev.py check     set up, then run lint, types, the site and the tests (what CI runs)
 
 Everything is installed into `.venv` in this folder; delete it to start afresh.
 """
@@ -24,7 +24,13 @@ COMMANDS = {
     "setup": [],
     "sample": [["zoo", "sample", "vae-mnist", "--expected", "--out", "samples.png", "--overwrite"]],
     "test": [["pytest"]],
-    "check": [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"], ["pytest", "--durations=10"]],
+    "check": [
+        ["ruff", "check"],
+        ["ruff", "format", "--check"],
+        ["mypy"],
+        ["mkdocs", "build", "--strict", "--quiet", "--site-dir", ".site"],
+        ["pytest", "--durations=10"],
+    ],
 }
 
 

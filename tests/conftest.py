@@ -4,8 +4,10 @@ import logging
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hub_server
 import pytest
@@ -32,6 +34,8 @@ os.environ |= {
 
 from harm import World  # noqa: E402 - imports the client
 
+NO_DATA = "needs the published data: set ZOO_DATA to the folder that holds MNIST/raw and the others"
+
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 
 
@@ -45,6 +49,16 @@ def pytest_configure(config: pytest.Config) -> None:
         "Use 'content=<...>' to upload raw bytes",  # how the Hub client uploads
     ):
         config.addinivalue_line("filterwarnings", f"ignore:{message}")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Says which tests were left out for want of the published data."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if NO_DATA in str(report.longrepr)]
+    if skipped:
+        files = Counter(report.nodeid.partition("::")[0] for report in skipped)
+        terminalreporter.write_line(f"{len(skipped)} tests were left out: {NO_DATA}")
+        for file, number in sorted(files.items()):
+            terminalreporter.write_line(f"  {number:4} of {file}")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -96,7 +110,7 @@ def real_data() -> str:
     """The folder of the published data sets."""
     root = os.environ.get("ZOO_DATA")
     if not root:
-        pytest.skip("needs the published data: set ZOO_DATA to the folder that holds MNIST/raw and the others")
+        pytest.skip(NO_DATA)
     return root
 
 
