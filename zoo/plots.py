@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,13 +23,14 @@ def has_plot(model: GenerativeModel) -> bool:
 
 
 @torch.no_grad()
-def plot(model: GenerativeModel, num_samples: int = 2000, seed: int = 0) -> bytes:
+def plot(model: GenerativeModel, num_samples: int = 2000, seed: int = 0, **given: Any) -> bytes:
     """Draws a model of one or two numbers.
 
     Args:
         model: A model whose examples are vectors of one or two numbers.
         num_samples: Number of samples to show.
         seed: Seed for the samples.
+        given: What else `sample` takes, such as a sampler.
 
     Returns:
         A PNG. On the line: a histogram of samples with the density. In the plane, side by side: samples; the density,
@@ -37,7 +38,7 @@ def plot(model: GenerativeModel, num_samples: int = 2000, seed: int = 0) -> byte
     """
     from matplotlib.figure import Figure
 
-    x = model.sample(num_samples, generator=torch.Generator().manual_seed(seed), batch_size=num_samples).cpu()
+    x = model.sample(num_samples, generator=torch.Generator().manual_seed(seed), batch_size=num_samples, **given).cpu()
     panels = [_histogram] if model.event_shape == (1,) else [_samples]
     if model.event_shape == (2,):
         panels += [_density] if isinstance(model, TractableDensity) else []

@@ -152,6 +152,7 @@ def test_contributing_adds_a_model(tmp_path: Path) -> None:
     """The page's file, recipe, commands and lines, in a copy of the source."""
     for name in ("zoo", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     model, export, imported, line = blocks(CONTRIBUTING, "python")
     (tmp_path / "zoo/density/bernoulli.py").write_text(model)
     with (tmp_path / "zoo/density/__init__.pyi").open("a") as file:

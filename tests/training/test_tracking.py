@@ -14,7 +14,7 @@ from PIL import Image
 from tracked_run import contents
 
 from zoo.errors import CheckpointError, ConfigError
-from zoo.store import checkpoint
+from zoo.store import save as save_module
 from zoo.training import Trainer, callbacks
 from zoo.training.recipe import make
 
@@ -51,7 +51,10 @@ def test_a_run_that_fails_is_finished_as_failed(tmp_path: Path, monkeypatch: pyt
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
     tracked = {"project": "zoo", "offline": True}
-    for name, (owner, function) in {"training": (callbacks.os, "replace"), "export": (checkpoint, "_write")}.items():
+    for name, (owner, function) in {
+        "training": (callbacks.os, "replace"),
+        "export": (save_module, "write_new"),
+    }.items():
         with monkeypatch.context() as patch, pytest.raises(CheckpointError, match="No space left on device"):
             patch.setattr(owner, function, tiny_runs.full)
             make(tiny_runs.recipe("likelihood", max_epochs=1, wandb=tracked), tmp_path / name)

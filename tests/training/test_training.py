@@ -603,7 +603,10 @@ def test_a_run_in_the_way(tmp_path: Path) -> None:
         ({"data": {"class": "Digit"}}, r"data: no class 'Digit'; did you mean 'Digits'\?"),
         ({"data": {"class": "Digits", "batch_sise": 3}}, r"data: Digits: unknown key 'batch_sise'; did you mean"),
         ({"data": {"class": "Digits", "batch_size": "3"}}, r"data: Digits: batch_size must be int, found '3'"),
-        ({"model": {"class": "vae.VEA"}}, r"recipe: model: the zoo has no class 'zoo.vae.vae.VEA'"),
+        (
+            {"model": {"class": "vae.VEA"}},
+            r"recipe: model: this version of the zoo has no class 'vae.VEA'",
+        ),
         ({"model": {"class": "os.system"}}, r"recipe: model: expected a class of the zoo"),
         ({"model": {"class": "vae.VAE", "latent": 3}}, r"model: VAE: unknown key 'latent'"),
         ({"model": {"class": "vae.VAE"}}, r"model: expected event_shape \[1, 8, 8\], .* found \[1, 28, 28\]"),

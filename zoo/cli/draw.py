@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from zoo.cli.command import command, option
-from zoo.cli.images import image_model, prior_codes
+from zoo.cli.images import check_images, image_model, prior_codes
 from zoo.cli.options import (
     DEVICE,
     LABELS,
@@ -21,7 +21,7 @@ from zoo.cli.options import (
     num,
     whole,
 )
-from zoo.cli.output import out, show
+from zoo.cli.output import out, show, write
 
 
 @command(
@@ -38,7 +38,7 @@ from zoo.cli.output import out, show
     SHARED,
 )
 def sample(options: argparse.Namespace) -> None:
-    """Draw images from a model."""
+    """Draw images, or a plot of points, from a model."""
     checkpoint = checkpoint_of(options)
 
     import torch
@@ -46,10 +46,17 @@ def sample(options: argparse.Namespace) -> None:
     from zoo import latents
     from zoo.distributed import gather, is_leader, on_leader, share
     from zoo.given import rows_of
+    from zoo.module import GenerativeModel
     from zoo.pictures import pixels
+    from zoo.plots import has_plot, plot
     from zoo.progress import bar
 
-    model = image_model(checkpoint, options)
+    model = checkpoint.load(device=options.device)
+    if isinstance(model, GenerativeModel) and has_plot(model):
+        picture = plot(model, options.num, options.seed, **given(options, model, options.num))
+        on_leader(lambda: write(options.out, picture, options.overwrite))
+        return
+    model = check_images(model, options)
     mine = share(options.num)
     if options.expected:
         codes, labels = prior_codes(model, options.num, generator(options)), labels_of(options, model, options.num)

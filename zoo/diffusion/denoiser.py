@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from zoo.diffusion.likelihood import variational_bound
 from zoo.diffusion.networks import network
 from zoo.diffusion.preconditioning import Preconditioning
 from zoo.diffusion.schedules import NoiseDistribution
+from zoo.nn.precision import at_least_single
 from zoo.random import Source, Streams, rand
 from zoo.samplers.base import Sampler
 from zoo.samplers.dpm import DPMSolver
@@ -33,6 +35,7 @@ class NetworkDenoiser(Denoiser, EvidenceLowerBound):
 
     sigma_bound: float
 
+    @abstractmethod  # a model has plain arguments
     def __init__(
         self,
         preconditioning: Preconditioning,
@@ -50,10 +53,13 @@ class NetworkDenoiser(Denoiser, EvidenceLowerBound):
     def denoise(self, y: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         c = self.preconditioning(sigma)
         skip, out, scale = (value.view(-1, *[1] * (y.ndim - 1)) for value in (c.skip, c.out, c.input))
-        return skip * y + out * self.network(scale * y, c.noise, labels).to(y.dtype)  # only the network is rounded
+        cleaned = self.network((scale * y).to(self.dtype), c.noise.to(self.dtype), labels)
+        return skip * y + out * cleaned.to(y.dtype)  # only the network is rounded
 
     def elbo(self, x: Tensor, *, generator: Source = None, **given: Tensor) -> Tensor:
-        return variational_bound(self, x, self.sigma_bound, generator=generator, **given)
+        if not len(x):
+            return at_least_single(x).new_zeros(0)
+        return variational_bound(self, at_least_single(x), self.sigma_bound, generator=generator, **given)
 
     def training_sigma(self, streams: Streams) -> Tensor:
         u = rand((len(streams), 1), streams, self.device)[:, 0]

@@ -8,7 +8,8 @@ Density: lower bound, of 8-bit images or of points; one evaluation for an unbias
 estimates the density itself: see `zoo.diffusion.likelihood`.
 Sampling: steps of a sampler, one to two evaluations of the network in each.
 Differs from the paper: small networks without attention, whose pixels are normalised over channels and not in groups;
-c_noise enters by 32 frequencies from 1 to 100; no augmentation and no dropout.
+c_noise enters by 32 frequencies from 1 to 100; no augmentation and no dropout; Muon with a rate that falls linearly;
+averaged weights.
 """
 
 from __future__ import annotations

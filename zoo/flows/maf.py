@@ -7,7 +7,8 @@ masks hide from each output the inputs that do not come before it. The order is 
 
 Density: exact; of 8-bit images a bound, by dequantisation. One pass.
 Sampling: exact, value by value through each layer; each unit of a network is computed once, as often as for a density.
-Differs from the paper: actnorm (Kingma & Dhariwal 2018) in place of batch normalisation; s is 2 tanh(s/2).
+Differs from the paper: actnorm (Kingma & Dhariwal 2018) in place of batch normalisation; s is 2 tanh(s/2); AdamW
+with a warm-up and a rate that falls along a cosine, clipped gradients, averaged weights.
 """
 
 from __future__ import annotations

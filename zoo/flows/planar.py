@@ -8,7 +8,8 @@ https://arxiv.org/abs/1505.05770. The second line keeps w.u above -1, so that ea
 Density: exact, one pass.
 Sampling: exact; the inverse of a map is the root of an increasing function of one number, w.x.
 Differs from the paper: the maps lead from the data to the latents, as maximum likelihood needs it, where the paper
-bends the posterior of a VAE; w.u stays above -0.99, so that rounding errors cannot grow without bound.
+bends the posterior of a VAE; w.u stays above -0.99, so that rounding errors cannot grow without bound; Adam with
+a warm-up and a rate that falls along a cosine; averaged weights.
 """
 
 from __future__ import annotations

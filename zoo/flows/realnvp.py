@@ -10,7 +10,8 @@ halves. Then half of the channels is done, Gaussian given the other half, which 
 Density: exact; of 8-bit images a bound, by dequantisation. One pass.
 Sampling: exact, one pass of the inverse.
 Differs from the paper: actnorm (Kingma & Dhariwal 2018) in place of batch normalisation; networks of one hidden
-convolution and layer normalisation in place of residual ones; log-scales are 2 tanh(s/2).
+convolution and layer normalisation in place of residual ones; log-scales are 2 tanh(s/2); Adam with a
+warm-up and a rate that falls along a cosine; averaged weights.
 """
 
 from __future__ import annotations
