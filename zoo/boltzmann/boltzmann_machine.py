@@ -9,6 +9,7 @@ W is symmetric, and its diagonal is zero.
 Density: unnormalised; log Z is exact for at most 20 units.
 Sampling: a Gibbs chain; a sweep draws one unit after another.
 Differs from the paper: up to 20 units, the gradient is exact, by sums over all states; beyond, chains persist.
+Adam with a rate that falls linearly; averaged weights.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ Sampling: a Gibbs chain; a sweep draws all hidden units, then all pixels, two ma
 Differs from the paper: units are centred (Montavon & Mueller 2012, https://doi.org/10.1007/978-3-642-35289-8_33). m are
     the base rates, logits of the mean of each pixel over the training images. This only renames the biases, b' = m + b
     - W'1/2 and c' = c - W sigmoid(m), but their gradients no longer pull at W. Chains persist (Tieleman 2008,
-    https://doi.org/10.1145/1390156.1390290) unless `num_chains` is 0.
+    https://doi.org/10.1145/1390156.1390290) unless `num_chains` is 0. The rate falls linearly; weights
+    decay, and are averaged.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from zoo.capabilities import Denoiser, EvidenceLowerBound
@@ -57,9 +58,10 @@ class NetworkDenoiser(Denoiser, EvidenceLowerBound):
         return skip * y + out * cleaned.to(y.dtype)  # only the network is rounded
 
     def elbo(self, x: Tensor, *, generator: Source = None, **given: Tensor) -> Tensor:
+        x = x.to(torch.promote_types(at_least_single(x).dtype, self.dtype))
         if not len(x):
-            return at_least_single(x).new_zeros(0)
-        return variational_bound(self, at_least_single(x), self.sigma_bound, generator=generator, **given)
+            return x.new_zeros(0)
+        return variational_bound(self, x, self.sigma_bound, generator=generator, **given)
 
     def training_sigma(self, streams: Streams) -> Tensor:
         u = rand((len(streams), 1), streams, self.device)[:, 0]

@@ -10,8 +10,8 @@ the channels is done, Gaussian given the other half, which goes on to the next s
 Density: exact; of 8-bit images a bound, by dequantisation. One pass.
 Sampling: exact, one pass of the inverse; maps by mixtures of logistics are inverted by a few steps of Newton's method.
 Differs from the paper: pixels go through a logit; scales are bounded; layer normalisation inside the networks;
-couplings may transform by mixtures of logistics, as in Flow++ (Ho et al. 2019, https://arxiv.org/abs/1902.00275); Adam with a
-warm-up, clipped gradients and averaged weights.
+couplings may transform by mixtures of logistics, as in Flow++ (Ho et al. 2019, https://arxiv.org/abs/1902.00275);
+Adam with a warm-up, clipped gradients and averaged weights.
 """
 
 from __future__ import annotations
