@@ -1,11 +1,11 @@
-"""One command from a fresh clone to a result. Needs Python 3.11 or newer with pip, and a network for pip alone.
+"""One command from a fresh clone to a result. It needs Python 3.11 or newer with pip; only pip needs a network.
 
-    python3 dev.py sample    set up, then write samples.png: digits from the pretrained vae-mnist
+    python3 dev.py sample    set up, then write samples.png with digits from the pretrained vae-mnist
     python3 dev.py test      set up, then run the tests
-    python3 dev.py setup     set up alone
-    python3 dev.py check     set up, then run lint, types, the site and the tests (what CI runs)
+    python3 dev.py setup     only set up
+    python3 dev.py check     set up, then check style and types, build the site and run the tests, as CI does
 
-Everything is installed into `.venv` in this folder; delete it to start afresh.
+Everything is installed into the folder `.venv` beside this file. Delete that folder to start afresh.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ COMMANDS = {
 
 
 def run(*command: str) -> None:
+    """Runs a program of `.venv`, and exits with its status if it fails."""
     print("+", *command, flush=True)
     start = time.monotonic()
     status = subprocess.run([str(BIN / command[0]), *command[1:]], cwd=ROOT, check=False).returncode
@@ -47,7 +48,11 @@ def run(*command: str) -> None:
 
 
 def set_up(extra: str) -> None:
-    """Creates .venv and installs the package with what it needs; does nothing where that has been done."""
+    """Creates `.venv` and installs the zoo with its requirements, unless this has been done.
+
+    Args:
+        extra: Optional requirements of `pyproject.toml`, such as "[dev]", or "".
+    """
     stamp = VENV / f"{extra}.installed"
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
@@ -60,7 +65,7 @@ def set_up(extra: str) -> None:
 
 
 def main() -> None:
-    if sys.version_info < (3, 11):  # noqa: UP036 - runs before pip could say so
+    if sys.version_info < (3, 11):  # noqa: UP036 - pip, which checks this too, runs later
         sys.exit(f"dev.py: needs Python 3.11 or newer, found {sys.version.split()[0]}")
     if len(sys.argv) != 2 or sys.argv[1] not in COMMANDS:
         sys.exit(__doc__)

@@ -31,8 +31,9 @@ from zoo.batch import Batch
 from zoo.capabilities import EvidenceLowerBound, ZooModule
 from zoo.data import Arrays
 from zoo.gan.dcgan import DCGAN
+from zoo.optim import Optimization
 from zoo.random import Source, Streams, rand, randn
-from zoo.training import Optimization, Trainer
+from zoo.training import Trainer
 
 BATCH, PIXELS, HIDDEN, LATENT = 128, 784, 400, 20
 WARM_UP = 20  # steps before the clock starts

@@ -1,7 +1,7 @@
-"""Configurations: strict readers of JSON and YAML, and signatures as schemas.
+"""Strict readers of JSON and YAML, with signatures as schemas.
 
-Nothing read here can name code: a file becomes dicts, lists, strings and numbers, and `bind` checks them against the
-signature of the class or function that they are meant for, before it is called.
+A file becomes dicts, lists, strings and numbers. Before a class or function is called with them, `bind` checks them
+against its signature.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ import yaml
 from zoo.errors import ConfigError
 
 MAX_BYTES = 2**17
-"""Size above which a JSON or YAML file is refused unread, in bytes."""
+"""Largest size of a JSON or YAML file in bytes; larger files are refused unread."""
 
 MAX_ITEMS = 10_000
-"""Length above which a list or dict in a configuration is refused."""
+"""Largest length of a list or dict in a configuration."""
 
 MAX_INTEGER = 2**63 - 1
-"""Magnitude above which an integer is refused."""
+"""Largest magnitude of an integer in a configuration."""
 
 _NONE = type(None)
 
 
 def brief(value: object, width: int = 60) -> str:
-    """`repr(value)` on one line and in at most `width` characters, for messages about foreign values."""
+    """Returns `repr(value)` in one line of at most `width` characters, for messages about untrusted values."""
     if isinstance(value, str | bytes) and len(value) > width:
         value = value[:width]
     elif isinstance(value, list | tuple | dict) and len(value) > width:
@@ -49,7 +49,7 @@ def brief(value: object, width: int = 60) -> str:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the near ones, or else all (at most 20)."""
+    """Returns the end of a sentence about an unknown name: similar known names, or else all (at most 20)."""
     names = sorted(known)
     close = difflib.get_close_matches(name[:100], names, n=3, cutoff=0.5)
     if close:
@@ -61,7 +61,16 @@ def near(name: str, known: Iterable[str]) -> str:
 
 
 def read_bytes(path: Path, limit: int, error: type[Exception] = ConfigError) -> bytes:
-    """The content of a regular file of at most `limit` bytes; `error` otherwise."""
+    """Reads a regular file.
+
+    Args:
+        path: The file.
+        limit: Largest size in bytes.
+        error: Type of the error that is raised.
+
+    Raises:
+        error: There is no such file, it is larger, or it cannot be read.
+    """
     try:
         if not path.is_file():
             raise error(f"{path}: " + ("expected a file, found something else" if path.exists() else "no such file"))
@@ -84,10 +93,14 @@ def _text(content: bytes, where: str) -> str:
 
 
 def parse_json(content: bytes, where: str) -> dict[str, Any]:
-    """A JSON object, strictly: no duplicate keys, NaN, infinities or integers beyond 64 bits.
+    """Parses a JSON object without duplicate keys, NaN, infinities and integers beyond 64 bits.
+
+    Args:
+        content: The JSON text.
+        where: Beginning of the error message, such as the name of the file.
 
     Raises:
-        ConfigError: one line naming `where` and the offending key or position.
+        ConfigError: The text is anything else. The message names the key or the position.
     """
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -95,7 +108,7 @@ def parse_json(content: bytes, where: str) -> dict[str, Any]:
         if len(result) < len(items):
             seen: set[str] = set()
             twice = next(key for key, _ in items if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise ConfigError(f"{where}: key {brief(twice)} stands twice; keep one")
+            raise ConfigError(f"{where}: key {brief(twice)} occurs twice; keep one")
         return result
 
     def number(text: str) -> float:
@@ -126,12 +139,12 @@ def parse_json(content: bytes, where: str) -> dict[str, Any]:
 
 
 def load_json(path: str | Path) -> dict[str, Any]:
-    """The JSON object in a file of at most `MAX_BYTES`; see `parse_json`."""
+    """Reads the JSON object in a file of at most `MAX_BYTES`; see `parse_json`."""
     return parse_json(read_bytes(Path(path), MAX_BYTES), str(path))
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML without aliases (which can blow up a small file) and duplicate keys; 1e-3 is a number in YAML 1.2."""
+    """Loads safe YAML without aliases, which can make a small file huge, and duplicate keys. 1e-3 is a number."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -155,10 +168,14 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """A YAML mapping of plain values; no tags, aliases or duplicate keys.
+    """Parses a YAML mapping of plain values without tags, aliases and duplicate keys.
+
+    Args:
+        text: The YAML text.
+        where: Beginning of the error message, such as the name of the file.
 
     Raises:
-        ConfigError: one line naming `where` and the line.
+        ConfigError: The text is anything else. The message names the line.
     """
     try:
         value = yaml.load(text, Loader=_Loader)
@@ -175,7 +192,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
-    """The YAML mapping in a file of at most `MAX_BYTES`; see `parse_yaml`."""
+    """Reads the YAML mapping in a file of at most `MAX_BYTES`; see `parse_yaml`."""
     return parse_yaml(_text(read_bytes(Path(path), MAX_BYTES), str(path)), str(path))
 
 
@@ -184,7 +201,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Between:
-    """The range of a number in a signature, inclusive: `penalty: Annotated[float, Between(0, 1e6)]`."""
+    """The inclusive range of a number in a signature, such as `penalty: Annotated[float, Between(0, 1e6)]`."""
 
     low: float
     high: float
@@ -210,28 +227,35 @@ class Length:
 
 
 Size = Annotated[int, Between(1, 100_000)]
-"""A width, a depth, a number of classes; beyond it is no model of the zoo."""
+"""A width, a depth or a number of classes."""
 
 Fraction = Annotated[float, Between(0, 0.99)]
+"""A fraction below one, such as the probability of dropout."""
 
 Shift = Annotated[int, Between(0, 100)]
-"""Pixels."""
+"""A number of pixels."""
 
 ImageShape = Annotated[Sequence[Size], Length(3)]
-"""(C, H, W)."""
+"""The shape of an image, (C, H, W)."""
 
 
 def bind(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`arguments` as keyword arguments of `target`, checked against the annotations of its signature.
+    """Checks arguments against the annotated signature of a class or function.
 
-    Integers become floats and lists become tuples where the annotation says so. Values are plain: None, bool, int,
-    float, str, and lists, tuples and dicts of these. A bool is no integer; NaN and infinities are no numbers.
+    Values must be plain: None, bool, int, float, str, and lists, tuples and dicts of these. A bool does not pass as an
+    integer; NaN and infinities do not pass as numbers. Integers become floats, and lists become tuples, if the
+    annotation says so.
 
     Args:
-        where: what stands at the beginning of a message, such as the name of the file.
+        target: The class or function.
+        arguments: The arguments by name.
+        where: Beginning of the error message, such as the name of the file.
+
+    Returns:
+        The keyword arguments to call `target` with.
 
     Raises:
-        ConfigError: an unknown, missing or ill-typed key, named.
+        ConfigError: A key is unknown or missing, or its value does not have the right type. The message names the key.
     """
     signature = inspect.signature(target).parameters
     annotated = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
@@ -254,7 +278,15 @@ def check(
     optional: Collection[str] = (),
     is_open: bool = False,
 ) -> dict[str, Any]:
-    """`values` with each key checked against its type in `hints`; see `bind`, which takes these from a signature."""
+    """Checks values against types. It is like `bind`, which takes the types from a signature.
+
+    Args:
+        values: The values by key.
+        hints: The type of each key.
+        where: Beginning of the error message, such as the name of the file.
+        optional: Keys that may be missing.
+        is_open: Whether other keys are allowed.
+    """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: expected a mapping of keys to values, found {brief(values)}")
     checked = {}
@@ -272,11 +304,11 @@ def check(
 
 
 class _MisfitError(Exception):
-    """The value is not of the type; tried in turn by unions."""
+    """The value does not have the type. Unions catch this and try the next type."""
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the type `hint`, or ConfigError."""
+    """Converts a plain value to the type `hint`; raises ConfigError if it has another type."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{where} must be finite, found {value}")
     if isinstance(value, int) and abs(value) > MAX_INTEGER:
@@ -303,7 +335,7 @@ def _match(value: Any, hint: Any, where: str) -> Any:
                 return _match(value, option, where)
             except _MisfitError:
                 continue
-            except ConfigError as exc:  # an entry of a list or dict does not fit: says more than the union would
+            except ConfigError as exc:  # about an entry of a list or dict, which says more than the whole value
                 detail = exc
         raise detail
     if origin is Literal:
@@ -342,7 +374,7 @@ def _match(value: Any, hint: Any, where: str) -> Any:
 
 
 def _title(hint: Any) -> str:
-    """A type as people write it."""
+    """Returns the name of a type for messages."""
     if hint is Any or hint is object:
         return "plain (None, bool, int, float, str, list or dict)"
     if get_origin(hint) is Literal:

@@ -1,12 +1,12 @@
-"""The one family of errors that the zoo raises; a message is one line: what, where, expected, found, what to do."""
+"""The errors of the zoo. Each message is one line, and says where, what was expected, what was found and what to do."""
 
 
 class ZooError(Exception):
-    """Base of every error that the zoo raises on purpose; `except ZooError` catches them all."""
+    """Base class of every error that the zoo raises on purpose."""
 
 
 class DownloadError(ZooError):
-    """A file could not be fetched, or what came is not what was promised."""
+    """A file could not be fetched, or differs from the file that was promised."""
 
 
 class UploadError(ZooError):
@@ -18,7 +18,7 @@ class CheckpointError(ZooError):
 
 
 class ConfigError(ZooError):
-    """A configuration, recipe or command-line option names something that does not exist or has an impossible value."""
+    """A configuration, recipe or option has an impossible value, or names something that does not exist."""
 
 
 class DataError(ZooError):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from zoo.config import brief
@@ -27,7 +29,7 @@ def expand(path: str | Path) -> Path:
         raise ConfigError(f"{brief(str(path))}: expected a path, found ~ without a home folder; write it out") from None
 
 
-def write_new(path: Path, content: bytes) -> None:
+def write_new(path: Path, content: bytes | memoryview) -> None:
     """Writes a file that must not exist yet, and waits until it is on the disk, so that a full disk shows here."""
     with path.open("xb") as file:
         file.write(content)
@@ -35,26 +37,35 @@ def write_new(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file such that a reader, a kill or a full disk finds the old content or the new, never a part.
+def write_atomically(path: Path, content: bytes | memoryview, *, is_only_writer: bool = False) -> None:
+    """Writes a file as a whole: whatever happens, a reader finds the old content or the new, never a part.
 
-    Folders on the way are made. A kill may leave `.NAME.new-TOKEN` beside the file.
+    Missing folders are created. A process that is killed may leave `.NAME.new-TOKEN` beside the file.
+
+    Args:
+        path: The file, which may exist.
+        content: The new content.
+        is_only_writer: Whether no other process writes this file now. What killed processes have left is then removed.
 
     Raises:
-        OSError: The file cannot be written; the old one is as it was.
+        OSError: The file cannot be written. The old one is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if is_only_writer:
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.new-*"):
+            leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.new-{secrets.token_hex(4)}")
     try:
         write_new(temporary, content)
         temporary.replace(path)
-        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+    with suppress(OSError):  # the new file is in place
+        sync(path.parent)
 
 
 def sync(folder: Path) -> None:
-    """Makes renames in a folder last through a power cut, where the system can."""
+    """Makes renames in a folder survive a power cut. Windows cannot do this, and is left alone."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)

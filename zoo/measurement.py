@@ -1,4 +1,4 @@
-"""One measured number with everything that it means. This file imports no torch, so that listing numbers is fast."""
+"""Measured numbers, each with everything that is needed to read it. This file imports no torch, to be fast."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DETAILS: dict[str, dict[str, Any]] = {
     "sampling_seeds": {"n": int, "mean": float, "std": float},
 }
 _SETTINGS = ("k", "draws", "runs", "temperatures", "sweeps", "extractor")
-"""Details without which a number is another quantity."""
+"""Details that change what a number means."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Measurement:
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:
-        """Tells the numbers of one checkpoint apart."""
+        """Name, unit, split, data set and sampler, which tell the numbers of one checkpoint apart."""
         return self.name, self.unit, self.split, self.data, self.sampler
 
     @property
@@ -73,11 +73,12 @@ class Measurement:
         return f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())})" if name else ""
 
     def to_dict(self) -> dict[str, Any]:
+        """Returns the fields by name."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any], where: str = "measurement") -> Measurement:
-        """The inverse of `to_dict`; an entry `command` is ignored.
+        """Makes a measurement from its fields; the inverse of `to_dict`. An entry `command` is ignored.
 
         Args:
             record: The fields by name.
@@ -125,7 +126,7 @@ class Difference:
 
 
 def recorded_value(recorded: Iterable[Measurement], new: Measurement) -> float | None:
-    """The recorded value of a new measurement; None if nothing was recorded with the same settings.
+    """Returns the recorded value of a new measurement, or None if nothing was recorded with the same settings.
 
     A new number on the slice is looked up among the recorded numbers on the slice.
     """
@@ -172,18 +173,18 @@ def compare(recorded: Iterable[Measurement], found: Iterable[Measurement]) -> li
 
 
 def nats_to(unit: str, event_shape: Iterable[int]) -> float:
-    """The factor from nats per example to a unit: 1 for `nats`, 1/(D ln 2) for `bits/dim`."""
+    """Returns the factor from nats per example to a unit: 1 for `nats`, 1 / (D ln 2) for `bits/dim`."""
     return 1.0 if unit == "nats" else 1 / (math.prod(event_shape) * math.log(2))
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float | None]:
-    """The mean of values [n] and its standard error, which is None for n = 1."""
+    """Returns the mean of values [n] and its standard error, which is None for n = 1."""
     values = values.double()
     return values.mean().item(), (values.std() / len(values) ** 0.5).item() if len(values) > 1 else None
 
 
 def share_and_error(is_so: Tensor) -> tuple[float, float]:
-    """The share of True among booleans [n], and its binomial standard error."""
+    """Returns the share of True among booleans [n], and its binomial standard error."""
     share = is_so.double().mean().item()
     return share, math.sqrt(share * (1 - share) / len(is_so))
 
@@ -193,7 +194,7 @@ HEADLINES = ("nll", "neg_elbo", "squared_error", "fid", "accuracy", "fid_floor")
 
 
 def rounded(value: float, error: float | None) -> str:
-    """A number rounded to two digits of its error, such as `78.52 ± 0.19`; five digits where there is no error."""
+    """Rounds a number to two digits of its error, such as `78.52 ± 0.19`, or to five digits if there is no error."""
     if error is None:
         return f"{value:.5g}"
     if error == 0:

@@ -21,7 +21,7 @@ from zoo import objectives
 from zoo.batch import Batch
 from zoo.errors import ConfigError
 from zoo.given import Given, Labels, check_given, check_num, check_sampler, rows_of
-from zoo.optim.optimization import Optimization
+from zoo.optim import Optimization
 from zoo.progress import steps
 from zoo.random import Streams, seed_from
 from zoo.samplers.base import Sampler

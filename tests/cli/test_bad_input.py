@@ -86,7 +86,7 @@ def push_of_nothing(world: World) -> Action:
     return lambda: Zoo.push("my-vaee", "user/my-vae")
 
 
-@bad(UploadError, "hf-hub:user/my-vae", "gives no sound answer", "push again")
+@bad(UploadError, "hf-hub:user/my-vae", "gives no valid answer", "push again")
 def push_without_a_network(world: World) -> Action:
     return lambda: Zoo.push("vae-digits", "user/my-vae")
 
@@ -272,7 +272,7 @@ def file_system_that_takes_no_more(world: World) -> Action:
     return save
 
 
-@bad(CheckpointError, "decoder.0.bias has values that are no numbers")
+@bad(CheckpointError, "decoder.0.bias has NaN values")
 def weights_that_are_no_numbers(world: World) -> Action:
     torch.nn.init.constant_(world.model.get_parameter("decoder.0.bias"), float("nan"))
     return world.save()
@@ -392,7 +392,7 @@ for text, *sentence in (
     ("list nothing*", "no checkpoint matches 'nothing*'", "`zoo list` shows all"),
     ("reconstruct vae-digits --num 301", "expected a subset of 0 to 300 examples of test, found 301"),
     ("sample vae-digits --num many", "--num: expected a whole number, found 'many'", "zoo sample --help"),
-    ("sample vae-digits --device gpux", "expected one of this machine, such as 'cpu', found 'gpux'"),
+    ("sample vae-digits --device gpux", "expected a device of this machine such as 'cpu', found 'gpux'"),
     ("sample vae-digits --out picture.xyz", "picture.xyz: cannot write a picture there"),
     ("sample vae-digits --out checkpoints", "checkpoints: cannot write a picture there: a folder is there"),
     ("sample vae-digits --out registry.json/x.png", "registry.json is no folder", "choose another --out"),
@@ -687,14 +687,14 @@ def output_folder_that_exists_though_resumed(world: World) -> list[str]:
     return finetune(world, "--resume")
 
 
-@says("new.run: a run is there already; resume it")
+@says("new.run: there is a run already; resume it")
 def run_that_is_there(world: World) -> list[str]:
     (world.root / "new.run").mkdir()
     (world.root / "new.run" / "last.ckpt").write_text("hours of work")
     return finetune(world)
 
 
-@says("trainer: devices=4 asks for more processes than the 2 processors of this machine")
+@says("trainer: devices=4 asks for more processes than this machine has processors (2)")
 def more_processes_than_processors(world: World) -> list[str]:
     world.patch.setattr(os, "cpu_count", lambda: 2)
     return finetune(world, "--trainer.accelerator", "cpu", "--trainer.devices", "4")

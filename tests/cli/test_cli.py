@@ -791,7 +791,7 @@ def test_an_interrupted_run_goes_on(
         assert "give the same command with --resume" in fail(*words("mine"))
         monkeypatch.undo()
     assert not (tmp_path / "mine").exists()
-    assert "a run is there already; resume it" in fail(*words("mine"))
+    assert "there is a run already; resume it" in fail(*words("mine"))
     run(*words("mine"), "--resume")
     assert weights(tmp_path / "mine") == weights(tmp_path / "whole")
 

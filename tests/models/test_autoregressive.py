@@ -34,7 +34,7 @@ from zoo.batch import Batch
 from zoo.capabilities import Completable, TractableDensity
 from zoo.cli import main
 from zoo.errors import ConfigError, DataError
-from zoo.optim.optimization import Optimization
+from zoo.optim import Optimization
 from zoo.pictures import field_of_sight, pixels
 from zoo.pixelwise import drawing, probabilities, receptive_field
 from zoo.random import Streams, rand, seed_from

@@ -26,8 +26,9 @@ from zoo.gan.sngan import SNGAN, Hinge
 from zoo.gan.wgan import WGAN, clip_weights
 from zoo.gan.wgan_gp import GradientPenalty
 from zoo.objectives import diversity
+from zoo.optim import Optimization
 from zoo.random import Streams, randn
-from zoo.training import Optimization, Trainer
+from zoo.training import Trainer
 from zoo.training.recipe import build_data, build_model, fit
 
 SHAPE = {"event_shape": [1, 4, 4], "latent_dim": 2, "channels": 16}

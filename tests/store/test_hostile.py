@@ -410,7 +410,7 @@ for make, key, value, words in (
     (lambda: LeNet([1, 16, 16], channels=2), "num_classes", 0, "found 0"),
     (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "num_masks", -1, "found -1"),
     (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "mask_seed", 10**9, "found 1000000000"),
-    (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "event_shape", [2] * 4_000, "no MADE has arguments"),
+    (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "event_shape", [2] * 4_000, "MADE cannot have the arguments"),
     (lambda: MADE([1, 2, 2], hidden=4, num_masks=2), "num_masks", 10**5, "found hidden 4 and num_masks 100000"),
 ):
 
@@ -420,7 +420,7 @@ for make, key, value, words in (
         return world.configure(arguments={key: value})
 
 
-@config(ConfigError, "config.json", "no VAE has arguments", "'channels': 99999")
+@config(ConfigError, "config.json", "VAE cannot have the arguments", "'channels': 99999")
 def widths_that_fill_the_memory(world: World) -> Action:
     return world.configure(arguments={"channels": 99_999, "hidden": 100_000, "event_shape": [1, 100_000, 100_000]})
 
@@ -455,19 +455,19 @@ def towers(world: World, num_layers: int) -> Action:
     return world.configure(arguments={"num_layers": num_layers})
 
 
-@config(ConfigError, "config.json: no Tower has arguments {'num_layers': 1000000}: more layers than any model")
+@config(ConfigError, "config.json: Tower cannot have the arguments {'num_layers': 1000000}: more layers than any model")
 def million_layers(world: World) -> Action:
     return towers(world, 10**6)
 
 
-@config(ConfigError, "config.json: no Tower has arguments {'num_layers': 100000}: more layers than any model")
+@config(ConfigError, "config.json: Tower cannot have the arguments {'num_layers': 100000}: more layers than any model")
 def hundred_thousand_layers(world: World) -> Action:
     return towers(world, 10**5)
 
 
 for text, words in (
-    (b'{"format_version": 1, "format_version": 1}', "key 'format_version' stands twice"),
-    (b'{"arguments": {"hidden": 8, "hidden": 9}}', "key 'hidden' stands twice"),
+    (b'{"format_version": 1, "format_version": 1}', "key 'format_version' occurs twice"),
+    (b'{"arguments": {"hidden": 8, "hidden": 9}}', "key 'hidden' occurs twice"),
     (b'{"format_version": NaN}', "expected finite numbers, found 'NaN'"),
     (b'{"format_version": -Infinity}', "expected finite numbers, found '-Infinity'"),
     (b'{"format_version": 1e999}', "expected finite numbers, found '1e999'"),
@@ -562,7 +562,7 @@ for name, text, body, words in (
     ("deep_objects", b'{"a":' * 100_000, b"", "nested too deeply"),
     ("long_number", b'{"a":' + b"1" * 500_000 + b"}", b"", "at most 64 bits"),
     ("long_exponent", b'{"a":1e' + b"1" * 500_000 + b"}", b"", "expected finite numbers"),
-    ("name_twice", b'{"a":' + entry() + b',"a":' + entry() + b"}", b"0", "key 'a' stands twice"),
+    ("name_twice", b'{"a":' + entry() + b',"a":' + entry() + b"}", b"0", "key 'a' occurs twice"),
     ("no_entry", b'{"a":1}', b"", "position of 'a' to agree, found 1"),
     ("more_than_an_entry", b'{"a":' + entry()[:-1] + b',"hook":"os.system"}}', b"0", "position of 'a' to agree"),
     ("larger_than_its_place", b'{"a":' + entry("F32", "[1000000000]", "[0,4]") + b"}", b"0000", "'a' to agree"),

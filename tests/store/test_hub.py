@@ -184,7 +184,7 @@ def test_a_name_that_leads_out_of_the_cache_is_refused(
 ) -> None:
     hub.add("user/made", tiny_files)
     monkeypatch.setattr(hub_server, "etag", lambda name, content: f"../../../pwned-{name}")
-    with pytest.raises(DownloadError, match=r"config.json comes with an ETag that can name no file"):
+    with pytest.raises(DownloadError, match=r"config.json comes with an ETag that is no file name"):
         Zoo.load("hf-hub:user/made")
     assert not list(HUB.glob("pwned*")) and hub.count("^GET") == 0
 
@@ -253,7 +253,9 @@ def test_a_private_repository_is_private_before_anything_is_sent(
     Zoo.push(folder, "user/secret", private=True)
     assert hub.repositories["user/secret"].private and is_same(Zoo.load("hf-hub:user/secret"), folder)
     hub.add("user/open", {"README.md": b"for all to see"})
-    with pytest.raises(ConfigError, match="user/open: is public, expected private; nothing was sent"):
+    with pytest.raises(
+        ConfigError, match="user/open: expected a private repository, found a public one; nothing was sent"
+    ):
         Zoo.push(folder, "user/open", private=True)
     assert (
         len(hub.repositories["user/open"].commits) == 1 and hub.count("PUT|commit") == hub.count("secret.*commit") + 1

@@ -61,7 +61,7 @@ def test_a_server_that_always_sends_other_bytes_is_refused_until_it_is_repaired(
     hub.add("user/made", tiny_files)
     hub.faults = [Fault("replace", "GET .*safetensors")]
     monkeypatch.setattr(network, "PATIENCE", 2.0)
-    with pytest.raises(DownloadError, match=r"model.safetensors is damaged .* other bytes than promised"):
+    with pytest.raises(DownloadError, match=r"model.safetensors is damaged .* the bytes differ from the promised ones"):
         Zoo.load("hf-hub:user/made")
     with pytest.raises(DownloadError, match=r"model.safetensors is damaged"):
         Zoo.load("hf-hub:user/made")
@@ -87,7 +87,7 @@ def test_files_damaged_in_the_cache_are_fetched_again_once(
     assert hub.requests == []
     (folder / name).resolve().write_bytes(damaged)
     hub.stop()
-    with pytest.raises(DownloadError, match=f"{name} is damaged in the cache and .* gives no sound answer"):
+    with pytest.raises(DownloadError, match=f"{name} is damaged in the cache and .* gives no valid answer"):
         Zoo.load(f"hf-hub:user/made@{commit}")
 
 
@@ -141,7 +141,7 @@ def test_a_server_that_is_gone(hub: Hub, tiny_files: Files) -> None:
         (
             "GET .*config",
             Fault("status", value=429, headers={"Retry-After": "3600"}),
-            "gives no sound answer, tried for",
+            "gives no valid answer, tried for",
         ),
     ],
 )
@@ -198,7 +198,7 @@ def test_a_recipe_that_does_not_arrive_is_not_taken_for_none(
         return download(repo, name, commit)
 
     monkeypatch.setattr(client, "_download", fail)
-    with pytest.raises(DownloadError, match=r"recipe.yaml is not in the cache and .* gives no sound answer"):
+    with pytest.raises(DownloadError, match=r"recipe.yaml is not in the cache and .* gives no valid answer"):
         client.fetch("user/made", "main")
     monkeypatch.undo()
     assert is_whole(client.fetch("user/made", "main"), tiny_files, (*LOADED, "recipe.yaml"))
@@ -306,6 +306,6 @@ def test_a_push_without_an_answer_says_so_by_its_deadline(
     monkeypatch.setattr(network, "PATIENCE", 1.0)
     hub.faults = [Fault("stall", value=30)]
     start = time.monotonic()
-    with pytest.raises(UploadError, match=r"user/made: not finished, since .* gives no sound answer.*; push again"):
+    with pytest.raises(UploadError, match=r"user/made: not finished, since .* gives no valid answer.*; push again"):
         Zoo.push(tiny_checkpoint, "user/made")
     assert time.monotonic() - start < 10

@@ -34,6 +34,7 @@ from zoo.errors import ZooError
 from zoo.random import Streams
 from zoo.store import save as save_module
 from zoo.training import callbacks
+from zoo.training import recipe as recipe_module
 from zoo.training.recipe import fit, make
 
 SHAPE = {"event_shape": [1, 8, 8]}
@@ -83,11 +84,19 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_at_call(owner: Any, name: str, count: int, before: Callable[..., Any] = lambda *_: None) -> None:
-    """From its `count`-th call on, a function kills the process."""
+def die_at_call(
+    owner: Any,
+    name: str,
+    count: int,
+    before: Callable[..., Any] = lambda *_: None,
+    counts: Callable[..., bool] = lambda *_: True,
+) -> None:
+    """At its `count`-th call, of those that count, a function kills the process."""
     original, calls = getattr(owner, name), [0]
 
     def counting(*args: Any, **kwargs: Any) -> Any:
+        if not counts(*args):
+            return original(*args, **kwargs)
         calls[0] += 1
         if calls[0] == count:
             before(*args)
@@ -102,17 +111,24 @@ def in_training(count: int) -> None:
     die_at_call(Streams, "__init__", count)
 
 
+def is_checkpoint(file: int | Path, *_: Any) -> bool:
+    """Whether an open file, or a path, is that of the checkpoint of a run before it is renamed."""
+    path = Path(os.readlink(f"/proc/self/fd/{file}")) if isinstance(file, int) else file
+    return path.name.startswith(".last.ckpt.")
+
+
 def in_writing(count: int) -> None:
     """With half of the `count`-th checkpoint on the disk."""
-    die_at_call(callbacks.os, "fsync", count, lambda file: os.ftruncate(file, os.fstat(file).st_size // 2))
+    half = lambda file: os.ftruncate(file, os.fstat(file).st_size // 2)  # noqa: E731
+    die_at_call(os, "fsync", count, half, is_checkpoint)
 
 
 def before_renaming(count: int) -> None:
-    die_at_call(callbacks.os, "replace", count)
+    die_at_call(os, "replace", count, counts=is_checkpoint)
 
 
 def after_renaming(count: int) -> None:
-    die_at_call(callbacks.os, "replace", count, os.rename)
+    die_at_call(os, "replace", count, os.rename, is_checkpoint)
 
 
 CHAINS: list[list[tuple[Callable[[int], None], int]]] = [
@@ -301,8 +317,8 @@ def failures(folder: Path) -> dict[str, tuple[Callable[[], object], Any, str]]:
     return {
         "folder": (lambda: make(tiny, own / "there"), None, ""),
         "run": (lambda: make(tiny, own / "half"), None, ""),
-        "recipe": (lambda: fit(tiny, own / "recipe"), Path, "write_text"),
-        "checkpoint": (lambda: fit(tiny, own / "checkpoint"), callbacks.os, "fsync"),
+        "recipe": (lambda: fit(tiny, own / "recipe"), recipe_module, "write_atomically"),
+        "checkpoint": (lambda: fit(tiny, own / "checkpoint"), callbacks, "write_atomically"),
         "picture": (lambda: fit(pictured, own / "picture"), Image.Image, "save"),
         "export": (lambda: make(tiny, folder / "export"), save_module, "write_new"),
         "wandb": (lambda: make(tracked, own / "wandb"), None, ""),

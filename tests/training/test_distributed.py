@@ -300,10 +300,10 @@ def test_what_fails_in_the_first_process_fails_in_all(one: Path, tmp_path: Path)
     assert len(first) == 13 and len(other) == 14, said
     for name, words in {
         "folder": "exists already; choose another folder",
-        "run": "a run is there already; resume it",
+        "run": "there is a run already; resume it",
         "recipe": FULL,
         "checkpoint": f"last.ckpt: cannot be written: {FULL}",
-        "picture": f"a picture cannot be written: {FULL}",
+        "picture": f"the picture cannot be written: {FULL}",
         "export": FULL,
         "wandb": "trainer: wandb: ",
         "devices": "expected devices x num_nodes to be the 2 processes",

@@ -52,7 +52,7 @@ def test_a_run_that_fails_is_finished_as_failed(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("WANDB_SILENT", "true")
     tracked = {"project": "zoo", "offline": True}
     for name, (owner, function) in {
-        "training": (callbacks.os, "replace"),
+        "training": (callbacks, "write_atomically"),
         "export": (save_module, "write_new"),
     }.items():
         with monkeypatch.context() as patch, pytest.raises(CheckpointError, match="No space left on device"):
@@ -77,7 +77,7 @@ def test_without_wandb_asking_for_it_says_what_is_missing(tmp_path: Path, monkey
     ("options", "message"),
     [
         ({"projekt": "zoo"}, "no option 'projekt'; did you mean 'project'"),
-        ({"offline": True, "log_model": True}, "log_model is not used here"),
+        ({"offline": True, "log_model": True}, "leave out log_model; the finished checkpoint is logged anyway"),
         ({"project": "zoo"}, "No API key configured.*wandb login.*offline: true"),
     ],
 )

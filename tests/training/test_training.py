@@ -26,9 +26,10 @@ from zoo.data import Arrays, Digits
 from zoo.density.gaussian import Gaussian
 from zoo.density.memoriser import Memoriser
 from zoo.errors import CheckpointError, ConfigError, ZooError
+from zoo.optim import Optimization
 from zoo.optim.muon import matrices, orthogonalize
 from zoo.random import Streams, randn
-from zoo.training import Optimization, Trainer, callbacks
+from zoo.training import Trainer, callbacks
 from zoo.training import trainer as trainer_module
 from zoo.training.recipe import begin, build_data, build_model, fit, load_recipe, override
 from zoo.vae.vae import VAE
@@ -429,17 +430,20 @@ def test_a_loss_that_is_not_finite_stops_training_at_the_next_log(tmp_path: Path
         ({"ema_decai": 0.9}, r"no option 'ema_decai'; did you mean 'ema_decay'"),
         ({"ema_decay": 1.5}, r"ema_decay must lie in \[0, 1\), found 1.5"),
         ({"checkpoint_every": 0}, r"checkpoint_every must be at least 1, found 0"),
-        ({"reload_dataloaders_every_n_epochs": 1}, r"reload_dataloaders_every_n_epochs is not used here"),
+        (
+            {"reload_dataloaders_every_n_epochs": 1},
+            r"leave out reload_dataloaders_every_n_epochs; every epoch has a new order anyway",
+        ),
         ({"max_epochs": "abc"}, r"max_epochs must be int or null, found 'abc'"),
         ({"accumulate_grad_batches": "a"}, r"accumulate_grad_batches must be int, found 'a'"),
-        ({"max_time": 43200}, r"max_time: expected text, DD:HH:MM:SS in quotes, found a number"),
-        ({"gradient_clip_val": 1.0}, r"gradient_clip_val is not used here: set optimization.gradient_clip"),
+        ({"max_time": 43200}, r"max_time: expected .DD:HH:MM:SS., found a number; put it in quotes"),
+        ({"gradient_clip_val": 1.0}, r"leave out gradient_clip_val; set optimization.gradient_clip"),
         ({"precision": "16-mixed"}, r"precision: expected 32-true or bf16-mixed, found '16-mixed'"),
         ({"precision": 64}, r"precision: expected 32-true or bf16-mixed, found 64"),
         ({"precision": "12"}, r".*12"),
         ({"max_epochs": -7}, r".*-7"),
         ({"accelerator": "qpu"}, r".*qpu"),
-        ({"devices": 10_000}, r"devices=10000 asks for more processes than the \d+ "),
+        ({"devices": 10_000}, r"devices=10000 asks for more processes than this machine has processors \(\d+\)"),
         ({"devices": 0}, r".*0"),
         ({"strategy": "telepathy"}, r".*telepathy"),
     ],
@@ -460,7 +464,7 @@ def test_more_gpus_than_there_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_more_processes_than_processors(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer_module.os, "cpu_count", lambda: count)
-    with pytest.raises(ConfigError, match=rf"^trainer: devices=4 asks for more processes than the {count} "):
+    with pytest.raises(ConfigError, match=rf"^trainer: devices=4 asks for more processes than .* \({count}\)"):
         fit(tiny_runs.recipe("likelihood", devices=4), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -481,12 +485,12 @@ def save_twice(folder: Path, second: Any) -> None:
     writer.save_checkpoint({"value": second}, folder / "last.ckpt")
 
 
-def full_from_call(count: int) -> Any:
-    """An `os.fsync` that finds the disk full from its `count`-th call on."""
+def full_from(count: int) -> Any:
+    """An `os.fsync` that finds the disk full from the `count`-th checkpoint on."""
     calls: list[int] = []
 
     def fsync(file: int) -> None:
-        calls.append(file)
+        calls.extend([file] * tiny_runs.is_checkpoint(file))
         if len(calls) >= count:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -494,7 +498,7 @@ def full_from_call(count: int) -> Any:
 
 
 def test_a_full_disk_keeps_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callbacks.os, "fsync", full_from_call(2))
+    monkeypatch.setattr(os, "fsync", full_from(2))
     with pytest.raises(CheckpointError, match=r"last.ckpt: cannot be written: No space left on device; ") as error:
         save_twice(tmp_path, torch.ones(1000))
     one_line(error.value)
@@ -516,7 +520,7 @@ def test_a_kill_while_writing_keeps_the_checkpoint(tmp_path: Path) -> None:
 
 def test_a_full_disk_in_the_middle_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks.os, "fsync", full_from_call(2))
+        patch.setattr(os, "fsync", full_from(2))
         with pytest.raises(CheckpointError, match="No space left on device"):
             fit(tiny_runs.recipe("likelihood"), tmp_path / "run")
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 4
@@ -581,7 +585,7 @@ def test_training_is_without_denormal_numbers(tmp_path: Path, monkeypatch: pytes
 def test_a_run_in_the_way(tmp_path: Path) -> None:
     settings = tiny_runs.recipe("closed-form", max_epochs=1)
     first = fit(settings, tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"run: a run is there already; resume it, or choose another folder$"):
+    with pytest.raises(ConfigError, match=r"run: there is a run already; resume it, or choose another folder$"):
         fit(settings, tmp_path / "run")
     again = fit(settings, tmp_path / "run", resume=True)
     assert torch.equal(first.loc, again.loc)
@@ -655,7 +659,7 @@ def test_a_model_begins_with_weights_of_the_same_shapes(tmp_path: Path) -> None:
         assert torch.equal(model.state_dict()[name], value)
     assert type(begin({"start": recipe["start"]})).__name__ == "VAE"
     recipe["model"]["hidden"] = 6
-    with pytest.raises(ConfigError, match=r"start: the parameters of .* a VAE, are not those of the IWAE"):
+    with pytest.raises(ConfigError, match=r"start: the parameters of .* a VAE, do not fit the IWAE"):
         begin(recipe)
 
 
@@ -668,7 +672,7 @@ def test_a_model_begins_with_weights_of_some_of_its_parts(tmp_path: Path) -> Non
     for name, value in first.state_dict().items():
         assert torch.equal(model.state_dict()[name], value)
     Zoo.save(model, tmp_path / "professor")
-    with pytest.raises(ConfigError, match=r"start: the parameters of .* a RNN, are not those of the RNN"):
+    with pytest.raises(ConfigError, match=r"start: the parameters of .* a RNN, do not fit the RNN"):
         begin({"start": f"local-dir:{tmp_path / 'professor'}", "model": teacher})
 
 

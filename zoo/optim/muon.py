@@ -1,11 +1,11 @@
-"""Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/): equal steps along all directions of a matrix.
+"""Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/), which takes equal steps in all directions.
 
-    M <- b M + (1 - b) G        G: gradient of a matrix, b: momentum
-    W <- W - lr 0.2 sqrt(max(rows, columns)) U V^T,    of the singular value decomposition U S V^T = (1 - b) G + b M
+    M <- b M + (1 - b) G                              G: gradient of a matrix W, b: momentum
+    W <- W - lr 0.2 sqrt(max(rows, columns)) U V^T    U S V^T: singular value decomposition of (1 - b) G + b M
 
-U V^T comes from five steps of a polynomial, which brings every singular value near one. The factor before it gives the
-step the size that Adam's has (Liu et al. 2025, https://arxiv.org/abs/2502.16982, eq. 4), so that one learning rate
-serves both: all but the weights of linear layers and convolutions is left to AdamW.
+Five steps of a polynomial bring every singular value near one, and so give U V^T. The factor before U V^T makes the
+step as large as a step of Adam (Liu et al. 2025, https://arxiv.org/abs/2502.16982, eq. 4). Muon is meant for weights of
+linear layers and convolutions, and AdamW optimises all other parameters with the same learning rate.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torch.nn.modules.conv import _ConvNd
 from torch.optim.adamw import adamw
 
 MOMENTUM = 0.95
-COEFFICIENTS = 3.4445, -4.775, 2.0315  # of s, s^3, s^5: five steps bring s from [0.003, 1] to [0.68, 1.21]
+COEFFICIENTS = 3.4445, -4.775, 2.0315  # coefficients of s, s^3, s^5; five steps bring s from [0.003, 1] to [0.68, 1.21]
 NUM_STEPS = 5
 
 
 def orthogonalize(m: Tensor) -> Tensor:
-    """U V^T of the matrices U S V^T = m, [..., R, C], with singular values within about 0.3 of one."""
+    """Approximates U V^T for matrices m = U S V^T, [..., R, C]; its singular values lie within about 0.3 of one."""
     is_tall = m.shape[-2] > m.shape[-1]
     x = m.mT if is_tall else m
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-20)
@@ -38,9 +38,9 @@ def orthogonalize(m: Tensor) -> Tensor:
 
 
 def matrices(module: nn.Module) -> set[Parameter]:
-    """The weights of its linear layers and convolutions that have more than one row and column.
+    """Returns the weights of linear layers and convolutions that are matrices with several rows and columns.
 
-    That of a convolution is a matrix [its first dimension, product of the others].
+    The weight of a convolution counts as a matrix [first dimension, product of the others].
     """
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear | _ConvNd)]
     weights = [weight for layer in layers if (weight := layer._parameters.get("weight")) is not None]
@@ -48,13 +48,13 @@ def matrices(module: nn.Module) -> set[Parameter]:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for some parameters, AdamW for the rest.
+    """Optimises some parameters by Muon and the rest by AdamW.
 
     Args:
-        groups: each with `params` and `weight_decay`.
-        orthogonal: the parameters that Muon is for; see `matrices`.
-        lr: learning rate of both.
-        betas: decays of AdamW's moments.
+        groups: Groups of parameters, each with `params` and `weight_decay`.
+        orthogonal: Parameters that Muon optimises; see `matrices`.
+        lr: Learning rate.
+        betas: Decay rates of AdamW's moments.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Muon(torch.optim.Optimizer):
             mean = state["momentum"].lerp_(grad, 1 - MOMENTUM)
             update = torch.lerp(grad, mean, MOMENTUM).flatten(1)
             of_shape.setdefault(update.shape, []).append((p, update))
-        for shape, pairs in of_shape.items():  # one product for all matrices of a shape
+        for shape, pairs in of_shape.items():  # matrices of one shape are multiplied together
             updates = orthogonalize(torch.stack([update for _, update in pairs])).mul_(0.2 * math.sqrt(max(shape)) * lr)
             for (p, _), update in zip(pairs, updates, strict=True):
                 p.mul_(1 - lr * group["weight_decay"]).sub_(update.view_as(p))

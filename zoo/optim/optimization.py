@@ -1,4 +1,4 @@
-"""How a module is optimised: optimiser, learning-rate schedule and gradient clipping, as one plain record."""
+"""The settings of optimisation in one plain record: optimiser, learning-rate schedule and gradient clipping."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from zoo.optim.muon import Muon, matrices
 
 @dataclass(frozen=True)
 class Optimization:
-    """Settings of the optimiser; the section `optimization` of a recipe.
+    """Settings of the optimiser. They are the section `optimization` of a recipe.
 
     Attributes:
-        optimizer: `adam`, `adamw` (decoupled weight decay), `muon` (see `zoo.optim.muon`) or `sgd` (momentum
-            `beta1`).
-        lr: peak learning rate.
-        critic_lr: learning rate of the critic of an adversarial model; None for `lr`.
-        beta1: decay of the first moment.
-        beta2: decay of the second moment.
-        weight_decay: of every parameter with two or more dimensions.
-        schedule: after `warmup`, keep `lr`, or bring it to zero along a line or half a cosine at the end of training.
-        warmup: steps over which the learning rate rises from zero.
-        gradient_clip: largest norm of the gradient, or None.
+        optimizer: Optimiser: `adam`, `adamw` (decoupled weight decay), `muon` (see `zoo.optim.muon`) or `sgd` (with
+            momentum `beta1`).
+        lr: Peak learning rate.
+        critic_lr: Learning rate of the critic of an adversarial model; None for `lr`.
+        beta1: Decay rate of the first moment.
+        beta2: Decay rate of the second moment.
+        weight_decay: Weight decay of all parameters with two or more dimensions.
+        schedule: Learning rate after the warmup. `constant` keeps it at `lr`; `linear` and `cosine` bring it to zero at
+            the end of training, along a line or half a cosine.
+        warmup: Number of steps over which the learning rate rises from zero.
+        gradient_clip: Largest norm of the gradient; None for no limit.
     """
 
     optimizer: Literal["adam", "adamw", "muon", "sgd"] = "adam"
@@ -41,7 +42,11 @@ class Optimization:
     gradient_clip: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for values out of range."""
+        """Checks the values.
+
+        Raises:
+            ConfigError: A value is out of range.
+        """
         for name in ("lr", "critic_lr", "gradient_clip"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise ConfigError(f"optimization: {name} must be positive, found {value}")
@@ -53,12 +58,17 @@ class Optimization:
                 raise ConfigError(f"optimization: {name} must lie in [0, 1), found {getattr(self, name)}")
 
     def build(self, module: Module, lr: float | None = None) -> torch.optim.Optimizer:
-        """The optimiser of the parameters of `module`; weight decay spares biases and gains."""
+        """Makes the optimiser of a module. Weight decay leaves out biases and gains.
+
+        Args:
+            module: Module whose trainable parameters are optimised.
+            lr: Peak learning rate in place of `self.lr`.
+        """
         trained = [p for p in module.parameters() if p.requires_grad]
         decayed = [p for p in trained if p.ndim >= 2] if self.weight_decay else []
         spared = [p for p in trained if p.ndim < 2] if self.weight_decay else trained
         groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-        groups = [group for group in groups if group["params"]]  # one fused call each
+        groups = [group for group in groups if group["params"]]  # each group is one fused call
         rate = self.lr if lr is None else lr
         if self.optimizer == "sgd":
             return torch.optim.SGD(groups, lr=rate, momentum=self.beta1)
@@ -68,13 +78,13 @@ class Optimization:
         return kind(groups, lr=rate, betas=(self.beta1, self.beta2), fused=True)
 
     def clip(self, optimizer: torch.optim.Optimizer) -> None:
-        """Scales the gradients of the optimiser's parameters down to the norm `gradient_clip`."""
+        """Scales the gradients of an optimiser's parameters down, so that their norm is at most `gradient_clip`."""
         if self.gradient_clip is not None:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
 
     def scale(self, step: int, num_steps: float) -> float:
-        """Learning rate at `step` of `num_steps` as a fraction of its peak, in [0, 1]."""
+        """Returns the learning rate at `step` of `num_steps` as a fraction of its peak, in [0, 1]."""
         if step < self.warmup:
             return (step + 1) / self.warmup
         if self.schedule == "constant" or not math.isfinite(num_steps):
@@ -83,7 +93,7 @@ class Optimization:
         return 1 - progress if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
 
     def scheduled(self, optimizer: torch.optim.Optimizer, num_steps: float) -> dict[str, Any]:
-        """The optimiser with its schedule, if it has any, as Lightning's `configure_optimizers` returns it."""
+        """Returns an optimiser and its schedule, if any, in the form of Lightning's `configure_optimizers`."""
         if self.schedule == "constant" and not self.warmup:
             return {"optimizer": optimizer}
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.scale(step, num_steps))

@@ -1,4 +1,4 @@
-"""Building a model whose weights come from a file: first without memory, then without initial values."""
+"""Builds models whose weights come from a file, first without memory and then without initial values."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from zoo.config import brief
 from zoo.errors import ConfigError, ZooError
 from zoo.store.weights import Layout
 
-MAX_CALLS = 6_000  # of torch functions in a constructor: some hundred layers
-MAX_BUFFERS = 2**28  # bytes of the buffers that a model computes for itself
+MAX_CALLS = 6_000
+"""Largest number of calls of torch functions in a constructor, enough for some hundred layers."""
+MAX_BUFFERS = 2**28
+"""Largest size of the buffers that a model computes in its constructor, in bytes."""
 
 
 class _Construction(TorchFunctionMode):
-    """Skips random initial values, which the file overwrites, and bounds the work.
+    """Skips random initial values, which the file overwrites, and limits the number of calls.
 
     Args:
-        sketch: the build is on `meta`, where nothing has values: leave generators out.
+        sketch: Whether the model is built on the device `meta`, where generators do not work and are left out.
     """
 
     def __init__(self, sketch: bool = False) -> None:
@@ -42,42 +44,57 @@ class _Construction(TorchFunctionMode):
 
 
 def sketch(cls: type[ZooModule], arguments: dict[str, Any], where: str) -> Layout:
-    """Types and shapes of the state of `cls(**arguments)`, which is built without memory.
+    """Builds `cls(**arguments)` without memory.
+
+    Args:
+        cls: The class.
+        arguments: Its arguments.
+        where: Beginning of the error message, such as the name of the file.
+
+    Returns:
+        The dtype and the shape of each tensor in its state by name.
 
     Raises:
-        ConfigError: the arguments make no model, or one beyond all bounds.
+        ConfigError: The arguments do not make a model, or make one that is too large.
     """
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"), _Construction(sketch=True):
             model = cls(**arguments)
     except ZooError as exc:
         raise ConfigError(f"{where}: {exc}") from None
-    except Exception as exc:  # whatever a constructor raises for values that make no model
+    except Exception as exc:  # constructors raise errors of all types for impossible values
         reason = (str(exc).splitlines() or [type(exc).__name__])[0][:200]
-        raise ConfigError(f"{where}: no {cls.__name__} has arguments {brief(arguments, 200)}: {reason}") from exc
+        raise ConfigError(
+            f"{where}: {cls.__name__} cannot have the arguments {brief(arguments, 200)}: {reason}"
+        ) from exc
     state = model.state_dict()
     own = sum(buffer.numel() * buffer.element_size() for name, buffer in model.named_buffers() if name not in state)
     if own > MAX_BUFFERS:
         raise ConfigError(
-            f"{where}: {cls.__name__} with arguments {brief(arguments, 200)} would need {own} bytes of buffers"
+            f"{where}: {cls.__name__} with the arguments {brief(arguments, 200)} would need {own} bytes of buffers, "
+            f"expected at most {MAX_BUFFERS}"
         )
     return {name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in state.items()}
 
 
 def build(cls: type[ZooModule], arguments: dict[str, Any]) -> ZooModule:
-    """`cls(**arguments)` with buffers that no file holds, but without initial weights; draws nothing."""
+    """Builds `cls(**arguments)` with the buffers that no file holds, but without initial weights and random draws."""
     with torch.random.fork_rng(devices=[]), _Construction():
         return cls(**arguments)
 
 
 def device_of(device: str) -> torch.device:
-    """The `torch.device` of that name; ConfigError where this machine has none."""
+    """Returns the `torch.device` with this name.
+
+    Raises:
+        ConfigError: This machine has no such device.
+    """
     try:
         target = torch.device(device)
         torch.empty(0, device=target)
     except (RuntimeError, AssertionError, TypeError) as exc:
         reason = str(exc).splitlines()[0].split(". ")[0]  # the first sentence
         raise ConfigError(
-            f"device: expected one of this machine, such as 'cpu', found {brief(device)}: {reason}"
+            f"device: expected a device of this machine such as 'cpu', found {brief(device)}: {reason}"
         ) from None
     return target

@@ -1,4 +1,8 @@
-"""Model classes by name: `vae.VAE` is what `from zoo.vae import VAE` gives, and no name leads to any other code."""
+"""Names of model classes. `vae.VAE` is the class that `from zoo.vae import VAE` imports.
+
+The classes of a family are those that `zoo/FAMILY/__init__.pyi` exports. No name leads to any other code, except to the
+classes of packages that the caller names.
+"""
 
 from __future__ import annotations
 
@@ -19,27 +23,27 @@ FAMILIES = ("density", "autoregressive", "vae", "gan", "flows", "boltzmann", "en
 """Packages of the zoo that export models."""
 
 GROUP = "zoo.models"
-"""Entry points by which other packages offer models: `MyModel = "my_package.my_module:MyModel"`."""
+"""The group of entry points in which other packages offer models: `MyModel = "my_package.my_module:MyModel"`."""
 
-_OLD = re.compile(r"zoo\.([a-z]+)\.[a-z][a-z0-9_]*\.([A-Z][A-Za-z0-9]*)", re.ASCII)  # format 1: the path of the class
+_OLD = re.compile(r"zoo\.([a-z]+)\.[a-z][a-z0-9_]*\.([A-Z][A-Za-z0-9]*)", re.ASCII)  # in format 1, the path of a class
 
 
 def modern(name: object) -> object:
-    """A name of format 1, such as `zoo.vae.vae.VAE`, as one of today; any other value as it is."""
+    """Converts a name of format 1, such as `zoo.vae.vae.VAE`, to format 2. Other values are returned unchanged."""
     found = _OLD.fullmatch(name) if isinstance(name, str) and len(name) < 200 else None
     return f"{found[1]}.{found[2]}" if found else name
 
 
 def find_class(name: object, where: str, plugins: Collection[str] = ()) -> type[ZooModule]:
-    """The model class of a name.
+    """Returns the model class with a name.
 
     Args:
-        name: `family.Class` for a class of the zoo, `package:Class` for one of another package.
-        where: The beginning of a message.
+        name: `family.Class` for a class of the zoo, or `package:Class` for a class of another package.
+        where: Beginning of the error message, such as the name of the file.
         plugins: Names of the installed packages whose classes may be used.
 
     Raises:
-        ConfigError: The name means anything else, or a package that the caller did not name.
+        ConfigError: There is no such class, or it belongs to a package that is not in `plugins`.
     """
     name = modern(name)
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,100}[.:]\w{1,100}", name, re.ASCII):
@@ -58,15 +62,15 @@ def find_class(name: object, where: str, plugins: Collection[str] = ()) -> type[
     from zoo.module import ZooModule
 
     if not (isinstance(cls, type) and issubclass(cls, ZooModule) and not inspect.isabstract(cls)):
-        raise ConfigError(f"{where}: expected a model, found {name!r}, which is none")
+        raise ConfigError(f"{where}: expected a model, found {name!r}, which is not a class of models")
     return cls
 
 
 def name_of(cls: type) -> str:
-    """The name that `find_class` finds a class by.
+    """Returns the name of a model class; the inverse of `find_class`.
 
     Raises:
-        ConfigError: The class is neither exported by the zoo nor offered by an installed package.
+        ConfigError: Neither the zoo nor an installed package exports the class.
     """
     family = cls.__module__.split(".")[1] if cls.__module__.startswith("zoo.") else ""
     if family in FAMILIES and getattr(importlib.import_module(f"zoo.{family}"), cls.__name__, None) is cls:

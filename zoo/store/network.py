@@ -1,4 +1,4 @@
-"""Asking a server with patience: a call ends by its deadline, whatever the network does."""
+"""Calls of a server, which are repeated if the network fails, and which end by their deadline in any case."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ from typing import TypeVar
 from zoo.errors import DownloadError
 
 PATIENCE = 60.0
-"""Seconds after which a server that fails to answer is given up."""
+"""Seconds that a server has to answer."""
 PACE = 100_000
-"""Bytes a second that a connection must manage beyond that."""
+"""Bytes per second that a transfer must reach; a file has this much more time."""
 
 Result = TypeVar("Result")
 
 
 def insist(step: Callable[[], Result], deadline: float) -> Result:
-    """What `step` returns, which is tried again while it fails for the network alone and there is time."""
+    """Calls `step` until it succeeds, fails for another reason than the network, or the deadline is near.
+
+    Args:
+        step: A function of no arguments.
+        deadline: The deadline, in seconds of `time.monotonic`.
+
+    Returns:
+        The result of `step`.
+    """
     pause, last = 0.2, None
     while True:
         try:
@@ -28,14 +36,18 @@ def insist(step: Callable[[], Result], deadline: float) -> Result:
         except Exception as exc:
             wait = max(pause, retry_after(exc))
             if not _may_pass(exc) or time.monotonic() + wait > deadline:
-                raise last if last and isinstance(exc, TimeoutError) else exc  # noqa: B904 - with its own cause
+                raise last if last and isinstance(exc, TimeoutError) else exc  # noqa: B904 - it has its own cause
             last = exc
         time.sleep(wait)
         pause = min(2 * pause, 8.0)
 
 
 def wait_for(step: Callable[[], Result], deadline: float) -> Result:
-    """What `step` returns. At the deadline it is left behind, since the client has waits of its own without an end."""
+    """Calls `step` in a thread, and abandons it at the deadline, since the client can wait forever.
+
+    Raises:
+        TimeoutError: The deadline has passed.
+    """
     future: Future[Result] = Future()
 
     def run() -> None:
@@ -49,7 +61,7 @@ def wait_for(step: Callable[[], Result], deadline: float) -> Result:
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """An exception and what it was raised from."""
+    """Yields an exception and the chain of its causes."""
     while True:
         yield exc
         if exc.__cause__ is None:
@@ -58,7 +70,7 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
 
 
 def status_of(exc: BaseException) -> int | None:
-    """The status that the server answered with, if it did."""
+    """Returns the HTTP status of the server's answer, or None if there was no answer."""
     for cause in _causes(exc):
         if (response := getattr(cause, "response", None)) is not None:
             return int(response.status_code)
@@ -66,7 +78,7 @@ def status_of(exc: BaseException) -> int | None:
 
 
 def retry_after(exc: BaseException) -> float:
-    """Seconds for which the server asks not to be asked."""
+    """Returns how many seconds the server asks to wait before the next call."""
     for cause in _causes(exc):
         if (response := getattr(cause, "response", None)) is not None:
             wait = response.headers.get("Retry-After", "")
@@ -75,13 +87,13 @@ def retry_after(exc: BaseException) -> float:
 
 
 def is_answer(exc: BaseException) -> bool:
-    """Whether the server has said no, as opposed to nothing or that it cannot answer now."""
+    """Returns whether the server has refused, rather than not answered or asked to come back later."""
     status = status_of(exc)
     return isinstance(exc, DownloadError) or (status is not None and status < 500 and status not in (408, 412, 429))
 
 
 def _may_pass(exc: BaseException) -> bool:
-    """Whether it is worth trying again. A server to which there is no connection at all is not."""
+    """Returns whether another attempt may succeed. It may not if there is no connection to the server at all."""
     if status_of(exc) is not None:
         return not is_answer(exc)
     causes = list(_causes(exc))
@@ -90,11 +102,11 @@ def _may_pass(exc: BaseException) -> bool:
         return False
     if names & {"TransportError", "JSONDecodeError"}:
         return True
-    return any(isinstance(cause, OSError) and cause.errno is None for cause in causes)  # with one, it is a full disk
+    return any(isinstance(cause, OSError) and cause.errno is None for cause in causes)  # a full disk has an errno
 
 
 def silence(exc: BaseException) -> str:
-    """In what way there is no answer."""
+    """Returns a clause that says why there is no answer."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -102,9 +114,9 @@ def silence(exc: BaseException) -> str:
     if wait := retry_after(exc):
         return f"{constants.ENDPOINT} asks to wait for {wait:.0f} seconds"
     found = f"{type(exc).__name__} {first_line(exc)}".strip()
-    return f"{constants.ENDPOINT} gives no sound answer, tried for at most {PATIENCE:.0f} seconds ({found})"
+    return f"{constants.ENDPOINT} gives no valid answer, tried for at most {PATIENCE:.0f} seconds ({found})"
 
 
 def first_line(exc: BaseException) -> str:
-    """Without the query of an address, which may hold a signature."""
+    """Returns the first line of a message, without the queries of URLs, which may hold a signature."""
     return re.sub(r"\?[^\s'\"]+", "", (str(exc).strip().splitlines() or [""])[0])[:200]

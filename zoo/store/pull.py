@@ -1,7 +1,7 @@
-"""Checkpoints from the Hugging Face Hub, by its own client and into its own cache.
+"""Downloads checkpoints from the Hugging Face Hub, with its client and into its cache.
 
-The client checks sizes alone. Here every file is compared with the hash by which the server calls it, when it arrives
-and when it is found in the cache; a file that differs is fetched again.
+The client checks only sizes. Here the hash of every file is compared with that of the server, when the file arrives and
+when it is found in the cache. A file that differs is fetched again.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from zoo.store.weights import MAX_WEIGHTS
 PREFIX = "hf-hub:"
 LIBRARY = "generative-zoo"
 LEFTOVER = 3600.0
-"""Seconds after which a partial file that nobody has written to is taken for that of a killed download."""
+"""Seconds without a change after which a partial file is taken for that of a killed download."""
 
-_PART = r"[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?![.-])){0,95}"  # no "..", which climbs, and no "--", which the cache uses
+_PART = r"[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?![.-])){0,95}"  # no ".." (leads elsewhere) and no "--" (used by the cache)
 _NAME = rf"{_PART}(?<![.-])/{_PART}(?<![.-])(?<!\.git)"
 _SOURCE = re.compile(rf"(?P<repo>{_NAME})(?:@(?P<revision>[0-9a-f]{{40}}|{_PART}))?", re.ASCII)
 REPOSITORY = re.compile(_NAME, re.ASCII)
 _REMEDY = "connect and try again, or copy the folder here and load 'local-dir:PATH'"
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
-_ETAG = re.compile(r"[A-Za-z0-9][\w.+=-]{0,199}", re.ASCII)  # the client calls the file by it, wherever it leads
+_ETAG = re.compile(r"[A-Za-z0-9][\w.+=-]{0,199}", re.ASCII)  # the client makes it a file name, unchecked
 
 
 def parse_source(source: str) -> tuple[str, str]:
-    """The repository and revision in `hf-hub:user/repo@revision`; without a revision, the branch `main`.
+    """Returns the repository and the revision of `hf-hub:user/repo@revision`. The default is the branch `main`.
 
     Raises:
         ConfigError: The source does not have this form.
@@ -52,16 +52,21 @@ def parse_source(source: str) -> tuple[str, str]:
 
 
 def fetch(repo: str, revision: str, files: Sequence[str] = (CONFIG, METRICS, WEIGHTS)) -> Path:
-    """Fetches files of a repository, and its recipe if it has one, unless they are in the cache and whole.
+    """Fetches files of a repository, and its recipe if it has one, unless the cache holds them undamaged.
 
-    The revision is resolved once, and the commit found is used for every file. A commit that is in the cache needs no
-    network. Without a network, a branch or tag means the commit that it meant last.
+    The revision is resolved once, and every file comes from the resulting commit. A commit that is in the cache needs
+    no network. Without a network, a branch or tag stands for the commit that it was last seen at.
+
+    Args:
+        repo: The repository, "user/name".
+        revision: A branch, a tag or a commit.
+        files: Names of the files.
 
     Returns:
         The folder in the cache that holds the files.
 
     Raises:
-        DownloadError: One line that says which file, from where, and what to do.
+        DownloadError: A file could not be fetched. The message says which one, from where, and what to do.
     """
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
@@ -81,7 +86,7 @@ def fetch(repo: str, revision: str, files: Sequence[str] = (CONFIG, METRICS, WEI
                 break
             deadline += size / network.PACE
             found = insist(partial(_download, repo, name, commit), deadline).parent
-        except Exception as exc:  # the client raises its own errors, the HTTP library's and the system's
+        except Exception as exc:  # errors of the client, of its HTTP library and of the system
             if name == RECIPE and isinstance(exc, RemoteEntryNotFoundError):
                 continue
             if is_answer(exc):
@@ -96,14 +101,15 @@ def fetch(repo: str, revision: str, files: Sequence[str] = (CONFIG, METRICS, WEI
 
 
 def cache_of(folder: Path) -> Path:
-    """The part of the client's cache that belongs to the repository of `folder`; its files are links into it."""
+    """Returns the part of the client's cache that belongs to a repository; the files in `folder` are links into it."""
     return folder.parents[1]
 
 
 def _ask(repo: str, name: str, revision: str) -> tuple[str, int]:
-    """The commit that a revision means, and the size of a file.
+    """Asks the server for the commit of a revision and the size of a file.
 
-    Asked first, since the client's download would resolve a branch twice, and report a dead server after 23 seconds.
+    This comes before the download, because the client would resolve a branch twice, and report a dead server only after
+    23 seconds.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
@@ -115,12 +121,12 @@ def _ask(repo: str, name: str, revision: str) -> tuple[str, int]:
     if not _COMMIT.fullmatch(metadata.commit_hash or ""):
         raise DownloadError(f"comes without a commit: expected 40 digits, found {brief(metadata.commit_hash)}")
     if not _ETAG.fullmatch(metadata.etag or ""):
-        raise DownloadError(f"comes with an ETag that can name no file: found {brief(metadata.etag)}; not downloaded")
+        raise DownloadError(f"comes with an ETag that is no file name: found {brief(metadata.etag)}; not downloaded")
     return metadata.commit_hash or "", size
 
 
 def _download(repo: str, name: str, commit: str) -> Path:
-    """The path of a file in the cache, fetched unless it is there whole."""
+    """Returns the path of a file in the cache, after fetching it if it is missing or damaged."""
     from huggingface_hub import hf_hub_download
 
     for is_repair in (False, True):
@@ -128,14 +134,14 @@ def _download(repo: str, name: str, commit: str) -> Path:
         path = Path(get(force_download=is_repair))
         if _is_whole(path):
             return path
-    raise ConnectionError("other bytes than promised")
+    raise ConnectionError("the bytes differ from the promised ones")
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a cached file has the content that its blob is named by: sha256, or as a git blob, or (mirrors) sha1.
+    """Returns whether a cached file is undamaged, by the hash that its blob is named after.
 
-    A blob of another name, and a file that is no link to a blob, as on Windows, cannot be told; the sha256 in
-    `metrics.json` still guards the weights.
+    The hash is a sha256, that of a git blob, or, for mirrors, a sha1. Blobs with other names, and files that are not
+    links to blobs, as on Windows, cannot be checked; the sha256 in `metrics.json` still protects the weights.
     """
     blob = path.resolve()
     digests: dict[int, list[Callable[[], Any]]] = {
@@ -152,18 +158,18 @@ def _is_whole(path: Path) -> bool:
 
 
 def _state(repo: str, name: str, revision: str) -> str:
-    """What the cache has of a file: "whole", "damaged", or "missing"."""
+    """Returns the state of a file in the cache: "whole", "damaged" or "missing"."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(repo, name, revision=revision)
     try:
         return ("whole" if _is_whole(Path(path)) else "damaged") if isinstance(path, str) else "missing"
-    except OSError:  # removed meanwhile, or not to be read
+    except OSError:  # it was removed meanwhile, or cannot be read
         return "missing"
 
 
 def _unsound(repo: str, revision: str, files: Sequence[str]) -> tuple[str, str] | None:
-    """The first file of which the cache has not what it must, and its state; it may have no recipe."""
+    """Returns the first file that is missing or damaged in the cache, with its state. The recipe may be missing."""
     for name in (*files, RECIPE):
         if (state := _state(repo, name, revision)) == "damaged" or (state == "missing" and name != RECIPE):
             return name, state
@@ -171,7 +177,7 @@ def _unsound(repo: str, revision: str, files: Sequence[str]) -> tuple[str, str] 
 
 
 def _cached(repo: str, revision: str, files: Sequence[str]) -> Path | None:
-    """The folder in the cache, if all files are there and whole."""
+    """Returns the folder in the cache if it holds all files undamaged, else None."""
     from huggingface_hub import try_to_load_from_cache
 
     if _unsound(repo, revision, files):
@@ -181,7 +187,7 @@ def _cached(repo: str, revision: str, files: Sequence[str]) -> Path | None:
 
 
 def _sweep(blobs: Path) -> None:
-    """Removes what killed downloads have left, since the client does not go on with it."""
+    """Removes partial files of killed downloads, which the client does not resume."""
     for path in blobs.glob("*.incomplete"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > LEFTOVER:
@@ -189,13 +195,13 @@ def _sweep(blobs: Path) -> None:
 
 
 def _name(ref: Path, commit: str) -> None:
-    """Records, where the client does, which commit a branch or tag is, once all of it is there."""
-    with suppress(OSError):  # as in a cache that may only be read
+    """Records the commit of a branch or tag in the client's cache, once all its files are there."""
+    with suppress(OSError):  # the cache may be read-only
         write_atomically(ref, commit.encode())
 
 
 def _refusal(exc: Exception) -> str:
-    """What the server has said, and what to do."""
+    """Returns a clause that says what the server has answered and what to do."""
     from huggingface_hub import constants, errors
 
     if isinstance(exc, errors.GatedRepoError):
@@ -206,14 +212,17 @@ def _refusal(exc: Exception) -> str:
     if isinstance(exc, errors.RevisionNotFoundError):
         return "was not found, since there is no such revision; check the tag or commit"
     if isinstance(exc, errors.RemoteEntryNotFoundError):
-        return "does not exist there; it is no checkpoint of the zoo"
+        return "does not exist there; this is not a checkpoint of the zoo"
     if isinstance(exc, DownloadError):
         return str(exc)
     return f"was refused: {first_line(exc)}; log in again with `hf auth login`, or check HF_TOKEN and HF_ENDPOINT"
 
 
 def _absence(exc: Exception, repo: str, asked: str, commit: str, files: Sequence[str]) -> str:
-    """Which file is not there, that which was asked for or else another, why not, and what to do."""
+    """Returns a sentence that says which file is missing, why, and what to do.
+
+    If the cache holds the file `asked`, the sentence is about another missing one.
+    """
     from huggingface_hub import constants
 
     name, state = asked, _state(repo, asked, commit)

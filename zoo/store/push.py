@@ -1,4 +1,4 @@
-"""Checkpoints to the Hugging Face Hub: verified, in one commit, tagged."""
+"""Uploads checkpoints to the Hugging Face Hub, verified and in one tagged commit."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pushed:
-    """Where a checkpoint went.
+    """The place of a published checkpoint.
 
     Attributes:
         url: Address of the repository, or of the pull request.
-        source: What `Zoo.load` takes; None for a pull request, which has to be merged first.
-        commit: The commit, 40 digits.
-        tag: The tag that names this commit; None for a pull request, and if an earlier commit has the tag.
+        source: Source for `Zoo.load`; None for a pull request, which has to be merged first.
+        commit: Commit, 40 digits.
+        tag: Tag of this commit; None for a pull request, and if an earlier commit has the tag.
     """
 
     url: str
@@ -45,28 +45,27 @@ class Pushed:
 def push(checkpoint: Checkpoint, repo: str, *, card: Card, private: bool = False, pull_request: bool = False) -> Pushed:
     """Publishes a checkpoint as a repository of the Hub.
 
-    The checkpoint is verified as by `Zoo.load` before anything is sent. Its files go in one commit, with a model card
-    that says how to load it from there. Files of an earlier checkpoint that this one does not have are removed by the
-    same commit; foreign files in the folder or in the repository are left alone. If nothing differs there is no commit.
-    A push that was interrupted is completed by repeating it.
+    The checkpoint is verified before anything is sent, in the same way as by `Zoo.load`. Its files form one commit,
+    together with a model card that says how to load it from there. The same commit removes files of an earlier
+    checkpoint that this one lacks. Other files in the folder or in the repository are left alone. If nothing has
+    changed, no commit is made. If a push was interrupted, another push completes it.
 
-    The commit is tagged with the version of the zoo, such as `v0.1.0`. A tag never moves, so that
-    `user/repo@v0.1.0` always gives the same bytes; a later push by the same version is found by its commit or on
-    `main`.
+    The commit is tagged with the version of the zoo, such as `v0.1.0`. A tag never moves, so that `user/repo@v0.1.0`
+    always means the same bytes. Later pushes with the same version can be loaded by their commit or from `main`.
 
-    Tokens come from `hf auth login` or `HF_TOKEN`.
+    The token comes from `hf auth login` or `HF_TOKEN`.
 
     Args:
         checkpoint: The checkpoint.
-        repo: Name of the repository, "user/name"; it is created if there is none.
-        card: Writes the model card.
-        private: Whether it is visible to its owner alone; a repository that exists must be private already.
+        repo: Name of the repository, "user/name". It is created if it does not exist.
+        card: Function that writes the model card.
+        private: Whether only its owner can see the repository. An existing repository must be private already.
         pull_request: Whether to propose the commit to an existing repository, without a tag.
 
     Raises:
-        ConfigError: `repo` is no name of a repository, or it is public and `private` is asked for.
-        CheckpointError: The checkpoint is not sound; nothing was sent.
-        UploadError: The Hub refused or did not answer; one line that says what to do.
+        ConfigError: The name of the repository is invalid, or the repository is public and `private` is set.
+        CheckpointError: The checkpoint is damaged; nothing was sent.
+        UploadError: The Hub refused or did not answer. The message says what to do.
     """
     from huggingface_hub import HfApi
 
@@ -80,7 +79,7 @@ def push(checkpoint: Checkpoint, repo: str, *, card: Card, private: bool = False
         if not pull_request:
             insist(partial(api.create_repo, repo, private=private or None, exist_ok=True), deadline)
         commit = partial(_commit, api, repo, contents, private=private, pull_request=pull_request)
-        if pull_request:  # asked once: an answer that is lost on the way would make a second one
+        if pull_request:  # never repeated: if an answer is lost, that would make a second pull request
             made = wait_for(commit, deadline)
             return Pushed(made.pr_url or f"{api.endpoint}/{repo}", None, made.oid, None)
         made = insist(commit, deadline)
@@ -88,13 +87,13 @@ def push(checkpoint: Checkpoint, repo: str, *, card: Card, private: bool = False
         is_new = insist(partial(_tag, api, repo, tag, made.oid), deadline)
     except ZooError:
         raise
-    except Exception as exc:  # the client raises its own errors, the HTTP library's and the system's
+    except Exception as exc:  # errors of the client, of its HTTP library and of the system
         raise UploadError(f"{PREFIX}{repo}: {_why_not_sent(exc, repo)}") from exc
     return Pushed(f"{api.endpoint}/{repo}", f"{PREFIX}{repo}@{made.oid}", made.oid, tag if is_new else None)
 
 
 def _contents(checkpoint: Checkpoint, card: Card) -> dict[str, Path | bytes]:
-    """The files of a sound checkpoint by name, with its card."""
+    """Verifies a checkpoint, and returns its files and its card by name."""
     checkpoint.load()
     folder = checkpoint.folder
     contents: dict[str, Path | bytes] = {name: folder / name for name in FILES if (folder / name).exists()}
@@ -108,13 +107,14 @@ def _contents(checkpoint: Checkpoint, card: Card) -> dict[str, Path | bytes]:
 def _commit(
     api: HfApi, repo: str, contents: Mapping[str, Path | bytes], *, private: bool, pull_request: bool
 ) -> CommitInfo:
-    """One commit that makes the repository hold what the folder holds; refused if somebody else commits meanwhile."""
+    """Commits the files. The Hub refuses this if somebody else commits meanwhile."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     info = api.model_info(repo)
     if private and not info.private:
         raise ConfigError(
-            f"{repo}: is public, expected private; nothing was sent, choose another name or make it private"
+            f"{repo}: expected a private repository, found a public one; nothing was sent, choose another name or make "
+            "it private"
         )
     present = {sibling.rfilename for sibling in info.siblings or ()}
     stale = [CommitOperationDelete(name) for name in FILES if name in present and name not in contents]
@@ -128,13 +128,13 @@ def _commit(
 
 
 def _tag(api: HfApi, repo: str, tag: str, commit: str) -> bool:
-    """Tags a commit unless there is such a tag; returns whether it is that of this commit."""
+    """Creates a tag unless it exists, and returns whether it belongs to this commit."""
     api.create_tag(repo, tag=tag, revision=commit, exist_ok=True)
     return api.model_info(repo, revision=tag).sha == commit
 
 
 def _why_not_sent(exc: Exception, repo: str) -> str:
-    """What happened and what to do."""
+    """Returns a clause that says what happened and what to do."""
     match status_of(exc):
         case 404:
             return "was not found; check the name, or log in with `hf auth login` if it is private"

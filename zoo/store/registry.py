@@ -1,4 +1,4 @@
-"""The registry: what `zoo list` needs to know of the pretrained checkpoints, without importing torch."""
+"""The registry of the pretrained checkpoints. `zoo list` reads it without importing torch."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ SHIPPED = root if (root := _PACKAGE / "checkpoints").is_dir() else _PACKAGE.pare
 
 @dataclass(frozen=True)
 class Entry:
-    """What the registry holds of one checkpoint.
+    """The entry of a checkpoint in the registry.
 
     Attributes:
         class_name: Class of the model, such as `vae.VAE`.
         capabilities: Names of its capabilities, the most specific first.
         data: Name of the data set that it was trained on.
         size: Size of the weights in bytes.
-        weights_sha256, config_sha256: What the two files must be, wherever they come from.
-        repo, revision: Its repository on the Hub and the commit there; None if it is not there.
+        weights_sha256: Hash of the weights, wherever they come from.
+        config_sha256: Hash of the configuration, wherever it comes from.
+        repo: Repository on the Hub; None if it is not there.
+        revision: Commit in that repository.
     """
 
     class_name: str
@@ -46,12 +48,12 @@ class Entry:
 
     @property
     def family(self) -> str:
-        """The part of the zoo that exports the class: `vae` of `vae.VAE`."""
+        """The part of the zoo that exports the class, such as `vae` for `vae.VAE`."""
         return re.split("[.:]", self.class_name)[0]
 
 
 def registry() -> dict[str, Entry]:
-    """The pretrained checkpoints by name."""
+    """Returns the entries of the pretrained checkpoints by name."""
     if not REGISTRY.exists():
         return {}
     hints = {"format_version": int, "checkpoints": dict[str, dict[str, object]]}
@@ -60,20 +62,20 @@ def registry() -> dict[str, Entry]:
 
 
 def render(entries: dict[str, Entry]) -> str:
-    """The content of `registry.json`."""
+    """Returns the content of `registry.json`."""
     plain: dict[str, Any] = {name: asdict(entry) for name, entry in sorted(entries.items())}
     return json.dumps({"format_version": FORMAT, "checkpoints": plain}, indent=1) + "\n"
 
 
 def write_registry(entries: dict[str, Entry]) -> None:
-    """Writes `registry.json`, all of it or nothing.
+    """Writes `registry.json` atomically.
 
     Raises:
-        CheckpointError: It cannot be written.
+        CheckpointError: The file cannot be written.
     """
     try:
         write_atomically(REGISTRY, render(entries).encode())
     except OSError as exc:
         raise CheckpointError(
-            f"{REGISTRY}: cannot be written: {exc.strerror}; run this where the zoo can be written to"
+            f"{REGISTRY}: cannot be written: {exc.strerror}; use a copy of the zoo that you may write to"
         ) from exc

@@ -1,4 +1,4 @@
-"""A file of weights in the safetensors format, checked from its header before a tensor is read."""
+"""Files of weights in the safetensors format. The header is checked before a tensor is read."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_WEIGHTS = 2**30
-"""Size above which a file of weights is refused unread, in bytes."""
+"""Largest size of a file of weights in bytes; larger files are refused unread."""
 
 MAX_HEADER, MAX_TENSORS, MAX_DIMENSIONS = 2**19, 5_000, 16
 
 Layout: TypeAlias = dict[str, tuple[str, tuple[int, ...]]]
-"""Types and shapes of tensors by name."""
+"""The dtype and the shape of each tensor by name."""
 
 _ITEM = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _DTYPE = {"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "F64": "float64"}
@@ -26,10 +26,17 @@ _FLOATS = ("F32", "F16", "BF16")  # interchangeable: half-precision files load a
 
 
 def read_header(file: BinaryIO, where: str) -> Layout:
-    """Types and shapes of the tensors in a safetensors file, which is checked to hold them and nothing else.
+    """Reads the header of a safetensors file, and checks that the file holds these tensors and nothing else.
+
+    Args:
+        file: The file, at its beginning.
+        where: Beginning of the error message, such as the name of the file.
+
+    Returns:
+        The dtype and the shape of each tensor by name, with dtypes in the words of safetensors.
 
     Raises:
-        CheckpointError: not such a file, truncated, or larger than a model of the zoo.
+        CheckpointError: The file is not a safetensors file, is truncated, or is larger than any model of the zoo.
     """
     size = os.fstat(file.fileno()).st_size
     if size > MAX_WEIGHTS:
@@ -41,7 +48,7 @@ def read_header(file: BinaryIO, where: str) -> Layout:
     try:
         entries = parse_json(file.read(length), f"{where}: header")
     except ConfigError as exc:
-        raise CheckpointError(f"{exc}; the file is damaged or no safetensors file, fetch it again") from None
+        raise CheckpointError(f"{exc}; the file is damaged or not a safetensors file, fetch it again") from None
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CheckpointError(f"{where}: header: expected __metadata__ to map names to text, found {brief(metadata)}")
@@ -77,10 +84,15 @@ def read_header(file: BinaryIO, where: str) -> Layout:
 
 
 def compare(where: str, header: Layout, model: Layout) -> None:
-    """Checks that a file holds the tensors that a model has, whose types are called as in torch.
+    """Checks that a file holds exactly the tensors of a model.
+
+    Args:
+        where: Beginning of the error message, such as the name of the file.
+        header: Tensors of the file, with dtypes in the words of safetensors.
+        model: Tensors of the model, with dtypes in the words of torch.
 
     Raises:
-        CheckpointError: one is missing, superfluous, or of another type or shape.
+        CheckpointError: A tensor is missing, superfluous, or of another dtype or shape.
     """
     for kind, names in ("no tensor", model.keys() - header.keys()), ("no use for tensor", header.keys() - model.keys()):
         if names:
@@ -96,12 +108,21 @@ def compare(where: str, header: Layout, model: Layout) -> None:
 
 
 def exported(name: str, tensor: Tensor, dtype: str) -> Tensor:
-    """A copy on the CPU that owns its memory, floating-point numbers as `dtype`."""
+    """Copies a tensor to the CPU, for a file.
+
+    Args:
+        name: Name of the tensor, for messages.
+        tensor: The tensor.
+        dtype: Type of floating-point tensors in the file; float64 stays.
+
+    Raises:
+        CheckpointError: A value is NaN, or too large for `dtype`.
+    """
     import torch
 
     tensor = tensor.detach().cpu()
     if tensor.is_floating_point() and tensor.isnan().any():
-        raise CheckpointError(f"save: {name} has values that are no numbers; train anew, with a smaller learning rate")
+        raise CheckpointError(f"save: {name} has NaN values; train it again with a smaller learning rate")
     if tensor.is_floating_point() and tensor.dtype != torch.float64:
         copy = tensor.to(getattr(torch, dtype), copy=True).contiguous()
         if not torch.equal(copy.isfinite(), tensor.isfinite()):

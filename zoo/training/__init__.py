@@ -1,21 +1,7 @@
-"""Training: the common Trainer, how models are optimised, and recipes."""
+"""Training: the common Trainer, recipes and fine-tuning."""
 
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-import zoo.compatibility  # noqa: F401
+import zoo.compatibility  # noqa: F401 - before Lightning
 
-if TYPE_CHECKING:
-    from zoo.optim.optimization import Optimization as Optimization
-    from zoo.training.trainer import Trainer as Trainer
-
-
-def __getattr__(name: str) -> Any:  # zoo.capabilities imports `optimization` from here, and `trainer` imports it
-    if name == "Trainer":
-        from zoo.training.trainer import Trainer
-
-        return Trainer
-    if name == "Optimization":
-        from zoo.optim.optimization import Optimization
-
-        return Optimization
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,9 +1,8 @@
-"""What the common Trainer does at each step: means logged, weights averaged, samples drawn, the run saved."""
+"""Callbacks of the common Trainer: they log means, average weights, draw samples and save the run."""
 
 from __future__ import annotations
 
 import math
-import os
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,21 @@ from torch.nn import Parameter
 from zoo.capabilities import ClosedForm, GenerativeModel
 from zoo.distributed import on_leader
 from zoo.errors import CheckpointError, ZooError
+from zoo.files import write_atomically
 
 
 class LogMeans(Callback):
-    """Logs what `training_step` and `validation_step` return, as means over steps and over examples, of all processes.
+    """Logs the values that `training_step` and `validation_step` return.
 
-    Values are summed without leaving the device, and logged every `log_every_n_steps` steps and at the end of an epoch:
-    one call of `log` a step would cost more than a small model's step. Training stops when a mean is not finite.
+    Values of training are averaged over steps, those of validation over examples, and both over all processes. They
+    are summed on the device and logged every `log_every_n_steps` steps and at the end of each epoch, because a call of
+    `log` at every step would cost more than a step of a small model. Training stops if a mean is not finite.
     """
 
     def __init__(self) -> None:
         self._train: dict[str, Tensor] = {}
         self._steps = 0
-        self._logged = 0  # the last step that was
+        self._logged = 0  # the last step that was logged
         self._valid: dict[str, Tensor] = {}
         self._examples = 0
 
@@ -49,7 +50,7 @@ class LogMeans(Callback):
         self._steps += 1
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and trainer.global_step % every == 0 and trainer.global_step != self._logged:
-            self._logged = trainer.global_step  # which stays what it is while gradients are accumulated
+            self._logged = trainer.global_step  # the step stays the same while gradients are accumulated
             self._log_training(trainer, pl_module, on_step=True)
 
     def on_train_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
@@ -87,7 +88,7 @@ class LogMeans(Callback):
         self._examples += len(batch.x)
 
     def on_validation_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
-        names = trainer.strategy.broadcast(list(self._valid))  # the first process has rows if any has
+        names = trainer.strategy.broadcast(list(self._valid))  # if any process has examples, the first one has
         if not names:
             return
         none = torch.zeros((), dtype=torch.float64, device=pl_module.device)
@@ -98,16 +99,19 @@ class LogMeans(Callback):
 
 
 class WeightAverage(Callback):
-    """Exponential moving average of the parameters, which validation, checkpoints and the trained model have.
+    """Keeps an exponential moving average of the parameters for validation, checkpoints and the trained model.
 
         average <- d average + (1 - d) parameters    after step t,    d = min(decay, t / (t + 9))
 
-    The smaller d of the first steps (Abadi et al. 2016, ExponentialMovingAverage in TensorFlow) forgets the initial
-    weights in short runs too. After the first `DENSE` steps only each fourth is averaged, with d^4, unless d is 0: it
-    costs as much as the optimiser's own pass over the parameters. Buffers hold constants and power iterations: they are
-    not averaged. Models fitted in closed form are left alone.
+    The decay d is smaller in the first steps (Abadi et al. 2016, ExponentialMovingAverage in TensorFlow), so that short
+    runs forget the initial weights too. An update costs as much as the optimiser's own pass over the parameters. After
+    the first `DENSE` steps it is therefore made at every fourth step only, with d^4, unless d is 0. Buffers hold
+    constants and power iterations, and are not averaged. Models that are fitted in closed form are left alone.
 
-    In the run's checkpoints, `state_dict` holds the averaged weights and `raw_state_dict` those of the last step.
+    In the checkpoints of a run, `state_dict` holds the averaged weights and `raw_state_dict` those of the last step.
+
+    Args:
+        decay: The largest decay, in [0, 1).
     """
 
     DENSE = 40
@@ -132,7 +136,7 @@ class WeightAverage(Callback):
         self, trainer: LightningTrainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if step == self._step or not self._average:  # gradients are being accumulated
+        if step == self._step or not self._average:  # the step stays the same while gradients are accumulated
             return
         self._step = step
         self.update(self._average, list(self._parameters.values()), self.decay, step)
@@ -140,7 +144,14 @@ class WeightAverage(Callback):
     @classmethod
     @torch.no_grad()
     def update(cls, average: list[Tensor], parameters: list[Parameter], decay: float, step: int) -> None:
-        """Moves the average towards the parameters after that step."""
+        """Moves an average towards the parameters, in place.
+
+        Args:
+            average: Averaged values of the parameters.
+            parameters: The parameters after the step.
+            decay: The largest decay.
+            step: Number of the step, from 1.
+        """
         stride = 4 if decay and step > cls.DENSE else 1
         if step % stride == 0:
             weight = 1 - min(decay, step / (step + 9)) ** stride
@@ -154,7 +165,7 @@ class WeightAverage(Callback):
 
     @torch.no_grad()
     def on_fit_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
-        # not at the end of training, a hook that is left out when a finished run is resumed
+        # not in `on_train_end`, which Lightning skips when a finished run is resumed
         for parameter, average in zip(self._parameters.values(), self._average, strict=True):
             parameter.copy_(average)
         self._parameters, self._average = {}, []
@@ -182,9 +193,14 @@ class WeightAverage(Callback):
 
 
 class SampleGrid(Callback):
-    """Draws the same noise after every validation: one PNG an epoch in `folder`, and in loggers that take images.
+    """Draws a grid of samples after every validation, always from the same noise.
 
-    Stands before weight averaging in the list of callbacks, so that it draws from the averaged weights.
+    Each grid is a PNG file in `folder`, and goes to the loggers that take images. This callback must come before weight
+    averaging in the list of callbacks, so that it draws from the averaged weights.
+
+    Args:
+        folder: Folder of the pictures.
+        num_samples: Number of samples per grid.
     """
 
     def __init__(self, folder: Path, num_samples: int = 64) -> None:
@@ -200,12 +216,13 @@ class SampleGrid(Callback):
         from zoo.pictures import grid
 
         picture = grid(pl_module.sample(self.num_samples, generator=torch.Generator().manual_seed(pl_module.seed)))
+        content, path = BytesIO(), self.folder / f"epoch_{trainer.current_epoch:04d}.png"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            picture.save(self.folder / f"epoch_{trainer.current_epoch:04d}.png")
+            picture.save(content, "PNG")
+            write_atomically(path, content.getvalue(), is_only_writer=True)
         except OSError as error:
             raise CheckpointError(
-                f"{self.folder}: a picture cannot be written: {error.strerror or error}; make room, then resume"
+                f"{path}: the picture cannot be written: {error.strerror or error}; make room, then resume the run"
             ) from error
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
@@ -213,20 +230,25 @@ class SampleGrid(Callback):
 
 
 class RunCheckpoint(Checkpoint):
-    """Saves the run every `every` steps in one file, from which it goes on exactly, with or without averages.
+    """Saves the run in one file, from which it resumes exactly, with or without averaged weights.
 
-    Not at the end of an epoch where both `max_steps` and `max_epochs` are set: never, then, where it has one batch.
+    If both `max_steps` and `max_epochs` are set, nothing is saved at the end of an epoch, and so nothing at all if an
+    epoch has a single batch.
 
-    In place of Lightning's `ModelCheckpoint`, which saves after the last batch of an epoch, where Lightning's loops
-    resume with a wrong count of epochs, and warns at each save of a model with several optimisers. Lightning also loses
-    the position of the loader where something asked for the length of training before, as schedules do.
+    This callback replaces Lightning's `ModelCheckpoint`. That one saves after the last batch of an epoch, from where
+    Lightning's loops resume with a wrong count of epochs, and it warns at each save of a model with several optimisers.
+    Lightning also loses the position of the loader if the length of training was asked for before, as schedules do.
+
+    Args:
+        path: The file.
+        every: Number of steps between two saves.
     """
 
     def __init__(self, path: Path, every: int) -> None:
         self.path = path
         self.every = every
-        self._step = 0  # of the last save
-        self._now = 0  # after the batch before
+        self._step = 0  # the step of the last save
+        self._now = 0  # the step after the previous batch
         self._loader: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
@@ -238,11 +260,11 @@ class RunCheckpoint(Checkpoint):
         self, trainer: LightningTrainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         has_stepped, self._now = trainer.global_step != self._now, trainer.global_step
-        if has_stepped and not trainer.is_last_batch:  # gradients that accumulate are not saved
+        if has_stepped and not trainer.is_last_batch:  # a checkpoint does not hold accumulated gradients
             self._save_when_due(trainer)
 
     def on_train_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
-        if -1 in (trainer.max_steps, trainer.max_epochs):  # else Lightning counts the epoch twice after resuming
+        if -1 in (trainer.max_steps, trainer.max_epochs):  # with both, Lightning would count the epoch twice later
             self._save_when_due(trainer)
 
     def _save_when_due(self, trainer: LightningTrainer) -> None:
@@ -264,7 +286,7 @@ class RunCheckpoint(Checkpoint):
     ) -> None:
         self._step = self._now = checkpoint["global_step"]
         self._loader = checkpoint.get("loader")
-        if "raw_state_dict" in checkpoint:  # else Lightning goes on with the averages
+        if "raw_state_dict" in checkpoint:  # Lightning itself would go on with the averages
             pl_module.load_state_dict(checkpoint["raw_state_dict"])
 
 
@@ -276,27 +298,19 @@ def _diverged(what: str, trainer: LightningTrainer) -> ZooError:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames: a kill or a full disk leaves the previous checkpoint as it was.
+    """Writes checkpoints atomically: a kill or a full disk leaves the previous checkpoint as it was.
 
     Raises:
-        CheckpointError: the file cannot be written.
+        CheckpointError: The file cannot be written.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")  # what a kill leaves behind, the next save overwrites
         content = BytesIO()
         torch.save(checkpoint, content)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
+            write_atomically(Path(path), content.getbuffer(), is_only_writer=True)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise CheckpointError(
-                f"{path}: cannot be written: {error.strerror or error}; the checkpoint before it is kept: make room, "
-                "then resume"
+                f"{path}: cannot be written: {error.strerror or error}; the previous checkpoint is kept; make room, "
+                "then resume the run"
             ) from error

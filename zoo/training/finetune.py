@@ -1,4 +1,4 @@
-"""Fine-tuning: a pretrained checkpoint adapted to a user's own images or arrays."""
+"""Fine-tuning of a pretrained checkpoint on your own images or arrays."""
 
 from __future__ import annotations
 
@@ -32,27 +32,28 @@ def finetune(
     resume: bool = False,
     overrides: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Adapts a checkpoint to own data; the result is a checkpoint folder like any other.
+    """Fine-tunes a checkpoint on your own data. The result is a checkpoint folder like any other.
 
-    Prints the model's numbers on the held-out tenth of the data before and after, and records them in the folder.
+    A tenth of the data is held out. The numbers of the model on it, before and after, are printed and recorded in the
+    folder.
 
     Args:
-        source: what `Zoo.load` takes.
-        data: a folder of images (folders inside it are labels), or an .npz or .npy file.
-        folder: where the result goes; must not exist. The run itself is kept in `<folder>.run`.
-        epochs: passes over the data.
-        resize: bring images to the size and channels of the model.
-        binarize: make pixels black or white, for models of binary data.
-        skip_corrupt: leave out files that cannot be decoded.
-        resume: go on with the run in `<folder>.run`.
-        overrides: dotted keys of the recipe, such as {"optimization.lr": 1e-4}.
+        source: A checkpoint, or a source that `Zoo.load` takes.
+        data: A folder of images, where folders inside it are labels, or an .npz or .npy file.
+        folder: The new checkpoint folder, which must not exist. The run itself is kept in `<folder>.run`.
+        epochs: Number of passes over the data.
+        resize: Whether to convert images to the size and channels of the model.
+        binarize: Whether to make pixels black or white, for models of binary data.
+        skip_corrupt: Whether to leave out files that cannot be decoded.
+        resume: Whether to go on with the run in `<folder>.run`.
+        overrides: New values for keys of the recipe, such as {"optimization.lr": 1e-4}.
 
     Returns:
         The folder.
 
     Raises:
-        DataError: the data are missing, damaged, or do not have the model's shape.
-        ConfigError: an unknown checkpoint or setting, or `folder` is in the way.
+        DataError: The data are missing or damaged, or do not have the shape of the model.
+        ConfigError: The checkpoint or a setting is unknown, or the folder exists already.
     """
     folder, path = Path(folder), expand(data).resolve()
     join()
@@ -69,7 +70,7 @@ def finetune(
             "data": own_section(path, shape_of(model), resize, binarize, skip_corrupt),
             "optimization": {"lr": 2e-4, "schedule": "cosine", "gradient_clip": 100.0},
             "trainer": {"max_epochs": epochs, "ema_decay": 0.99, "checkpoint_every": 100},
-            "evaluation": {"k": 100, "num": 1000},  # own data are few
+            "evaluation": {"k": 100, "num": 1000},  # own data sets are small
         },
         overrides or {},
     )

@@ -1,17 +1,18 @@
-"""Recipes: the full input of a run, as plain YAML; running one gives a checkpoint folder.
+"""Recipes. A recipe is the full input of a run, as plain YAML; running it makes a checkpoint folder.
 
-    name: vae-mnist                       # of the checkpoint
-    seed: 0                               # of the weights, the noise of training and the order of the data
-    data: {class: MNIST, ...}             # a class of zoo.data and its arguments
-    model: {class: zoo.vae.vae.VAE, ...}  # a class of the zoo and its arguments
-    optimization: {...}                   # fields of `Optimization`
-    trainer: {max_epochs: 60, ...}        # arguments of `Trainer`
-    evaluation: {...}                     # settings of the numbers to measure
-    dtype: float16                        # of the exported weights; float32 by default
+    name: vae-mnist                 # name of the checkpoint
+    seed: 0                         # seed of the initial weights, the noise and the order of the data
+    data: {class: MNIST, ...}       # class of `zoo.data` with its arguments
+    model: {class: vae.VAE, ...}    # class of the model with its arguments
+    optimization: {...}             # fields of `zoo.optim.Optimization`
+    trainer: {max_epochs: 60, ...}  # arguments of `zoo.training.Trainer`
+    evaluation: {...}               # settings of the numbers to measure
+    dtype: float16                  # type of the exported weights; float32 by default
 
-A recipe that fine-tunes has `start: NAME`, what `Zoo.load` takes, in place of the section `model`; with both, the model
-begins with the weights of that checkpoint, which may be of another class with the same parameters, or some of them.
-With `teachers: [NAME, ...]`, likewise, it learns what these expect of the data: see `ZooModule.learn_from`.
+A recipe may have `start: SOURCE`, where the source is what `Zoo.load` takes. In place of the section `model`, it
+fine-tunes that checkpoint. Together with `model`, the new model begins with the weights of that checkpoint, which may
+have another class with the same parameters or some of them. With `teachers: [SOURCE, ...]` the model learns from the
+predictions of these checkpoints; see `ZooModule.learn_from`.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ from zoo.data import build as build_data
 from zoo.data.base import DataModule
 from zoo.distributed import join, on_leader, sensing_loss, size
 from zoo.errors import CheckpointError, ConfigError
+from zoo.files import write_atomically
 from zoo.measurement import Measurement
 from zoo.metrics.evaluate import evaluate_checkpoint
 from zoo.metrics.examples import check_classes, check_levels
-from zoo.optim.optimization import Optimization
+from zoo.optim import Optimization
 from zoo.store.checkpoint import CURVE, RECIPE, Checkpoint
 from zoo.store.names import find_class
 from zoo.store.zoo import Zoo
@@ -58,10 +60,14 @@ SECTIONS: dict[str, Any] = {
 
 
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Reads a recipe and applies overrides such as {"trainer.devices": 2}.
+    """Reads a recipe.
+
+    Args:
+        path: A YAML file.
+        overrides: New values by dotted key, such as {"trainer.devices": 2}.
 
     Raises:
-        ConfigError: sections that are unknown, missing or of the wrong kind.
+        ConfigError: A section is unknown, missing or of the wrong type.
     """
     recipe = override(load_yaml(path), overrides or {})
     for alternatives in (("data",), ("model", "start")):
@@ -72,7 +78,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
 
 
 def override(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the recipe with dotted keys set, its sections checked."""
+    """Returns a copy of a recipe with new values, such as {"trainer.devices": 2}, after checking its sections."""
     changed = copy.deepcopy(dict(recipe))
     for key, value in overrides.items():
         *parents, last = key.split(".")
@@ -82,13 +88,18 @@ def override(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
                 section[parent] = {}
             section = section[parent]
             if not isinstance(section, dict):
-                raise ConfigError(f"--{key}: {parent!r} is no section of the recipe")
+                raise ConfigError(f"--{key}: {parent!r} is not a section of the recipe; check the name of the key")
         section[last] = value
     return check(changed, SECTIONS, "recipe", optional=SECTIONS)
 
 
 def build_model(section: Mapping[str, Any], seed: int = 0) -> ZooModule:
-    """The model that the section `model` of a recipe describes, its weights initialised with `seed`."""
+    """Builds the model that the section `model` of a recipe describes.
+
+    Args:
+        section: The class and its arguments.
+        seed: Seed of the initial weights.
+    """
     arguments = dict(section)
     kind = find_class(str(arguments.pop("class", None)), "recipe: model")
     bound = bind(kind, arguments, f"model: {kind.__name__}")
@@ -98,11 +109,15 @@ def build_model(section: Mapping[str, Any], seed: int = 0) -> ZooModule:
 
 
 def begin(recipe: Mapping[str, Any], seed: int = 0) -> ZooModule:
-    """The untrained model of a recipe: new, or with the weights of the checkpoint where it starts.
+    """Returns the untrained model of a recipe, either new or with the weights of the checkpoint in `start`.
+
+    Args:
+        recipe: The recipe.
+        seed: Seed of the initial weights.
 
     Raises:
-        ConfigError: `start` has parameters that the one which the section `model` describes has not, or the model does
-            not learn from these teachers.
+        ConfigError: The checkpoint in `start` has parameters that the model lacks, or the model cannot learn from these
+            teachers.
     """
     model = _begin(recipe, seed)
     if names := recipe.get("teachers"):
@@ -118,12 +133,12 @@ def _begin(recipe: Mapping[str, Any], seed: int) -> ZooModule:
         start = Zoo.load(recipe["start"])
         try:
             unused = model.load_state_dict(start.state_dict(), strict=False).unexpected_keys
-        except RuntimeError as error:  # a page of names and shapes
+        except RuntimeError as error:  # its message is a page of names and shapes
             unused = [str(error)]
         if unused:
             raise ConfigError(
-                f"start: the parameters of {recipe['start']}, a {type(start).__name__}, are not those of the "
-                f"{type(model).__name__} that `model` describes; give it the same sizes"
+                f"start: the parameters of {recipe['start']}, a {type(start).__name__}, do not fit the "
+                f"{type(model).__name__} in the section `model`; give it the same sizes"
             )
         model.pretrained = True
     return model
@@ -131,9 +146,10 @@ def _begin(recipe: Mapping[str, Any], seed: int) -> ZooModule:
 
 @contextmanager
 def _without_denormals() -> Iterator[None]:
-    """Takes numbers nearer to zero than 1e-38 for zero: saturated units have them, and CPUs are slow at them.
+    """Rounds denormal numbers (below 1e-38) to zero. Saturated units have such numbers, and CPUs are slow with them.
 
-    In the calling thread, and in those that torch starts for it within: all, where it has computed nothing before.
+    This holds for the calling thread and for the threads that torch starts meanwhile. Those are all of its threads if
+    it has computed nothing before.
     """
     was_set = (torch.tensor(2.0**-126) / 2).item() == 0
     torch.set_flush_denormal(True)
@@ -147,22 +163,22 @@ def _without_denormals() -> Iterator[None]:
 def fit(
     recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False, data: DataModule | None = None
 ) -> ZooModule:
-    """Trains what a recipe describes, keeping the run (checkpoints, logs, sample grids) in `folder`.
+    """Trains the model of a recipe.
 
     Args:
-        recipe: as `load_recipe` gives it.
-        folder: of the run; must not exist, unless resumed.
-        resume: go on from the last checkpoint in `folder`, or from the beginning where there is none.
-        data: what the section `data` describes, where it has been read already.
+        recipe: The recipe, as `load_recipe` returns it.
+        folder: Folder of the run, for its checkpoints, logs and sample grids. It must not exist unless `resume` is set.
+        resume: Whether to go on from the last checkpoint in `folder`, or from the beginning if there is none.
+        data: The data set of the section `data`, if it has been read already.
 
     Returns:
         The trained model with its averaged weights.
 
     Raises:
-        ConfigError: the recipe does not fit its classes, or `folder` is in the way.
-        DataError: the data are damaged, or not what the model learns from.
-        CheckpointError: the run's checkpoint cannot be read or written.
-        ZooError: training diverged.
+        ConfigError: The recipe does not fit its classes, or the folder exists already.
+        DataError: The data are damaged, or the model cannot learn from them.
+        CheckpointError: The checkpoint of the run cannot be read or written.
+        ZooError: Training diverged.
     """
     from zoo.training.trainer import CHECKPOINT, Trainer
 
@@ -177,14 +193,14 @@ def fit(
     model.optimization = Optimization(**bind(Optimization, recipe.get("optimization") or {}, "optimization"))
     options = recipe.get("trainer") or {}
     if "folder" in options:
-        raise ConfigError("trainer: folder is no option of a recipe; it is chosen when the recipe is run")
-    if options.get("max_epochs") is None and options.get("max_steps") is None:  # max_time alone tells no schedule
+        raise ConfigError("trainer: folder is not an option of a recipe; choose it when you run the recipe")
+    if options.get("max_epochs") is None and options.get("max_steps") is None:  # schedules need more than max_time
         raise ConfigError("trainer: expected max_epochs or max_steps, found neither; say where training ends")
     trainer = Trainer(**bind(Trainer, {"folder": str(folder), **options}, "trainer"))
     with failing(trainer):
         if size() not in (1, trainer.world_size):
             raise ConfigError(
-                f"trainer: expected devices x num_nodes to be the {size()} processes that were started, found "
+                f"trainer: expected devices x num_nodes to equal the {size()} processes that were started, found "
                 f"{trainer.world_size}; set trainer.devices"
             )
         on_leader(lambda: _note(recipe, folder))
@@ -202,11 +218,14 @@ def fit(
 
 
 def _check_free(recipe: Mapping[str, Any], folder: Path, resume: bool) -> None:
-    """A run goes on with the data, model and optimiser that it began with; epochs and devices are its own affair."""
+    """Checks that the folder of a run is free, or that the run in it began with the same recipe.
+
+    The number of epochs and the devices may change.
+    """
     if not folder.exists():
         return
     if not resume:
-        raise ConfigError(f"{folder}: a run is there already; resume it, or choose another folder")
+        raise ConfigError(f"{folder}: there is a run already; resume it, or choose another folder")
     path = folder / RECIPE
     began = load_yaml(path) if path.exists() else recipe
     for section in ("seed", "data", "model", "start", "teachers", "optimization"):
@@ -218,10 +237,9 @@ def _check_free(recipe: Mapping[str, Any], folder: Path, resume: bool) -> None:
 
 
 def _note(recipe: Mapping[str, Any], folder: Path) -> None:
-    """Keeps the recipe with the run."""
+    """Writes the recipe into the folder of the run."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECIPE).write_text(yaml.safe_dump(recipe, sort_keys=False))
+        write_atomically(folder / RECIPE, yaml.safe_dump(recipe, sort_keys=False).encode(), is_only_writer=True)
     except OSError as error:
         raise CheckpointError(
             f"{folder}: cannot be written: {error.strerror or error}; make room or choose another folder"
@@ -229,11 +247,11 @@ def _note(recipe: Mapping[str, Any], folder: Path) -> None:
 
 
 def check_fit(model: ZooModule, data: DataModule) -> None:
-    """Whether a model can learn from the data.
+    """Checks that a model can learn from the data.
 
     Raises:
-        ConfigError: examples have another shape.
-        DataError: they have other grey levels, or labels that the model does not have.
+        ConfigError: The examples have another shape than the model.
+        DataError: The examples have other grey levels, or labels that the model does not know.
     """
     expected, found = tuple(getattr(model, "event_shape", data.event_shape)), tuple(data.event_shape)
     if expected != found:
@@ -248,12 +266,19 @@ def check_fit(model: ZooModule, data: DataModule) -> None:
 def make(
     recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False, data: DataModule | None = None
 ) -> Checkpoint:
-    """`fit` in `<folder>.run`, then the checkpoint folder itself with its training curve; the leader writes it.
+    """Trains the model of a recipe, and writes it as a checkpoint folder with its training curve.
 
-    A run that is logged to Weights & Biases ends with the numbers of the checkpoint, measured as its recipe says.
+    The run itself is kept in `<folder>.run`. The first process writes the folder. If the run is logged to Weights &
+    Biases, the numbers of the checkpoint are measured at the end, with the settings of the recipe.
+
+    Args:
+        recipe: The recipe, as `load_recipe` returns it.
+        folder: The checkpoint folder. It must not exist; this is checked before training.
+        resume: Whether to go on with the run in `<folder>.run`.
+        data: The data set of the section `data`, if it has been read already.
 
     Raises:
-        ZooError: as `fit` and `Zoo.save`; `folder` is refused if it exists, before anything is trained.
+        ZooError: As in `fit` and `Zoo.save`.
     """
     folder = Path(folder)
     join()
@@ -270,7 +295,11 @@ def make(
 
 
 def check_absent(folder: Path) -> None:
-    """Raises ConfigError where there is something already."""
+    """Checks that a folder is not there yet.
+
+    Raises:
+        ConfigError: The folder exists already.
+    """
     if folder.exists():
         raise ConfigError(f"{folder}: exists already; choose another folder")
 

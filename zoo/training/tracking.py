@@ -1,6 +1,7 @@
-"""Runs in Weights & Biases: what Lightning's `WandbLogger` logs of a training, and the checkpoint that came of it.
+"""Logging to Weights & Biases, through Lightning's `WandbLogger`.
 
-Losses, learning rate and sample grids are logged by callbacks of the Trainer, figures of the system by wandb itself.
+Callbacks of the Trainer log losses, the learning rate and sample grids; wandb itself logs figures of the system. This
+module opens the W&B run, and ends it with the numbers and files of the finished checkpoint.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ from zoo.measurement import Measurement
 
 
 def wandb_logger(folder: Path, arguments: dict[str, Any]) -> WandbLogger:
-    """The logger of a run that is kept in `folder`, not yet begun; `arguments` as of `Trainer`.
+    """Returns a logger whose W&B run has not begun yet.
+
+    Args:
+        folder: Folder of the run.
+        arguments: Arguments of `WandbLogger` and `wandb.init`.
 
     Raises:
-        ConfigError: wandb is not installed, or an argument is unknown.
+        ConfigError: The package wandb is not installed, or an argument is unknown.
     """
     try:
         import wandb
@@ -38,19 +43,19 @@ def wandb_logger(folder: Path, arguments: dict[str, Any]) -> WandbLogger:
     known = {*inspect.signature(WandbLogger).parameters, *inspect.signature(wandb.init).parameters} - {"kwargs"}
     for name in options:
         if name == "log_model":
-            raise ConfigError("trainer: wandb: log_model is not used here: the finished checkpoint is logged anyway")
+            raise ConfigError("trainer: wandb: leave out log_model; the finished checkpoint is logged anyway")
         if name not in known:
             raise ConfigError(f"trainer: wandb: no option {name!r}; {near(name, known)}")
     if options.pop("offline", False):
-        options["mode"] = "offline"  # Lightning's own switch sets the mode of the whole process
+        options["mode"] = "offline"  # Lightning's own option sets the mode of the whole process
     return WandbLogger(**options)
 
 
 def begin(trainer: lightning.Trainer) -> None:
-    """Opens the W&B run of a Trainer, if it has one, before anything else is made. Every process must call it.
+    """Opens the W&B run of a Trainer, if it has one. Every process must call this before training.
 
     Raises:
-        ConfigError: wandb has no key, or does not reach its server.
+        ConfigError: There is no key for wandb, or its server cannot be reached.
     """
 
     def open_run(logger: WandbLogger) -> None:
@@ -60,7 +65,7 @@ def begin(trainer: lightning.Trainer) -> None:
             _ = logger.experiment
         except wandb.errors.Error as error:
             raise ConfigError(
-                f"trainer: wandb: {' '.join(str(error).split())} Or log without a network: offline: true"
+                f"trainer: wandb: {' '.join(str(error).split())} To log without a network, set offline: true"
             ) from error
 
     for logger in _wandb(trainer):
@@ -69,18 +74,24 @@ def begin(trainer: lightning.Trainer) -> None:
 
 @contextmanager
 def failing(trainer: lightning.Trainer) -> Iterator[None]:
-    """Ends the W&B run of a Trainer, if it has one, as failed where the body fails."""
+    """If the body of the `with` statement fails, marks the W&B run of a Trainer, if it has one, as failed."""
     try:
         yield
     except BaseException:
         for logger in _wandb(trainer) if is_leader() else []:
-            with suppress(Exception):  # what went wrong first is what matters
+            with suppress(Exception):  # the first error is the one that matters
                 logger.experiment.finish(exit_code=1)
         raise
 
 
 def finish(trainer: lightning.Trainer, folder: Path, numbers: list[Measurement]) -> None:
-    """Ends the W&B run of a Trainer with the numbers of the checkpoint in `folder`, an artifact; for the leader."""
+    """Ends the W&B run of a Trainer with the finished checkpoint. Only the first process may call it.
+
+    Args:
+        trainer: The Trainer.
+        folder: The checkpoint folder, which is logged as an artifact.
+        numbers: The numbers of the checkpoint.
+    """
     for logger in _wandb(trainer):
         import wandb
 
@@ -92,7 +103,7 @@ def finish(trainer: lightning.Trainer, folder: Path, numbers: list[Measurement])
 
 
 def is_tracked(trainer: lightning.Trainer) -> bool:
-    """Whether the Trainer logs to W&B."""
+    """Returns whether a Trainer logs to W&B."""
     return bool(_wandb(trainer))
 
 

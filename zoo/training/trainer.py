@@ -1,4 +1,4 @@
-"""The common Trainer: `lightning.Trainer` with one tested set of defaults."""
+"""The common Trainer: a `lightning.Trainer` with one tested set of defaults."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _KINDS: dict[str, Any] = {
     "num_nodes": int,
 }
 _OURS = {
-    "gradient_clip_val": "set optimization.gradient_clip, which holds for models with two optimisers too",
-    "reload_dataloaders_every_n_epochs": "the order of an epoch is new without it",
+    "gradient_clip_val": "set optimization.gradient_clip, which also works for models with two optimisers",
+    "reload_dataloaders_every_n_epochs": "every epoch has a new order anyway",
     "gradient_clip_algorithm": "optimization.gradient_clip bounds the norm",
 }
 
 
-def Trainer(  # noqa: N802 - stands for the class that it makes
+def Trainer(  # noqa: N802 - it is called in place of the class
     folder: str | Path,
     *,
     ema_decay: float | None = 0.999,
@@ -54,25 +54,26 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
     callbacks: list[Callback] | None = None,
     **options: Any,
 ) -> lightning.Trainer:
-    """A `lightning.Trainer` that averages weights, logs, draws, checkpoints atomically, and resumes exactly.
+    """Makes a `lightning.Trainer` that averages weights, logs, draws samples, saves atomically and resumes exactly.
 
     Args:
-        folder: where the run keeps `last.ckpt`, `logs/` and `samples/`.
-        ema_decay: of the exponential moving average of the weights, which is what validation and export see; or None.
-        checkpoint_every: steps between checkpoints of the run.
-        sample_grids: draw a grid of samples after each validation.
-        wandb: arguments of `WandbLogger` and `wandb.init` (project, name, offline, ...), or None to log to CSV alone.
-        progress: show a progress bar.
-        callbacks: more callbacks.
-        options: everything else that `lightning.Trainer` takes: max_epochs, devices, strategy, precision, ...
+        folder: Folder of the run, for `last.ckpt`, `logs/` and `samples/`.
+        ema_decay: Decay of the exponential moving average of the weights, which validation and export use; None for no
+            average.
+        checkpoint_every: Number of steps between two checkpoints of the run.
+        sample_grids: Whether to draw a grid of samples after each validation.
+        wandb: Arguments of `WandbLogger` and `wandb.init` (project, name, offline, ...); None to log to CSV only.
+        progress: Whether to show a progress bar.
+        callbacks: Further callbacks.
+        options: Other options of `lightning.Trainer`: max_epochs, devices, strategy, precision, ...
 
     Raises:
-        ConfigError: an option is unknown or impossible, or the machine does not have the devices asked for.
+        ConfigError: An option is unknown or impossible, or the machine does not have these devices.
     """
     known = inspect.signature(lightning.Trainer).parameters
     for name in options:
         if name in _OURS:
-            raise ConfigError(f"trainer: {name} is not used here: {_OURS[name]}")
+            raise ConfigError(f"trainer: leave out {name}; {_OURS[name]}")
         if name not in known:
             ours_too = [*known, *inspect.signature(Trainer).parameters]
             raise ConfigError(f"trainer: no option {name!r}; {near(name, ours_too)}")
@@ -82,17 +83,17 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
         raise ConfigError(f"trainer: checkpoint_every must be at least 1, found {checkpoint_every}")
     if (precision := options.get("precision")) not in (None, *_PRECISIONS):
         raise ConfigError(
-            f"trainer: precision: expected 32-true or bf16-mixed, found {brief(precision)}; the others scale losses, "
-            "or convert the weights but not the data"
+            f"trainer: precision: expected 32-true or bf16-mixed, found {brief(precision)}; choose one of the two, "
+            "since the others scale losses, or convert the weights but not the data"
         )
     check({name: value for name, value in options.items() if name in _KINDS}, _KINDS, "trainer", optional=_KINDS)
     if isinstance(options.get("max_time"), int | float):  # as YAML reads 12:00:00:00 too
-        raise ConfigError("trainer: max_time: expected text, DD:HH:MM:SS in quotes, found a number")
+        raise ConfigError("trainer: max_time: expected 'DD:HH:MM:SS', found a number; put it in quotes")
     _quieten()
     folder, num_nodes = Path(folder), options.get("num_nodes", 1)
     ours: list[Callback] = [LogMeans()]
     if sample_grids:
-        ours.append(SampleGrid(folder / "samples"))  # before the averaging callback: it sees averaged weights
+        ours.append(SampleGrid(folder / "samples"))  # before the averaging callback, so that it uses the averages
     if ema_decay is not None:
         ours.append(WeightAverage(ema_decay))
     ours.append(RunCheckpoint(folder / CHECKPOINT, checkpoint_every))
@@ -104,7 +105,7 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
         "logger": True,
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 50,
-        "use_distributed_sampler": False,  # the data layer stripes batches itself, so that n processes equal one
+        "use_distributed_sampler": False,  # the data module itself divides batches among processes
         "enable_model_summary": False,
         "enable_progress_bar": progress,
         "plugins": [AtomicCheckpointIO(), *filter(None, [launcher(num_nodes)])],
@@ -115,8 +116,8 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
     num_processes = settings["devices"]
     if settings["accelerator"] == "cpu" and isinstance(num_processes, int) and num_processes > (os.cpu_count() or 1):
         raise ConfigError(
-            f"trainer: devices={num_processes} asks for more processes than the {os.cpu_count()} processors of this "
-            "machine; ask for fewer"
+            f"trainer: devices={num_processes} asks for more processes than this machine has processors "
+            f"({os.cpu_count()}); ask for fewer"
         )
     strategy = settings.get("strategy", "auto")
     if strategy == "ddp" or (strategy == "auto" and (num_processes not in (1, "1") or num_nodes != 1)):
@@ -133,7 +134,7 @@ def Trainer(  # noqa: N802 - stands for the class that it makes
 
 
 class _NoProfiler(PassThroughProfiler):
-    """Lightning enters a context for each hook of each callback: this one is nearly free."""
+    """Does nothing. Lightning enters the context of its profiler at each hook of each callback; this one is cheap."""
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
         return _NOTHING
@@ -143,10 +144,11 @@ _NOTHING = nullcontext()
 
 
 class _DDP(DDPStrategy):
-    """Averages gradients over processes; models without any, which are fitted in closed form, add up statistics.
+    """Averages gradients over processes.
 
-    Looks for unused parameters where a model optimises by itself: each of the two backward passes of an adversarial
-    step leaves some. Where the first process cannot save a checkpoint, all stop.
+    Models that are fitted in closed form have no gradients and are not wrapped; they sum statistics over processes
+    themselves. For models that optimise manually, unused parameters are searched for, since each of the two backward
+    passes of an adversarial step leaves some. If the first process cannot save a checkpoint, all processes stop.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
@@ -156,7 +158,7 @@ class _DDP(DDPStrategy):
         module = self.lightning_module
         if module is not None and any(parameter.requires_grad for parameter in module.parameters()):
             self._ddp_kwargs["find_unused_parameters"] = not module.automatic_optimization
-            self._ddp_kwargs["broadcast_buffers"] = False  # all have the same, and not all have as many batches
+            self._ddp_kwargs["broadcast_buffers"] = False  # they are equal, and some processes have fewer batches
             super().configure_ddp()
 
 
@@ -166,17 +168,17 @@ def _loggers(folder: Path, wandb: dict[str, Any] | None) -> list[Logger]:
 
 
 _WARNINGS = (
-    r".*LeafSpec.*is deprecated",  # of torch, to Lightning
-    r".*does not have many workers",  # the data layer needs none
-    r".*`broadcast_buffers` is deprecated",  # of torch, to Lightning; what it recommends would still send them once
-    r".*is smaller than the logging interval",  # means are logged at the end of an epoch too
-    r".*when logging on epoch level in distributed setting",  # they are means over processes already
+    r".*LeafSpec.*is deprecated",  # from torch, about Lightning
+    r".*does not have many workers",  # the data modules need none
+    r".*`broadcast_buffers` is deprecated",  # from torch; the option that it recommends would still send them once
+    r".*is smaller than the logging interval",  # means are also logged at the end of each epoch
+    r".*when logging on epoch level in distributed setting",  # the logged values are means over processes already
 )
 _LINES = ("GPU available", "TPU available", "💡 Tip", "Loading `train_dataloader`", "You are using the plain")
 
 
 def _quieten() -> None:
-    """Leaves out what Lightning prints that is wrong or of no use here; everything else stays."""
+    """Hides warnings and lines of Lightning that are wrong or useless here, and nothing else."""
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):

@@ -1,0 +1,3 @@
+from .store.zoo import Zoo as Zoo
+
+__version__: str

@@ -1,0 +1,2 @@
+from .muon import Muon as Muon
+from .optimization import Optimization as Optimization
