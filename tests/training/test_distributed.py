@@ -306,7 +306,7 @@ def test_what_fails_in_the_first_process_fails_in_all(one: Path, tmp_path: Path)
         "picture": f"the picture cannot be written: {FULL}",
         "export": FULL,
         "wandb": "trainer: wandb: ",
-        "devices": "expected devices x num_nodes to be the 2 processes",
+        "devices": "expected devices x num_nodes to equal the 2 processes",
         "sample": FULL,
         "evaluate": FULL,
         "finetune": FULL,
