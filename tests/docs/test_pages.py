@@ -179,5 +179,5 @@ def test_contributing_adds_a_model(tmp_path: Path) -> None:
     changed = text.replace("INSTANCES = [\n", f"{imported}\nINSTANCES = [\n{line}")
     assert changed != text
     instances.write_text(changed)
-    printed = python("-m", "pytest", "tests/laws/test_models.py", "-q", "-k", "IndependentBernoulli")
+    printed = python("-m", "pytest", "tests/laws/test_models.py", "-k", "IndependentBernoulli")
     assert int(re.findall(r"(\d+) passed", printed)[0]) >= 5
