@@ -10,7 +10,8 @@ Density: lower bound, of 8-bit images or of points; one evaluation for an unbias
 Sampling: steps of a sampler; ancestral sampling by default.
 Differs from the paper: the network gets t/T and also times between the steps, so that every sampler can draw; the
 default sampler takes fewer steps, with the smaller of the paper's two variances; the bound is in continuous time;
-small networks without attention, whose pixels are normalised over channels and not in groups.
+small networks without attention, whose pixels are normalised over channels and not in groups;
+Muon with a rate that falls linearly; averaged weights.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ Density: lower bound, of 8-bit images or of points; one evaluation for an unbias
 density itself: see `zoo.diffusion.likelihood`.
 Sampling: steps of a sampler.
 Differs from the paper: time runs from data to noise, as in other diffusion models; no reflow, which straightens the
-paths; the bound, which comes from the same denoiser.
+paths; the bound, which comes from the same denoiser;
+Muon with a rate that falls linearly; averaged weights.
 """
 
 from __future__ import annotations
