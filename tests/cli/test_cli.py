@@ -473,6 +473,12 @@ def test_pictures_of_shipped_checkpoints(
         path.unlink()
 
 
+def test_points_have_no_expected_images(tmp_path: Path, fail: Run) -> None:
+    words = ("sample", "realnvp-toy2d", "--expected", "--out", tmp_path / "points.png")
+    assert "expected a model that draws images, found RealNVP" in fail(*words)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", Zoo.list())
 def test_pictures_of_the_data_of_shipped_checkpoints(name: str, tmp_path: Path, run: Run, real_data: str) -> None:
     has, path = Zoo.info(name).capabilities, tmp_path / "picture.png"

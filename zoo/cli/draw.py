@@ -52,7 +52,7 @@ def sample(options: argparse.Namespace) -> None:
     from zoo.progress import bar
 
     model = checkpoint.load(device=options.device)
-    if isinstance(model, GenerativeModel) and has_plot(model):
+    if isinstance(model, GenerativeModel) and has_plot(model) and not options.expected:  # which is of images
         picture = plot(model, options.num, options.seed, **given(options, model, options.num))
         on_leader(lambda: write(options.out, picture, options.overwrite))
         return
