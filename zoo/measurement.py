@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 Kind = Literal["exact", "bound", "estimate"]
 
+LOG_Z = {"runs": int, "temperatures": int, "sweeps": int, "log_z": float, "log_z_error": float}
+"""Details of a number that rests on an estimate of log Z; on the slice they are rougher than on the whole."""
 _DETAILS: dict[str, dict[str, Any]] = {
-    "slice": {"n": int, "value": float},
+    "slice": {"n": int, "value": float, **LOG_Z},
     "sampling_seeds": {"n": int, "mean": float, "std": float},
 }
 _SETTINGS = ("k", "draws", "runs", "temperatures", "sweeps", "extractor")
@@ -92,7 +94,7 @@ class Measurement:
         hints = {"classes": dict[str, float], "sampler": dict[str, Any]}
         check(details, hints, f"{where}: details", optional=hints, is_open=True)
         for name in _DETAILS.keys() & details.keys():
-            check(details[name], _DETAILS[name], f"{where}: details: {name}")
+            check(details[name], _DETAILS[name], f"{where}: details: {name}", optional=LOG_Z)
         return cls(**fields)
 
     @property
@@ -131,21 +133,46 @@ def recorded_value(recorded: Iterable[Measurement], new: Measurement) -> float |
     A new number on the slice is looked up among the recorded numbers on the slice.
     """
     old = next((measurement for measurement in recorded if measurement.key == new.key), None)
-    if old is None or old.seed != new.seed:
-        return None
-    if any(old.details.get(name) != new.details.get(name) for name in _SETTINGS):
-        return None
-    piece = old.details.get("slice", {})
-    return {piece.get("n"): piece.get("value"), old.n: old.value}.get(new.n)
+    return None if old is None or (same := _recorded_as(old, new)) is None else same["value"]
+
+
+def _recorded_as(old: Measurement, new: Measurement) -> dict[str, Any] | None:
+    """The details, `n` and `value` of the recorded whole or slice that was measured as the new number was."""
+    whole = {**old.details, "n": old.n, "value": old.value, "seed": old.seed}
+    wanted = {**new.details, "n": new.n, "seed": new.seed}
+    for number in (whole, whole | old.details.get("slice", {})):
+        if all(number.get(name) == wanted.get(name) for name in ("n", "seed", *_SETTINGS)):
+            return number
+    return None
+
+
+def _agree(new: Measurement, recorded: Mapping[str, Any], error: float | None) -> bool:
+    """Whether a new number equals the recorded one within the tolerance of `compare`."""
+    if "extractor" in new.details:
+        return math.isclose(new.value, recorded["value"], rel_tol=1e-2, abs_tol=5e-2 * (error or 0))
+    if "precision" in new.details:
+        return new.value <= 10 * recorded["value"]
+    if "log_z_error" not in new.details:
+        return math.isclose(new.value, recorded["value"], rel_tol=1e-4)
+    log_z, spread = (recorded[name] for name in ("log_z", "log_z_error"))
+    energies = (new.value - new.details["log_z"], recorded["value"] - log_z)
+    spread = math.hypot(spread, new.details["log_z_error"])
+    return math.isclose(*energies, rel_tol=1e-5) and abs(new.details["log_z"] - log_z) <= 4 * spread
 
 
 def compare(recorded: Iterable[Measurement], found: Iterable[Measurement]) -> list[Difference]:
     """Compares new measurements with recorded ones.
 
-    All draws are seeded, so that two measurements differ by rounding only. The tolerance is 1e-4 of the value. For
-    numbers of samples, where rounding can flip a pixel, it is 1 % of the value or 5 % of its error, whichever is
-    larger. A number on the slice is compared with the recorded number on the slice. Numbers that differ in n, seed, k,
-    number of draws or runs, or extractor are different quantities and are not compared. The mean over sampling seeds is
+    All draws are seeded, so that two measurements differ by rounding only. The tolerance is
+
+    - 1e-4 of the value;
+    - of numbers of samples, where rounding can flip a pixel, 1 % of the value or 5 % of its error if that is larger;
+    - of numbers that rest on an estimate of log Z, 1e-5 of the mean energy, and four standard errors of log Z, since
+      rounding leads its chains along other ways;
+    - of the error of an inversion, which is nothing but rounding, a factor of ten upwards.
+
+    A number on the slice is compared with the recorded number on the slice. Numbers that differ in n, seed, k, number
+    of draws or runs, or extractor are different quantities and are not compared. The mean over sampling seeds is
     compared if both are over equally many seeds.
 
     Returns:
@@ -157,16 +184,14 @@ def compare(recorded: Iterable[Measurement], found: Iterable[Measurement]) -> li
         if (old := known.get(new.key)) is None:
             differences.append(Difference(new, None))
             continue
-        if (expected := recorded_value([old], new)) is None:
+        if (same := _recorded_as(old, new)) is None:
             continue
-        sampled = "extractor" in new.details
-        relative, absolute = (1e-2, 5e-2 * (old.error or 0)) if sampled else (1e-4, 0.0)
-        if not math.isclose(new.value, expected, rel_tol=relative, abs_tol=absolute):
-            differences.append(Difference(new, expected))
+        if not _agree(new, same, old.error):
+            differences.append(Difference(new, same["value"]))
         one, other = (m.details.get("sampling_seeds", {}) for m in (old, new))
         if not one or not other or one["n"] != other["n"] or new.n != old.n:
             continue
-        if not math.isclose(other["mean"], one["mean"], rel_tol=relative, abs_tol=absolute):
+        if not math.isclose(other["mean"], one["mean"], rel_tol=1e-2, abs_tol=5e-2 * (old.error or 0)):
             title = f"{new.name}, mean of {one['n']} sampling seeds"
             differences.append(Difference(replace(new, name=title, value=other["mean"]), one["mean"]))
     return differences

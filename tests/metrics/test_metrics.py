@@ -28,7 +28,7 @@ from zoo.capabilities import (
 from zoo.data import MNIST, BinarizedMNIST, FashionMNIST
 from zoo.data.base import DataModule, Split
 from zoo.errors import ConfigError, DataError, DownloadError, ZooError
-from zoo.measurement import Measurement, compare, recorded_value
+from zoo.measurement import Difference, Measurement, compare, recorded_value
 from zoo.metrics.classification import accuracy
 from zoo.metrics.codes import code_accuracy
 from zoo.metrics.conditional import class_accuracy
@@ -928,3 +928,26 @@ def test_compare_reports_what_is_not_borne_out() -> None:
     assert len(compare(old, [measurement(value=81.0, n=25)])) == 1
     (missing,) = compare([], old)
     assert missing.recorded is None and "no such number" in str(missing)
+
+
+def test_numbers_that_rest_on_log_z_agree_if_energies_and_log_z_do() -> None:
+    rough = {"runs": 100, "temperatures": 300, "sweeps": 30, "log_z": 829.0, "log_z_error": 0.5}
+    whole = rough | {"runs": 500, "log_z": 830.0, "log_z_error": 0.1, "slice": {"n": 25, "value": 84.0} | rough}
+    old = [measurement(value=86.0, details=whole)]
+
+    def found(energy: float, log_z: float, on_slice: bool) -> list[Difference]:
+        details = (rough if on_slice else whole) | {"log_z": log_z}
+        return compare(old, [measurement(value=energy + log_z, n=25 if on_slice else 10_000, details=details)])
+
+    for on_slice, log_z, error in ((False, 830.0, 0.1), (True, 829.0, 0.5)):
+        energy = (84.0 if on_slice else 86.0) - log_z
+        assert found(energy, log_z + 4 * error, on_slice) == []
+        assert len(found(energy, log_z + 7 * error, on_slice)) == 1
+        assert len(found(energy + 0.05, log_z, on_slice)) == 1
+
+
+def test_errors_of_inversion_may_not_grow() -> None:
+    old = [measurement(name="inversion_error", value=1e-6, details={"precision": "float32"})]
+    for value, differences in ((1e-9, 0), (5e-6, 0), (2e-5, 1)):
+        new = measurement(name="inversion_error", value=value, details={"precision": "float32"})
+        assert len(compare(old, [new])) == differences

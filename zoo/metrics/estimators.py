@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -58,11 +58,16 @@ class Effort:
     seed: int = 0
 
     counts: ClassVar[tuple[str, ...]] = ("k", "draws", "runs", "temperatures", "sweeps")  # at least 1 each
+    on_slice: ClassVar[dict[str, int]] = {"runs": 100, "temperatures": 300, "sweeps": 30}  # log Z in seconds, roughly
 
     def __post_init__(self) -> None:
         for name in self.counts:
             if (number := getattr(self, name)) < 1:
                 raise ConfigError(f"{name}: expected at least 1, found {number}")
+
+    def reduced(self) -> Self:
+        """The effort of a number on the slice, whose log Z is estimated roughly, but equally each time."""
+        return replace(self, **{name: min(getattr(self, name), most) for name, most in self.on_slice.items()})
 
 
 @dataclass(frozen=True)

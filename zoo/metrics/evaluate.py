@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.capabilities import (
+    Bijection,
     Classifier,
     Conditional,
     Encoder,
@@ -35,6 +36,7 @@ from zoo.metrics.distances import NEIGHBOURS
 from zoo.metrics.estimators import Effort
 from zoo.metrics.examples import check_shapes, measuring
 from zoo.metrics.extractors import ClassifierFeatures, Extractor, default_extractor, extractor_of, load_extractor
+from zoo.metrics.inversion import inversion_error
 from zoo.metrics.likelihood import entropy, nll
 from zoo.metrics.outliers import NUM, outlier_detection
 from zoo.metrics.quality import evaluate_quality, quality_floor, sampler_details
@@ -137,6 +139,11 @@ def _reconstruction(model: Reconstructive, study: Study) -> list[Measurement]:
     return squared_error(model, study.data, study.split, **study.examples)
 
 
+def _inversion(model: Bijection, study: Study) -> list[Measurement]:
+    seed, size = study.settings.seed, study.batch_size
+    return inversion_error(model, study.data, study.split, seed=seed, batch_size=size, progress=study.progress)
+
+
 def _accuracy(model: Classifier, study: Study) -> list[Measurement]:
     return accuracy(model, study.data, study.split, **study.examples)
 
@@ -181,7 +188,7 @@ def _outliers(model: GenerativeModel, study: Study) -> list[Measurement]:
 
 GROUPS: dict[str, list[Number]] = {
     "likelihood": [Number(GenerativeModel, _likelihood), Number(KnownEntropy, _entropy)],
-    "reconstruction": [Number(Reconstructive, _reconstruction)],
+    "reconstruction": [Number(Reconstructive, _reconstruction), Number(Bijection, _inversion)],
     "accuracy": [
         Number(Classifier, _accuracy),
         Number(Encoder, _code_accuracy),

@@ -8,6 +8,7 @@ bits/dim = nats/(D log 2)                            for 8-bit data; D counts pi
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from zoo.capabilities import Conditional, KnownEntropy, ZooModule
 from zoo.data.base import DataModule, Which
 from zoo.errors import DataError
-from zoo.measurement import Measurement, mean_and_error, nats_to
+from zoo.measurement import LOG_Z, Measurement, mean_and_error, nats_to
 from zoo.metrics.estimators import Effort, Estimate, Estimator, averaged_over_classes, estimators_of
 from zoo.metrics.examples import Index, check_levels, check_shapes, measuring, per_example, slice_details
 
@@ -51,9 +52,22 @@ def nll(
         ZooError: A likelihood is not finite.
     """
     chosen = Effort(**effort)
+    whole = _likelihoods(
+        model, data, split, index, chosen.reduced() if index == "slice" else chosen, batch_size, progress
+    )
+    if index is not None or all("runs" not in measurement.details for measurement in whole):
+        return whole
+    rough = _likelihoods(model, data, split, "slice", chosen.reduced(), batch_size, progress)
+    return [_with_slice(*pair) for pair in zip(whole, rough, strict=True)]
+
+
+def _likelihoods(
+    model: ZooModule, data: DataModule, split: Which, index: Index, effort: Effort, batch_size: int, progress: bool
+) -> list[Measurement]:
+    """One measurement for each estimator of a model and each unit."""
     measurements = []
     for name, make in estimators_of(type(model)).items():
-        estimate, nats = _estimated(model, make, data, split, index, chosen, name, batch_size, progress)
+        estimate, nats = _estimated(model, make, data, split, index, effort, name, batch_size, progress)
         given = {"given": "labels"} if isinstance(model, Conditional) else {}
         for unit in ("nats", "bits/dim") if data.levels == 256 else ("nats",):
             factor = nats_to(unit, data.event_shape)
@@ -62,13 +76,18 @@ def nll(
             if estimate.error:
                 error = math.hypot(error or 0.0, estimate.error * factor)
             details = estimate.settings | given
-            details |= slice_details(values, data, split, index, seed=chosen.seed, cost=estimate.cost)
+            details |= slice_details(values, data, split, index, seed=effort.seed, cost=estimate.cost)
+            num, kind = len(values), estimate.kind
             measurements.append(
-                Measurement(
-                    name, value, error, unit, estimate.kind, len(values), chosen.seed, split, data.name, details
-                )
+                Measurement(name, value, error, unit, kind, num, effort.seed, split, data.name, details)
             )
     return measurements
+
+
+def _with_slice(whole: Measurement, rough: Measurement) -> Measurement:
+    """The whole number, with the number on the slice that has a rough log Z of its own."""
+    piece = {"n": rough.n, "value": rough.value} | {name: rough.details[name] for name in LOG_Z}
+    return replace(whole, details=whole.details | {"slice": piece})
 
 
 def entropy(model: KnownEntropy, data: DataModule, split: Which = "test", *, seed: int = 0) -> list[Measurement]:
