@@ -20,16 +20,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+WORKERS = ["-n", "auto", "--maxprocesses", "8", "--dist", "worksteal"]
 COMMANDS = {
     "setup": [],
     "sample": [["zoo", "sample", "vae-mnist", "--expected", "--out", "samples.png", "--overwrite"]],
-    "test": [["pytest"]],
+    "test": [["pytest", *WORKERS]],
     "check": [
         ["ruff", "check"],
         ["ruff", "format", "--check"],
         ["mypy"],
         ["mkdocs", "build", "--strict", "--quiet", "--site-dir", ".site"],
-        ["pytest", "--durations=10"],
+        ["pytest", *WORKERS, "--durations=10"],
     ],
 }
 
