@@ -167,6 +167,10 @@ class GenerativeModel(ZooModule):
         """What `draw` is given if the caller of `sample` does not say; see `Conditional`."""
         return {}
 
+    def unsaid(self, given: Given, streams: Streams) -> Given:
+        """The defaults, unless everything is given; then they draw no noise."""
+        return {} if given.keys() == self.takes().keys() else self.defaults(streams)
+
     @classmethod
     def takes(cls) -> dict[str, Any]:
         """What `sample` can be given, by name, with the function that checks it."""
@@ -225,9 +229,7 @@ class GenerativeModel(ZooModule):
         given = check_given(self, {"labels": labels, "sampler": sampler}, num_samples)
         index = torch.arange(num_samples) if positions is None else positions
         for streams, rows in batches_of(index, generator, batch_size):
-            chosen = rows_of(given, rows, self.device)
-            unsaid = {} if given.keys() == self.takes().keys() else self.defaults(streams)
-            yield self.draw(streams, **{**unsaid, **chosen})
+            yield self.draw(streams, **{**self.unsaid(given, streams), **rows_of(given, rows, self.device)})
 
 
 def batches_of(index: Tensor, generator: torch.Generator | None, batch_size: int) -> Iterator[tuple[Streams, Tensor]]:

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
+from zoo import denoising
 from zoo.batch import Batch
 from zoo.capabilities import Conditional, Denoiser
+from zoo.density import Gaussian
 from zoo.diffusion import EDM, ConditionalEDM
 from zoo.diffusion import preconditioning as choices
 from zoo.diffusion.denoiser import NetworkDenoiser
 from zoo.diffusion.likelihood import FlowSettings, flow_log_prob, variational_bound
 from zoo.diffusion.schedules import LogNormal, Schedule, UniformTime
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, DataError
 from zoo.objectives import Denoising
 from zoo.random import Streams, randn
 from zoo.samplers import DDIM, Ancestral, DPMSolver, Euler, Heun, named
@@ -193,6 +195,66 @@ def test_network_evaluations_are_counted(sampler: DenoisingSampler, guidance: fl
     model, sampler = Counting(), type(sampler)(**{**sampler.__dict__, "steps": 6, "guidance": guidance})
     model.sample(2, sampler=sampler, labels=1)
     assert model.count == sampler.evaluations
+
+
+# --------------------------------------------------------------------------------------------- editing, completing
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
+def test_edits_are_draws_given_the_noisy_example(strength: float) -> None:
+    """E[edit] = E[D(x + sigma epsilon; sigma)], sigma being the noise level from which the steps begin."""
+    model, sampler, streams = Mixture(), Ancestral(steps=100), Streams(0, torch.arange(4000))
+    x = torch.tensor([[0.6, 0.1]]).expand(4000, 2)
+    edited = sampler.edit(model, x, strength, streams)
+    if strength == 0:
+        assert edited is x
+        return
+    sigma = sampler.grid(model)[100 - round(100 * strength)]
+    noisy = x + sigma * randn((4000, 2), Streams(1, torch.arange(4000)), torch.device("cpu"))
+    expected = model.denoise(noisy, torch.full((4000,), sigma))
+    error = edited.std(0) / 4000**0.5
+    assert ((edited.mean(0) - expected.mean(0)).abs() < 5 * error + 0.02).all()
+    if strength == 1:
+        assert torch.equal(sampler(model, Streams(0, torch.arange(9))).isfinite(), torch.ones(9, 2).bool())
+        truth = Mixture().law().sample((2000,))
+        assert abs(_energy_distance(edited[:2000], truth)) < 0.02
+
+
+def test_completions_tend_to_the_conditional_of_the_mixture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They only tend to it: of the component with 50 % of all points and 95 % of those with this first number."""
+    x, known = torch.tensor([[0.7, 0.0]]).expand(4000, 2), torch.tensor([[True, False]]).expand(4000, 2)
+    shares = []
+    for repeats in (1, 5):
+        monkeypatch.setattr("zoo.samplers.denoising.REPEATS", repeats)
+        filled = Ancestral(steps=50).fill(Mixture(), x, known, Streams(0, torch.arange(4000)))
+        assert (filled[:, 0] == x[:, 0]).all()
+        nearest = (filled[:, 1:] - LOC[:, 1]).abs().argmin(1)
+        shares.append(float((nearest == 0).float().mean()))
+    assert 0.7 < shares[0] < shares[1] - 0.03 and shares[1] < 0.95
+
+
+def test_watching_draws_what_sample_draws() -> None:
+    model, source = Mixture(), lambda: torch.Generator().manual_seed(3)
+    x, moments = denoising.watch(model, 5, labels=1, sampler=Heun(steps=4), generator=source())
+    assert torch.equal(x, model.sample(5, labels=1, sampler=Heun(steps=4), generator=source()))
+    assert len(moments) == 7 and moments[0].sigma == pytest.approx(80.0)
+    torch.testing.assert_close(x, moments[-1].denoised)  # the last step goes to what is expected
+
+
+def test_edits_refuse_what_they_cannot_use() -> None:
+    x = torch.zeros(3, 2)
+    with pytest.raises(ConfigError, match=r"edit: expected a strength from 0 to 1, found 1\.5"):
+        denoising.edit(Mixture(), x, 1.5)
+    with pytest.raises(ConfigError, match="edit: expected a Denoiser"):
+        denoising.edit(Gaussian([2]), x, 0.5)
+    with pytest.raises(DataError, match="edit: expected images of shape"):
+        denoising.edit(Mixture(), torch.zeros(3, 4), 0.5)
+    with pytest.raises(ConfigError, match="labels: expected classes from 0 to 2"):
+        denoising.edit(Mixture(), x, 0.5, labels=7)
+    assert denoising.edit(Mixture(), x[:0], 0.5).shape == (0, 2)
+
+
+# ----------------------------------------------------------------------------------------------------------- guidance
 
 
 def test_guidance_0_ignores_the_label_and_1_is_the_conditional_model() -> None:

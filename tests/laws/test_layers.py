@@ -18,7 +18,7 @@ LAYERS = [
     ["capabilities"],
     ["density", "autoregressive", "vae", "gan", "flows", "boltzmann", "energy", "diffusion", "classifier", "data"],
     ["store"],
-    ["latents", "pixelwise", "pictures", "plots"],
+    ["denoising", "latents", "pixelwise", "pictures", "plots"],
     ["metrics"],
     ["training"],
     ["cli", "__main__"],

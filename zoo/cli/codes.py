@@ -15,10 +15,13 @@ from zoo.cli.options import (
     NAME,
     SEED,
     checkpoint_of,
+    fraction,
     generator,
     labels_of,
     num,
     number,
+    sampler_of,
+    sampling,
     whole,
 )
 from zoo.cli.output import out, show
@@ -153,29 +156,47 @@ def _change(text: str) -> tuple[int, float]:
     "Draw",
     NAME,
     num(10),
-    option(
-        "--set", nargs="+", type=_change, required=True, metavar="DIMENSION=VALUE", help="New values, such as 3=2.5"
+    either(
+        option("--set", nargs="+", type=_change, metavar="DIMENSION=VALUE", help="New values of a code, such as 3=2.5"),
+        option("--strength", type=fraction, help="For denoisers: how much of an image to draw anew, from 0 to 1"),
     ),
-    option("--relative", action="store_true", help="Add the values to the old ones"),
+    option("--relative", action="store_true", help="Add the values of --set to the old ones"),
+    option("--images", nargs="+", type=expand, metavar="FILE", help="Images of your own in place of test images"),
+    LABELS,
+    sampling,
     SEED,
     out("edit.png"),
     DEVICE,
 )
 def edit(options: argparse.Namespace) -> None:
-    """Change dimensions of the codes of test images.
+    """Change images: dimensions of their codes, or all that noise hides.
 
-    The originals are above the edited images.
+    The originals are above the edited images. A denoiser adds noise to an image, such as a rough drawing, and removes
+    it again: with --strength 0.6, by the last 60 % of its steps.
     """
+    if options.set is None and options.strength is None:
+        raise ConfigError("edit: expected --set DIMENSION=VALUE for a model with codes, or --strength for a denoiser")
     checkpoint = checkpoint_of(options)
 
     import torch
 
-    from zoo import latents
+    from zoo import denoising, latents
 
-    model, batch = image_model(checkpoint, options), some_test_images(checkpoint, options.num, options)
-    labels = model.given(batch)
-    edited = latents.edit(model, batch.x, dict(options.set), relative=options.relative, **labels)
-    show(torch.cat([batch.x, edited.cpu()]), options, columns=options.num)
+    model = image_model(checkpoint, options)
+    if options.images:
+        x, labels = torch.stack([_own_image(file, model, checkpoint) for file in options.images]), {}
+    else:
+        batch = some_test_images(checkpoint, options.num, options)
+        x, labels = batch.x, model.given(batch)
+    if options.images or options.labels is not None:
+        labels = labels_of(options, model, len(x))
+    if options.strength is None:
+        edited = latents.edit(model, x, dict(options.set), relative=options.relative, **labels)
+    else:
+        sampler = sampler_of(options, type(model))
+        classes, source = labels.get("labels"), generator(options)
+        edited = denoising.edit(model, x, options.strength, labels=classes, sampler=sampler, generator=source)
+    show(torch.cat([x, edited.cpu()]), options, columns=len(x))
 
 
 @command(

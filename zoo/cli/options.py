@@ -97,10 +97,6 @@ LABELS = option(
     metavar="LABEL",
     help="Class to draw from a conditional model, or several in turn, such as 3,7 (default: every class in turn)",
 )
-SAMPLER = option(
-    "--sampler", help="How to draw from a model with several samplers, such as ddim (default: the model's)"
-)
-STEPS = option("--steps", type=whole(), help="Number of steps of --sampler (default: the sampler's)")
 SHARED = default(is_shared=True)
 """The processes that torchrun or srun started for the command share its work."""
 
@@ -108,6 +104,15 @@ SHARED = default(is_shared=True)
 def num(value: int, what: str = "images") -> Part:
     """`--num`, the number of images of a picture."""
     return option("-n", "--num", type=whole(), default=value, help=f"Number of {what} (default %(default)s)")
+
+
+def sampling(parser: argparse.ArgumentParser) -> None:
+    """`--sampler` and its arguments; see `sampler_of`."""
+    add = parser.add_argument
+    add("--sampler", help="How to draw from a model with several samplers, such as ddim (default: the model's)")
+    add("--steps", type=whole(), help="Number of steps of --sampler (default: the sampler's)")
+    add("--guidance", type=number, help="Strength of the label in --sampler: 0 ignores it, more than 1 exaggerates it")
+    add("--eta", type=fraction, help="Share of fresh noise in each step of `--sampler ddim`")
 
 
 def own_data(parser: argparse.ArgumentParser) -> None:
@@ -174,18 +179,20 @@ def sampler_of(options: argparse.Namespace, cls: type[ZooModule]) -> Sampler | N
     """The sampler that the options name for models of a class; None if they name none.
 
     Raises:
-        ConfigError: There is no such sampler for the class, or it does not take the number of steps.
+        ConfigError: There is no such sampler for the class, or it does not take such an argument.
     """
+    asked = {name: getattr(options, name) for name in ("steps", "guidance", "eta")}
+    asked = {name: value for name, value in asked.items() if value is not None}
     if options.sampler is None:
-        if options.steps is not None:
-            raise ConfigError("--steps: expected --sampler beside it, whose steps these are")
+        if asked:
+            raise ConfigError(f"--{next(iter(asked))}: expected --sampler beside it, of which this is an argument")
         return None
     kinds = {kind.__name__.lower(): kind for kind in getattr(cls, "samplers", ())}
     if options.sampler not in kinds:
         known = f"one of {', '.join(kinds)}" if kinds else f"none for {cls.__name__}, which has no samplers"
         raise ConfigError(f"--sampler: expected {known}, found {options.sampler}")
-    kind, steps = kinds[options.sampler], {} if options.steps is None else {"steps": options.steps}
-    return kind(**bind(kind, steps, f"--sampler {options.sampler}"))
+    kind = kinds[options.sampler]
+    return kind(**bind(kind, asked, f"--sampler {options.sampler}"))
 
 
 def generator(options: argparse.Namespace) -> Generator:

@@ -6,6 +6,7 @@
 learned with: states are data plus sigma times standard normal noise. States and noise levels are float32.
 """
 
+import math
 from abc import abstractmethod
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -19,6 +20,9 @@ from zoo.errors import ConfigError
 from zoo.progress import steps
 from zoo.random import Streams, randn
 from zoo.samplers.base import Sampler
+
+REPEATS = 5
+"""Number of times that completing takes each step."""
 
 Sigma = Annotated[float, Between(1e-9, 1e9)]
 
@@ -40,14 +44,17 @@ class Walk:
     """A batch on its way along the grid: the model under guidance, the noise, and the last evaluation.
 
     Attributes:
+        model: The denoiser.
         streams: Noise, one stream per example.
         before: What the model made of the state before this one; None at the first.
+        known: States and a mask, both [B, *event_shape]; where it is True, the walk keeps to these states.
     """
 
     def __init__(self, model: Any, streams: Streams, guidance: float, given: dict[str, Any]) -> None:
         self.streams = streams
         self.before: Denoised | None = None
-        self._model = model
+        self.known: tuple[Tensor, Tensor] | None = None
+        self.model = model
         self._guidance = guidance
         self._given = given
 
@@ -55,13 +62,20 @@ class Walk:
         """E[state | y], guided by the label w times: D(y) + w (D(y | label) - D(y)): [B, *event_shape] -> the same."""
         levels = torch.full((len(y),), sigma, device=y.device)
         if self._guidance == 1 or not self._given:
-            return self._model.denoise(y, levels, **self._given)
-        free = self._model.denoise(y, levels)
-        return free if self._guidance == 0 else free.lerp(self._model.denoise(y, levels, **self._given), self._guidance)
+            return self.model.denoise(y, levels, **self._given)
+        free = self.model.denoise(y, levels)
+        return free if self._guidance == 0 else free.lerp(self.model.denoise(y, levels, **self._given), self._guidance)
 
     def noise(self, y: Tensor) -> Tensor:
         """Fresh standard normal noise of the shape of a state."""
         return randn(tuple(y.shape), self.streams, y.device)
+
+    def held(self, y: Tensor, sigma: float) -> Tensor:
+        """The state with what is known put in its place, at noise level sigma: [B, *event_shape] -> the same."""
+        if self.known is None:
+            return y
+        state, mask = self.known
+        return torch.where(mask, state + sigma * self.noise(y), y)
 
 
 @dataclass(frozen=True)
@@ -114,9 +128,59 @@ class DenoisingSampler(Sampler):
 
     def __call__(self, model: Any, streams: Streams, **given: Any) -> Tensor:
         grid, walk = self.grid(model), Walk(model, streams, self.guidance, given)
-        y = grid[0] * randn((len(streams), *model.event_shape), streams, model.device)
+        return self._along(grid, walk.noise(torch.empty(len(streams), *model.event_shape, device=model.device)), walk)
+
+    def edit(self, model: Any, x: Tensor, strength: float, streams: Streams, **given: Any) -> Tensor:
+        """Adds noise to examples and takes the last part of the steps from there.
+
+        SDEdit (Meng et al. 2022, https://arxiv.org/abs/2108.01073, algorithm 1): a rough drawing becomes an example of
+        the model that resembles it, the less so the more noise it got.
+
+        Args:
+            model: A denoiser.
+            x: Examples, [B, *event_shape].
+            strength: Share of the steps to take: 0 leaves x as it is, 1 hides it under the most noise.
+            streams: Noise, one stream per example.
+            given: What the examples are conditioned on, such as labels.
+
+        Returns:
+            [B, *event_shape].
+        """
+        grid = self.grid(model)[self.steps - round(strength * self.steps) :]
+        walk = Walk(model, streams, self.guidance, given)
+        y = model.to_state(x)
+        return self._along(grid, y / grid[0] + walk.noise(y), walk) if len(grid) > 1 else x
+
+    def fill(self, model: Any, x: Tensor, known: Tensor, streams: Streams, **given: Any) -> Tensor:
+        """Draws unknown values: at each noise level, the known ones are those of the data with that much noise.
+
+        Each step is taken `REPEATS` times, with noise added in between, so that what is drawn has time to agree with
+        what is known (RePaint, Lugmayr et al. 2022, https://arxiv.org/abs/2201.09865, algorithm 1). It approximates a
+        draw given the known values.
+
+        Args:
+            model: A denoiser.
+            x: Examples, [B, *event_shape]; unknown values may be anything.
+            known: bool [B, *event_shape], True where a value is known.
+            streams: Noise, one stream per example.
+            given: What the examples are conditioned on, such as labels.
+
+        Returns:
+            [B, *event_shape].
+        """
+        grid, walk = self.grid(model), Walk(model, streams, self.guidance, given)
+        walk.known = (model.to_state(x), known)
+        return torch.where(known, x, self._along(grid, walk.noise(x), walk, REPEATS))
+
+    def _along(self, grid: list[float], y: Tensor, walk: Walk, repeats: int = 1) -> Tensor:
+        """Examples at the end of a grid, from states at its beginning, in units of grid[0]: [B, *event_shape]."""
+        y = grid[0] * y
         for sigma, to in steps(list(pairwise(grid)), "step"):
-            denoised = walk.denoise(y, sigma)
-            y = self.step(y, denoised, sigma, to, walk)
-            walk.before = Denoised(denoised, sigma)
-        return model.from_state(y)
+            for turn in range(repeats if to else 1):
+                if turn:
+                    y, walk.before = y + math.sqrt(sigma**2 - to**2) * walk.noise(y), None
+                y = walk.held(y, sigma)
+                denoised = walk.denoise(y, sigma)
+                y = self.step(y, denoised, sigma, to, walk)
+                walk.before = Denoised(denoised, sigma)
+        return walk.model.from_state(y)
