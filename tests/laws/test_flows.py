@@ -42,6 +42,7 @@ from zoo.flows.maf import MAF, MaskedAutoregressive
 from zoo.flows.planar import Planar
 from zoo.flows.realnvp import RealNVP
 from zoo.flows.spline import RationalQuadratic
+from zoo.samplers import Tempered
 
 
 def mlp(num_inputs: int, num_outputs: int) -> MLP:
@@ -152,6 +153,16 @@ def test_samples_follow_the_density_on_a_grid(instance: Instance) -> None:
     counts = torch.bincount(cell[is_inside] @ torch.tensor([num, 1]), minlength=num * num)
     counts = torch.cat([counts, (~is_inside).sum()[None]])
     follows(counts, torch.cat([mass, 1 - mass.sum()[None]]).log())
+
+
+@having(Flow, where=is_real)
+def test_the_temperature_is_the_standard_deviation_of_the_latents(instance: Instance) -> None:
+    model = instance.build().double()
+    with torch.no_grad():
+        one, half = (model.to_latent(model.sample(50, sampler=Tempered(t), generator=seeded(1)))[0] for t in (1.0, 0.5))
+    torch.testing.assert_close(half, one / 2, atol=1e-5, rtol=1e-5)
+    assert torch.equal(model.sample(3, sampler=Tempered(), generator=seeded(1)), model.sample(3, generator=seeded(1)))
+    assert one.std() > 0.8
 
 
 # -------------------------------------------------------------------------------------------------------- under stress

@@ -112,6 +112,7 @@ def sampling(parser: argparse.ArgumentParser) -> None:
     add("--sampler", help="How to draw from a model with several samplers, such as ddim (default: the model's)")
     add("--steps", type=whole(), help="Number of steps of --sampler (default: the sampler's)")
     add("--guidance", type=number, help="Strength of the label in --sampler: 0 ignores it, more than 1 exaggerates it")
+    add("--temperature", type=number, help="Temperature of --sampler: less than 1 for likelier, less varied examples")
     add("--eta", type=fraction, help="Share of fresh noise in each step of `--sampler ddim`")
 
 
@@ -181,7 +182,7 @@ def sampler_of(options: argparse.Namespace, cls: type[ZooModule]) -> Sampler | N
     Raises:
         ConfigError: There is no such sampler for the class, or it does not take such an argument.
     """
-    asked = {name: getattr(options, name) for name in ("steps", "guidance", "eta")}
+    asked = {name: getattr(options, name) for name in ("steps", "guidance", "temperature", "eta")}
     asked = {name: value for name, value in asked.items() if value is not None}
     if options.sampler is None:
         if asked:

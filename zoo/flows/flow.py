@@ -19,14 +19,16 @@ from torch.distributions import Distribution, Independent, Normal
 from zoo.capabilities import Bijection, Decoder, Dequantized, Encoder
 from zoo.config import Between
 from zoo.errors import ConfigError
+from zoo.module import Sampled
 from zoo.nn.point import Point
-from zoo.random import Streams, randn
+from zoo.samplers.base import Sampler
+from zoo.samplers.tempered import Tempered
 
 Levels = Annotated[int, Between(2, 2**16)] | None
 Margin = Annotated[float, Between(1e-12, 0.499)] | None
 
 
-class Flow(Dequantized, Bijection, Encoder, Decoder):
+class Flow(Sampled, Dequantized, Bijection, Encoder, Decoder):
     """A density by change of variables. A model adds `to_latent` and `from_latent`; everything else follows.
 
     Latents are vectors of the same dimension as the data, `latent_shape` = (D,), those of several scales one after the
@@ -35,14 +37,15 @@ class Flow(Dequantized, Bijection, Encoder, Decoder):
     """
 
     facts: ClassVar = {"latents": "high-dimensional"}
+    samplers = (Tempered,)
 
     def log_prob(self, x: Tensor) -> Tensor:
         z, ladj = self.to_latent(x)
         return -0.5 * z.square().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi) + ladj
 
-    def draw(self, streams: Streams) -> Tensor:
-        z = randn((len(streams), *self.latent_shape), streams, self.device)
-        return self.decode(z.to(self.dtype))
+    @property
+    def sampler(self) -> Sampler:
+        return Tempered()
 
     def prior(self) -> Distribution:
         """N(0, I)."""

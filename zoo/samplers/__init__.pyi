@@ -6,3 +6,4 @@ from .euler import Euler as Euler
 from .gibbs import Gibbs as Gibbs
 from .heun import Heun as Heun
 from .names import named as named
+from .tempered import Tempered as Tempered
