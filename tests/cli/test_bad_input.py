@@ -590,7 +590,7 @@ def images_of_several_sizes(world: World) -> list[str]:
     return finetune_on_images(world, (8, 8), (8, 8), (8, 8), (8, 9))
 
 
-@says("2.png: cannot be decoded", "--skip-corrupt")
+@says("2.png: expected an image, but it cannot be decoded", "--skip-corrupt")
 def image_that_is_truncated(world: World) -> list[str]:
     words = finetune_on_images(world, *[(8, 8)] * 4)
     path = world.root / "images" / "2.png"

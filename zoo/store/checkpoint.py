@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.config import MAX_BYTES, bind, brief, check, parse_json, parse_yaml, read_bytes
-from zoo.errors import CheckpointError, ConfigError
+from zoo.errors import CheckpointError, ConfigError, DataError
 from zoo.measurement import Measurement
 from zoo.store.names import find_class, modern
 from zoo.store.registry import LICENCE, Entry
@@ -212,7 +212,10 @@ class Checkpoint:
 
         if "data" not in self.settings:
             raise ConfigError(f"{self.source}: expected a recipe that says which data it was made from, found none")
-        return build(self.settings["data"], self.settings.get("seed", 0))
+        try:
+            return build(self.settings["data"], self.settings.get("seed", 0))
+        except DataError as error:
+            raise DataError(f"{self.source}: this needs the data that it was made from: {error}") from error
 
     def load(self, *, device: str = "cpu") -> ZooModule:
         """The model with its weights, in evaluation mode and float32.

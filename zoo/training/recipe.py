@@ -251,7 +251,7 @@ def check_fit(model: ZooModule, data: DataModule) -> None:
 
     Raises:
         ConfigError: The examples have another shape than the model.
-        DataError: The examples have other grey levels, or labels that the model does not know.
+        DataError: The examples have other grey levels, or labels that the model does not know, or cannot be read.
     """
     expected, found = tuple(getattr(model, "event_shape", data.event_shape)), tuple(data.event_shape)
     if expected != found:
@@ -261,6 +261,8 @@ def check_fit(model: ZooModule, data: DataModule) -> None:
         )
     check_classes(model, data)
     check_levels(model, data)
+    if not data.files:  # nothing to download: what is wrong with single examples shows before the run begins
+        data.split("train")
 
 
 def make(
