@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import re
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.config import brief
 from zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -27,6 +32,30 @@ def expand(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise ConfigError(f"{brief(str(path))}: expected a path, found ~ without a home folder; write it out") from None
+
+
+def picture_format(path: Path) -> str:
+    """The name that Pillow has for the format of a suffix; empty if it cannot write any."""
+    from PIL import Image
+
+    name = Image.registered_extensions().get(path.suffix.lower(), "")
+    return name if name in Image.SAVE else ""
+
+
+def encoded(picture: Image, path: Path, what: str = "picture") -> bytes:
+    """A picture in the format of the suffix of `path`.
+
+    Raises:
+        ConfigError: There is no such format, or it cannot hold the picture.
+    """
+    file = io.BytesIO()
+    try:
+        if not (name := picture_format(path)):
+            raise ValueError(f"unknown file extension: {path.suffix}")
+        picture.save(file, name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot write a {what} there: {error}; choose another name") from error
+    return file.getvalue()
 
 
 def write_new(path: Path, content: bytes | memoryview) -> None:

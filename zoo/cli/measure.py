@@ -25,9 +25,9 @@ from zoo.cli.options import (
     sampler_of,
     whole,
 )
-from zoo.cli.output import check_place, encoded, out, write
+from zoo.cli.output import check_place, out, write
 from zoo.errors import ConfigError, ZooError
-from zoo.files import expand
+from zoo.files import encoded, expand
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import DataError
+from zoo.files import expand
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -145,7 +146,7 @@ def read_image(path: str | Path, event_shape: tuple[int, ...]) -> Tensor:
         DataError: There is no such file, or it cannot be decoded.
     """
     channels, height, width = event_shape
-    return torch.from_numpy(decode(Path(path), channels, (height, width)).copy()).float() / 255
+    return torch.from_numpy(decode(expand(path), channels, (height, width)).copy()).float() / 255
 
 
 def _pixels(image: Image, channels: int | None, size: tuple[int, int] | None) -> np.ndarray:

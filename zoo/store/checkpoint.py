@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.config import MAX_BYTES, bind, brief, check, parse_json, parse_yaml, read_bytes
 from zoo.errors import CheckpointError, ConfigError, DataError
+from zoo.files import expand
 from zoo.measurement import Measurement
 from zoo.store.names import find_class, modern
 from zoo.store.registry import LICENCE, Entry
@@ -84,7 +85,8 @@ class Checkpoint:
     @classmethod
     def of_folder(cls, folder: str | Path, plugins: Collection[str] = ()) -> Checkpoint:
         """The checkpoint in a folder on this machine."""
-        return cls(f"local-dir:{folder}", Path(folder), Path(folder), plugins=tuple(plugins))
+        path = expand(folder)
+        return cls(f"local-dir:{folder}", path, path, plugins=tuple(plugins))
 
     # -------------------------------------------------------------------------------------------------------- facts
 

@@ -34,7 +34,7 @@ from zoo.data import build as build_data
 from zoo.data.base import DataModule
 from zoo.distributed import join, on_leader, sensing_loss, size
 from zoo.errors import CheckpointError, ConfigError
-from zoo.files import write_atomically
+from zoo.files import expand, write_atomically
 from zoo.measurement import Measurement
 from zoo.metrics.evaluate import evaluate_checkpoint
 from zoo.metrics.examples import check_classes, check_levels
@@ -69,7 +69,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     Raises:
         ConfigError: A section is unknown, missing or of the wrong type.
     """
-    recipe = override(load_yaml(path), overrides or {})
+    recipe = override(load_yaml(expand(path)), overrides or {})
     for alternatives in (("data",), ("model", "start")):
         if not recipe.keys() & set(alternatives):
             names = " or ".join(map(repr, alternatives))
@@ -182,7 +182,7 @@ def fit(
     """
     from zoo.training.trainer import CHECKPOINT, Trainer
 
-    recipe, folder = override(recipe, {}), Path(folder)
+    recipe, folder = override(recipe, {}), expand(folder)
     join()
     on_leader(lambda: _check_free(recipe, folder, resume))
     seed = recipe.get("seed", 0)
@@ -282,7 +282,7 @@ def make(
     Raises:
         ZooError: As in `fit` and `Zoo.save`.
     """
-    folder = Path(folder)
+    folder = expand(folder)
     join()
     on_leader(lambda: check_absent(folder))
     run = folder.with_name(f"{folder.name}.run")
