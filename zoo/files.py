@@ -24,14 +24,26 @@ def expand(path: str | Path) -> Path:
     """The path, with the home folder in place of a leading `~` or `~user`.
 
     Raises:
-        ConfigError: There is no such home folder, or the path is an address such as `s3://bucket`.
+        ConfigError: There is no such home folder, or the path is empty, or an address such as `s3://bucket`.
     """
+    if not str(path):
+        raise ConfigError("expected a path, found an empty word; is a variable of the shell unset?")
     if _SCHEME.match(str(path)):
         raise ConfigError(f"{brief(str(path))}: expected a path on this machine, found an address; copy the files here")
     try:
         return Path(path).expanduser()
     except RuntimeError:
         raise ConfigError(f"{brief(str(path))}: expected a path, found ~ without a home folder; write it out") from None
+
+
+def check_outside(output: Path, data: str | Path) -> None:
+    """Checks that a file or folder to be written does not lie in a folder of images, where it would become one.
+
+    Raises:
+        ConfigError: It does.
+    """
+    if output.resolve().is_relative_to(folder := expand(data).resolve()) and folder.is_dir():
+        raise ConfigError(f"{output}: lies in {folder}, and would become part of these data; choose a place outside")
 
 
 def picture_format(path: Path) -> str:

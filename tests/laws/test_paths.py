@@ -111,7 +111,9 @@ def test_a_full_disk_leaves_a_picture_as_it_was(tmp_path: Path, monkeypatch: pyt
 
 def test_files_are_written_in_one_place() -> None:
     """Whatever else the package opens, it reads; contents are made in memory, and `zoo.files` writes them."""
-    writes = re.compile(r"""\.write_(text|bytes)\(|open\([^)]*["'](w|a|x|r\+)b?["']|\.(save|savefig)\((path|self\.path)""")
+    writes = re.compile(
+        r"""\.write_(text|bytes)\(|open\([^)]*["'](w|a|x|r\+)b?["']|\.(save|savefig)\((path|self\.path)"""
+    )
     package = Path(zoo.__file__).parent
     found = [path.name for path in package.rglob("*.py") if writes.search(path.read_text())]
     assert found == ["files.py"]

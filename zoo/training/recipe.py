@@ -34,7 +34,7 @@ from zoo.data import build as build_data
 from zoo.data.base import DataModule
 from zoo.distributed import join, on_leader, sensing_loss, size
 from zoo.errors import CheckpointError, ConfigError
-from zoo.files import expand, write_atomically
+from zoo.files import check_outside, expand, write_atomically
 from zoo.measurement import Measurement
 from zoo.metrics.evaluate import evaluate_checkpoint
 from zoo.metrics.examples import check_classes, check_levels
@@ -184,6 +184,7 @@ def fit(
 
     recipe, folder = override(recipe, {}), expand(folder)
     join()
+    on_leader(lambda: _check_outside(folder, recipe["data"]))
     on_leader(lambda: _check_free(recipe, folder, resume))
     seed = recipe.get("seed", 0)
     data = data or build_data(recipe["data"], seed)
@@ -215,6 +216,12 @@ def fit(
                 raise
             raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     return model.eval()
+
+
+def _check_outside(folder: Path, section: Mapping[str, Any]) -> None:
+    """Checks that a folder to be written does not lie in the folder of own data that the section `data` names."""
+    if isinstance(path := section.get("path"), str):
+        check_outside(folder, path)
 
 
 def _check_free(recipe: Mapping[str, Any], folder: Path, resume: bool) -> None:
@@ -285,6 +292,7 @@ def make(
     folder = expand(folder)
     join()
     on_leader(lambda: check_absent(folder))
+    on_leader(lambda: _check_outside(folder, recipe["data"]))
     run = folder.with_name(f"{folder.name}.run")
     model = fit(recipe, run, resume=resume, data=data)
     with failing(model.trainer):
