@@ -89,7 +89,7 @@ def test_no_path_may_be_an_address(name: str, home: Path) -> None:
     if name == "Inception":
         pytest.importorskip("torch_fidelity")
     before = sorted(home.rglob("*"))
-    with pytest.raises(ConfigError, match="'s3://bucket.*: expected a path on this machine, found an address"):
+    with pytest.raises(ConfigError, match=r"'s3://bucket.*: expected a path on this machine, found an address"):
         calls[name]("s3://bucket/folder")
     assert not [*Path.cwd().iterdir()] and sorted(home.rglob("*")) == before
 
