@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import re
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.config import brief
 from zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -19,14 +24,50 @@ def expand(path: str | Path) -> Path:
     """The path, with the home folder in place of a leading `~` or `~user`.
 
     Raises:
-        ConfigError: There is no such home folder, or the path is an address such as `s3://bucket`.
+        ConfigError: There is no such home folder, or the path is empty, or an address such as `s3://bucket`.
     """
+    if not str(path):
+        raise ConfigError("expected a path, found an empty word; is a variable of the shell unset?")
     if _SCHEME.match(str(path)):
         raise ConfigError(f"{brief(str(path))}: expected a path on this machine, found an address; copy the files here")
     try:
         return Path(path).expanduser()
     except RuntimeError:
         raise ConfigError(f"{brief(str(path))}: expected a path, found ~ without a home folder; write it out") from None
+
+
+def check_outside(output: Path, data: str | Path) -> None:
+    """Checks that a file or folder to be written does not lie in a folder of images, where it would become one.
+
+    Raises:
+        ConfigError: It does.
+    """
+    if output.resolve().is_relative_to(folder := expand(data).resolve()) and folder.is_dir():
+        raise ConfigError(f"{output}: lies in {folder}, and would become part of these data; choose a place outside")
+
+
+def picture_format(path: Path) -> str:
+    """The name that Pillow has for the format of a suffix; empty if it cannot write any."""
+    from PIL import Image
+
+    name = Image.registered_extensions().get(path.suffix.lower(), "")
+    return name if name in Image.SAVE else ""
+
+
+def encoded(picture: Image, path: Path, what: str = "picture") -> bytes:
+    """A picture in the format of the suffix of `path`.
+
+    Raises:
+        ConfigError: There is no such format, or it cannot hold the picture.
+    """
+    file = io.BytesIO()
+    try:
+        if not (name := picture_format(path)):
+            raise ValueError(f"unknown file extension: {path.suffix}")
+        picture.save(file, name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot write a {what} there: {error}; choose another name") from error
+    return file.getvalue()
 
 
 def write_new(path: Path, content: bytes | memoryview) -> None:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.files import encoded, expand, write_atomically
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -46,10 +48,14 @@ def grid(images: Tensor, *, columns: int | None = None, scale: int = 2, gap: int
 
 
 def save_grid(images: Tensor, path: str | Path, *, columns: int | None = None, scale: int = 2) -> Path:
-    """Writes the `grid` of some images to a file and returns its path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    grid(images, columns=columns, scale=scale).save(path)
+    """Writes the `grid` of some images to a file and returns its path.
+
+    Raises:
+        ConfigError: The suffix of the file is not that of a format of pictures.
+        OSError: The file cannot be written. An old one is as it was.
+    """
+    path = expand(path)
+    write_atomically(path, encoded(grid(images, columns=columns, scale=scale), path))
     return path
 
 

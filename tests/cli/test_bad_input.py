@@ -590,7 +590,7 @@ def images_of_several_sizes(world: World) -> list[str]:
     return finetune_on_images(world, (8, 8), (8, 8), (8, 8), (8, 9))
 
 
-@says("2.png: cannot be decoded", "--skip-corrupt")
+@says("2.png: expected an image, but it cannot be decoded", "--skip-corrupt")
 def image_that_is_truncated(world: World) -> list[str]:
     words = finetune_on_images(world, *[(8, 8)] * 4)
     path = world.root / "images" / "2.png"
@@ -604,6 +604,39 @@ def images_none_of_which_can_be_decoded(world: World) -> list[str]:
     for path in (world.root / "images").iterdir():
         path.write_bytes(b"")
     return [*words, "--skip-corrupt"]
+
+
+@pytest.mark.parametrize("command", ["finetune", "score", "fit"])
+def test_own_output_does_not_become_own_data(command: str, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    words = finetune_on_images(world, *[(8, 8)] * 4)
+    folder, recipe = world.root / "images", world.root / "own.yaml"
+    recipe.write_text(f"{{data: {{class: ImageFolder, path: {folder}}}, start: vae-digits, trainer: {{max_steps: 1}}}}")
+    world.patch.chdir(folder)
+    (world.root / "link").symlink_to(folder)
+    before = tree(world.root)
+    own = ["fit", str(recipe)] if command == "fit" else [command, *words[1:3], "."]
+    for out in ("new", "deep/new", str(world.root / "link" / "new")):
+        assert main([*own, "--out", out]) == 1
+        said = capsys.readouterr().err
+        assert f"{out}: lies in {folder}, and would become part of these data" in said and said.count("\n") == 1
+    if command == "score":
+        assert main([*own, "--out", "../x.csv", "--sheet", "x.png"]) == 1
+        assert "x.png: lies in" in capsys.readouterr().err
+    assert tree(world.root) == before
+
+
+for words in (
+    ["score", "vae-digits", "--data", ""],
+    ["finetune", "vae-digits", "--data", "", "--out", "new"],
+    ["finetune", "vae-digits", "--data", "images", "--out", ""],
+    ["sample", "vae-digits", "--out", ""],
+    ["sample", "local-dir:"],
+    ["push", "", "you/vae"],
+):
+
+    @says("expected a path, found an empty word; is a variable of the shell unset?")
+    def path_that_is_empty(world: World, words: list[str] = words) -> list[str]:
+        return words
 
 
 @says("images: expected images", "found none; check the path")

@@ -28,8 +28,8 @@ from zoo.cli import main
 from zoo.cli.command import COMMANDS, GROUPS, option
 from zoo.cli.command import command as made_of
 from zoo.cli.options import NAME, checkpoint_of, given
-from zoo.data import Arrays, Digits
-from zoo.data.own import read_image
+from zoo.data import Arrays, Digits, own
+from zoo.data.image_files import decode, read_image
 from zoo.density.gaussian import Gaussian
 from zoo.errors import ConfigError
 from zoo.metrics import evaluate as evaluate_module
@@ -40,6 +40,7 @@ from zoo.store import save as save_module
 from zoo.store.checkpoint import WEIGHTS, Checkpoint
 from zoo.training.callbacks import LogMeans
 from zoo.vae.conditional_vae import ConditionalVAE
+from zoo.vae.vae import VAE
 
 DATA = {"class": "Digits", "batch_size": 256}
 VAE_RECIPE = {
@@ -99,7 +100,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     made = MADE(event_shape=[1, 8, 8], hidden=16, num_masks=2)
     Zoo.save(made, folder / "made", recipe={"name": "made", "data": {**DATA, "binarize": True}})
-    conditional = ConditionalVAE(event_shape=[1, 8, 8], latent_dim=3, channels=8, hidden=8)
+    sizes = {"event_shape": [1, 8, 8], "latent_dim": 3, "channels": 8, "hidden": 8}
+    conditional = ConditionalVAE(**sizes, likelihood="discretized-logistic")
     Zoo.save(conditional, folder / "conditional", recipe={"name": "conditional", "data": DATA})
     return folder
 
@@ -301,6 +303,42 @@ def test_pictures_of_own_images(home: Path, images: Path, tmp_path: Path, run: R
     expected = save_grid(walk, tmp_path / "expected.png", columns=4).read_bytes()
     assert out.read_bytes() == expected
     assert "images.npz: expected an image" in fail("interpolate", source, "--images", files[0], "images.npz")
+
+
+def test_a_warning_is_one_line(home: Path, images: Path, tmp_path: Path) -> None:
+    (images / "notes.txt").write_text("no picture")
+    words = ["score", f"local-dir:{home / 'vae'}", "--data", images, "--resize", "--k", 1, "--out", tmp_path / "x.csv"]
+    root = Path(zoo.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-m", "zoo", *map(str, words)], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == f"zoo: {images}: ignored 1 file (.txt)\n"
+
+
+def test_a_checkpoint_is_used_without_the_data_of_its_maker(home: Path, images: Path, run: Run, fail: Run) -> None:
+    """The grey levels of own images are those of the model, wherever its data are."""
+    files, folder, out = sorted(images.rglob("*.png"))[:2], images.parent, images.parent / "x.png"
+    model = VAE(event_shape=[1, 8, 8], latent_dim=3, channels=8, hidden=8)
+    recipe = {"data": {"class": "ImageFolder", "path": str(folder / "moved"), "binarize": True}}
+    source = f"local-dir:{Zoo.save(model, folder / 'bits', recipe=recipe)}"
+    run("interpolate", source, "--images", *files, "--steps", 2, "--out", out)
+    a, b = ((read_image(path, (1, 8, 8)) >= 0.5).float() for path in files)
+    walk = latents.interpolate(model.eval(), a, b, 2)
+    assert out.read_bytes() == save_grid(walk, folder / "expected.png", columns=2).read_bytes()
+    words = ["score", source, "--data", images, "--resize", "--overwrite", "--out", folder / "x.csv"]
+    assert "images: expected binary pixels for local-dir:" in fail(*words)
+    assert run(*words, "--binarize", "--k", 2) == f"{folder / 'x.csv'}\n{folder / 'x.png'}\n"
+    said = fail("reconstruct", source, "--out", folder / "y.png")
+    assert f"{source}: this needs the data that it was made from: {folder / 'moved'}: expected a folder" in said
+
+
+@pytest.mark.parametrize("command", ["score", "finetune"])
+def test_the_first_image_decides_whether_images_fit(
+    command: str, home: Path, images: Path, tmp_path: Path, fail: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+    monkeypatch.setattr(own, "decode", lambda *words: (decoded.append(words[0]), decode(*words))[1])
+    words = [command, f"local-dir:{home / 'vae'}", "--data", images, "--out", tmp_path / "new"]
+    assert "expected examples of shape 1x8x8" in fail(*words)
+    assert len(decoded) == 1
 
 
 def test_samples_show_the_labels_in_turn(home: Path, tmp_path: Path, run: Run) -> None:

@@ -1,9 +1,12 @@
 """Users' own data: folders of images, and arrays."""
 
+import errno
 import os
 import sys
+import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,20 @@ import torch
 from PIL import Image
 from small_data import SPLITS, complaint
 
-from zoo.data import CIFAR10, MNIST, Arrays, Bars, BinarizedMNIST, DataModule, Digits, FashionMNIST, ImageFolder, Rivers
+from zoo.data import (
+    CIFAR10,
+    MNIST,
+    Arrays,
+    Bars,
+    BinarizedMNIST,
+    DataModule,
+    Digits,
+    FashionMNIST,
+    ImageFolder,
+    Rivers,
+    own,
+)
+from zoo.data.image_files import SUFFIXES, decode, read_image
 from zoo.errors import ConfigError, DataError
 
 # folders of images
@@ -29,7 +45,8 @@ def test_a_folder_of_images_with_labels(tmp_path: Path) -> None:
     (tmp_path / "cats/notes.txt").write_text("no image")
     paint(tmp_path / ".thumbnails/x.png", size=(1, 1))
     data = ImageFolder(str(tmp_path))
-    assert (data.event_shape, data.num_classes, data.levels) == ((3, 4, 6), 2, 256)
+    with pytest.warns(UserWarning, match=r"ignored 1 file \(\.txt\)$"):
+        assert (data.event_shape, data.num_classes, data.levels) == ((3, 4, 6), 2, 256)
     assert (data.classes, data.name) == (["birds", "cats"], tmp_path.name)
     assert [len(data.split(which)) for which in SPLITS] == [25, 3, 2]
     values = []
@@ -40,7 +57,90 @@ def test_a_folder_of_images_with_labels(tmp_path: Path) -> None:
         assert torch.equal(split.labels, (value % 3 != 0).long())
         values += value.tolist()
     assert sorted(values) == list(range(30))
+    (tmp_path / "cats/notes.txt").unlink()
     assert torch.equal(ImageFolder(str(tmp_path)).split("test").x, data.split("test").x)
+
+
+def found_in(folder: Path, **options: Any) -> tuple[list[str], list[str]]:
+    """The images of a folder, and what was said about it."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        data = ImageFolder(str(folder), **options)
+        data.everything()
+    return [path.as_posix() for path in data.used], [str(warning.message) for warning in said]
+
+
+def test_every_kind_of_image_file_is_read(tmp_path: Path) -> None:
+    formats = Image.registered_extensions()
+    assert {".jfif", ".avif"} <= SUFFIXES
+    names = [f"{suffix[1:]}{suffix.upper()}" for suffix in sorted(SUFFIXES & formats.keys())]  # AVIF is an option
+    for name in names:
+        with (tmp_path / name).open("wb") as file:
+            Image.new("1" if name.endswith(".PBM") else "L", (6, 4)).save(file, formats[Path(name).suffix.lower()])
+    assert len(names) >= 14 and found_in(tmp_path, channels=1) == (sorted(names), [])
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    paint(tmp_path / "data/cats/1.png"), paint(tmp_path / "data/cat.gif/2.png"), paint(tmp_path / "elsewhere/3.png")
+    (tmp_path / "data/birds").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data/birds/4.png").symlink_to(tmp_path / "data/cats/1.png")
+    (tmp_path / "elsewhere/loop").symlink_to(tmp_path / "data")
+    (tmp_path / "data/also").symlink_to("cats")
+    used, said = found_in(tmp_path / "data")
+    assert used == ["birds/3.png", "birds/4.png", "cat.gif/2.png", "cats/1.png"]
+    assert said == [f"{tmp_path}/data: ignored 2 links to folders that are read already (also, birds/loop)"]
+
+
+def test_what_is_ignored_is_said(tmp_path: Path) -> None:
+    assert found_in(paint(tmp_path / "1.png").parent) == (["1.png"], [])
+    for name in ("a.txt", "b.txt", "c.heic", "README", ".DS_Store"):
+        (tmp_path / name).write_text("no image")
+    (tmp_path / "nothing").mkdir()
+    said = f"{tmp_path}: ignored 4 files (.heic, .txt, without a suffix); 1 folder without images (nothing)"
+    assert found_in(tmp_path) == (["1.png"], [said])
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(DataError) as error:
+        ImageFolder(str(tmp_path)).split("train")
+    complaint(error, tmp_path, "found none, but 4 files (.heic, .txt, without a suffix); 1 folder without images")
+
+
+def test_what_is_no_regular_file_is_never_opened(tmp_path: Path) -> None:
+    paint(tmp_path / "1.png")
+    os.mkfifo(tmp_path / "2.png")
+    (tmp_path / "3.png").symlink_to("nowhere.png")
+    with pytest.raises(DataError) as error:
+        ImageFolder(str(tmp_path)).everything()
+    complaint(error, tmp_path / "2.png", "it is not a regular file", "--skip-corrupt")
+    with pytest.raises(DataError) as error:
+        read_image(tmp_path / "2.png", (1, 4, 4))
+    complaint(error, tmp_path / "2.png", "it is not a regular file")
+    used, said = found_in(tmp_path, skip_corrupt=True)
+    assert used == ["1.png"] and "left out 2 of 3 images that cannot be decoded, the first is 2.png" in said[0]
+
+
+def test_folders_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paint(tmp_path / "cats/1.png"), paint(tmp_path / "dogs/2.png")
+    scan = os.scandir
+
+    def locked(path: Path) -> object:
+        if Path(path).name == "dogs":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(DataError) as error:
+        ImageFolder(str(tmp_path)).everything()
+    complaint(error, tmp_path / "dogs", "cannot be read (Permission denied)", "check its permissions")
+
+
+def test_one_image_tells_the_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "0.png").write_bytes(b"")
+    for number in range(1, 5):
+        paint(tmp_path / f"{number}.png", (60, 40))
+    decoded = []
+    monkeypatch.setattr(own, "decode", lambda path, *rest: (decoded.append(path.name), decode(path, *rest))[1])
+    assert ImageFolder(str(tmp_path), skip_corrupt=True).event_shape == (3, 40, 60)
+    assert decoded == ["0.png", "1.png"]
 
 
 def test_images_are_converted_to_a_size_and_to_channels(tmp_path: Path) -> None:

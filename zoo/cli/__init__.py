@@ -10,7 +10,9 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from zoo.cli import look, draw, codes, pixels, measure, train, share  # noqa: F401  # isort: skip - order of the help
 from zoo.cli.command import COMMANDS, GROUPS, Parser
@@ -33,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _open_streams()
     try:
-        _run(sys.argv[1:] if arguments is None else arguments)
+        with _warnings_in_one_line():
+            _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except ZooError as error:
         return _fail(str(error))
@@ -117,6 +120,23 @@ def _open_streams() -> None:
 
 def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Warnings look like errors; only those for programmers tell the place in the source."""
+
+    def one_line(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        where = "" if category is UserWarning else f"{filename}:{lineno}: {category.__name__}: "
+        return f"zoo: {where}{message}\n"
+
+    usual, warnings.formatwarning = warnings.formatwarning, one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _fail(message: str) -> int:

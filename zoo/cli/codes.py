@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from zoo.capabilities import GenerativeModel
     from zoo.data.base import DataModule, Which
-    from zoo.store.checkpoint import Checkpoint
 
 
 # -------------------------------------------------------------------------------------------------- walks, dimensions
@@ -70,7 +69,7 @@ def interpolate(options: argparse.Namespace) -> None:
     if options.images:
         if labels and options.labels is None:
             raise ConfigError(f"--images: {options.name} is conditional; give the class of your images with --label")
-        x = torch.stack([_own_image(file, model, checkpoint) for file in options.images])
+        x = torch.stack([_own_image(file, model) for file in options.images])
         ends = latents.encode(model, x, **labels_of(options, model, 2))
     elif options.test:
         batch = some_test_images(checkpoint, 2 * num, options)
@@ -84,12 +83,12 @@ def interpolate(options: argparse.Namespace) -> None:
     show(walks.flatten(0, 1), options, columns=options.steps)
 
 
-def _own_image(file: Path, model: GenerativeModel, checkpoint: Checkpoint) -> Tensor:
-    """An image of the user's, resized to the model's shape, and made black and white if the model's data are."""
-    from zoo.data.own import read_image
+def _own_image(file: Path, model: GenerativeModel) -> Tensor:
+    """An image of the user's, resized to the model's shape, and made black and white for a model of binary pixels."""
+    from zoo.data.image_files import read_image
 
     x = read_image(file, model.event_shape)
-    return (x >= 0.5).float() if checkpoint.data().levels == 2 else x
+    return (x >= 0.5).float() if model.levels == 2 else x
 
 
 @command(

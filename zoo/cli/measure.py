@@ -24,9 +24,9 @@ from zoo.cli.options import (
     sampling,
     whole,
 )
-from zoo.cli.output import check_place, encoded, out, write
+from zoo.cli.output import check_place, out, write
 from zoo.errors import ConfigError, ZooError
-from zoo.files import expand
+from zoo.files import check_outside, encoded, expand
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -245,6 +245,8 @@ def score(options: argparse.Namespace) -> None:
     if sheet.resolve() == options.out.resolve():
         raise ConfigError(f"--out: {sheet} is where the sheet goes; name the table .csv, or the sheet with --sheet")
     check_place(sheet, options.overwrite, "sheet")
+    for place in (options.out, sheet):
+        check_outside(place, options.data)
     checkpoint = checkpoint_of(options)
 
     from zoo.metrics.score import score

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.cli.command import Part, default, option
 from zoo.errors import ConfigError
-from zoo.files import expand, write_atomically
+from zoo.files import encoded, expand, picture_format, write_atomically
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
 OVERWRITE = option("--overwrite", action="store_true", help="Replace files that exist")
@@ -49,24 +47,10 @@ def check_place(path: Path, overwrite: bool, what: str = "picture") -> None:
         reason = f"{folder} is no folder"
     elif locked := next((place for place in (path, folder) if place.exists() and not os.access(place, os.W_OK)), None):
         reason = f"{locked} is not yours to write"
-    elif what in ("picture", "sheet") and not _format(path):
+    elif what in ("picture", "sheet") and not picture_format(path):
         reason = f"unknown file extension: {path.suffix}"
     if reason:
         raise ConfigError(f"{path}: cannot write a {what} there: {reason}; {advice}")
-
-
-def encoded(picture: Image, path: Path, what: str = "picture") -> bytes:
-    """A picture in the format of the suffix of `path`.
-
-    Raises:
-        ConfigError: The format has no such pictures.
-    """
-    file = io.BytesIO()
-    try:
-        picture.save(file, _format(path))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot write a {what} there: {error}; choose another --out") from error
-    return file.getvalue()
 
 
 def write(path: Path, content: bytes, overwrite: bool, what: str = "picture") -> None:
@@ -95,11 +79,3 @@ def show(images: Tensor, options: argparse.Namespace, columns: int | None = None
         raise ConfigError(f"{options.name}: expected images, found NaN in some pixels; choose smaller values")
     picture = grid(images, columns=columns, scale=scale)
     write(options.out, encoded(picture, options.out), options.overwrite)
-
-
-def _format(path: Path) -> str:
-    """The name that Pillow has for the format of a suffix; empty if it cannot write any."""
-    from PIL import Image
-
-    name = Image.registered_extensions().get(path.suffix.lower(), "")
-    return name if name in Image.SAVE else ""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from tokenize import TokenError
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.base import DataModule, Split, Which, division
+from zoo.data.image_files import SUFFIXES, decode, find_images
 from zoo.errors import ConfigError, DataError
 from zoo.files import expand
 
@@ -33,11 +34,6 @@ PUBLISHED = (
     "bars",
 )
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-
 
 class _Own(DataModule):
     """Data without published splits: about a tenth is for validation and a tenth for testing.
@@ -47,6 +43,13 @@ class _Own(DataModule):
     """
 
     path: Path
+    shape: tuple[int, ...]
+    """Shape of one example. Unlike `event_shape`, it is also known if there are too few examples for three splits."""
+
+    @property
+    @abstractmethod
+    def _most(self) -> int:
+        """Number of examples, or of files that may be some."""
 
     @abstractmethod
     def _read(self) -> tuple[Sequence[str], Split]:
@@ -76,13 +79,17 @@ class _Own(DataModule):
         return together.take(torch.cat(index).argsort())
 
     def load(self, which: Which) -> Split:
-        if (num := self._num) < 3:
-            raise DataError(f"{self.path}: expected at least 3 examples, one for each split, found {num}; add some")
+        self._check_enough(self._num)
         return self._parts[which][1]
 
     @property
     def event_shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return tuple(self.split("train").x.shape[1:])
+        self._check_enough(self._most)
+        return self.shape
+
+    def _check_enough(self, num: int) -> None:
+        if num < 3:
+            raise DataError(f"{self.path}: expected at least 3 examples, one for each split, found {num}; add some")
 
 
 def _divide(names: Sequence[str], seed: int) -> dict[Which, Tensor]:
@@ -102,7 +109,8 @@ def _divide(names: Sequence[str], seed: int) -> dict[Which, Tensor]:
 class ImageFolder(_Own):
     """A folder of images, 8-bit or binary. If it has subfolders, each is a class, numbered in the order of their names.
 
-    Transparent pixels become white, and images are rotated as their EXIF orientation says.
+    Transparent pixels become white, and images are rotated as their EXIF orientation says. Symbolic links are followed.
+    Other files are left out with a warning; those whose names begin with a dot, without.
 
     Attributes:
         classes: Names of the subfolders, or None if the images are in the folder itself.
@@ -160,11 +168,28 @@ class ImageFolder(_Own):
 
     @cached_property
     def _images(self) -> list[Path]:
-        inside = (path.relative_to(self.path) for path in self.path.rglob("*") if path.suffix.lower() in SUFFIXES)
-        found = sorted(path for path in inside if not any(part.startswith(".") for part in path.parts))
+        found, others = find_images(self.path)
         if not found:
-            raise DataError(f"{self.path}: expected images ({', '.join(sorted(SUFFIXES))}), found none; check the path")
+            there = f"none, but {others}" if others else "none"
+            raise DataError(
+                f"{self.path}: expected images ({', '.join(sorted(SUFFIXES))}), found {there}; check the path"
+            )
+        if others:
+            warnings.warn(f"{self.path}: ignored {others}", stacklevel=2)
         return found
+
+    @property
+    def _most(self) -> int:
+        return len(self._images)
+
+    @cached_property
+    def _first(self) -> tuple[Path, np.ndarray]:
+        """The first image that can be decoded; the others must have its shape."""
+        return next(self._decoded([]))
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self._first[1].shape
 
     @cached_property
     def classes(self) -> list[str] | None:
@@ -182,81 +207,48 @@ class ImageFolder(_Own):
         return None if self.classes is None else len(self.classes)
 
     def _read(self) -> tuple[Sequence[str], Split]:
-        classes = self.classes
-        x: np.ndarray | None = None
-        used: list[Path] = []
-        for path, image in self._decoded():
-            if x is None:
-                x = np.empty((len(self._images), *image.shape), np.uint8)
-            if image.shape != x.shape[1:]:
-                raise DataError(
-                    f"{self.path / path}: expected {_describe(x.shape[1:])} as in {used[0]}, found "
-                    f"{_describe(image.shape)}; pass size= and channels= (--resize) to convert all images"
-                )
-            x[len(used)] = image >= 128 if self.binarize else image
-            used.append(path)
-        if x is None:
-            raise DataError(
-                f"{self.path}: expected images, found {len(self.skipped)} files, none of which can be decoded"
-            )
-        self.used = used
-        labels = None if classes is None else torch.tensor([classes.index(path.parts[0]) for path in used])
-        return [path.as_posix() for path in used], Split(torch.from_numpy(x[: len(used)]), labels)
-
-    def _decoded(self) -> Iterator[tuple[Path, np.ndarray]]:
-        """Relative path and pixels (uint8 [C, H, W]) of each image that can be decoded, in the order of the paths."""
-        from PIL import Image
         from tqdm import tqdm
 
-        self.skipped = []
-        for path in tqdm(self._images, desc=f"reading {self.name}", unit=" images", delay=2, disable=None):
-            try:
-                with Image.open(self.path / path) as image:
-                    pixels = _pixels(image, self.channels, None if self.size is None else (self.size, self.size))
-            except Exception as error:  # decoders raise all kinds of errors on damaged files
-                if not self.skip_corrupt:
-                    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                    raise DataError(
-                        f"{self.path / path}: cannot be decoded ({reason}); remove it, or pass skip_corrupt "
-                        "(--skip-corrupt) to leave out corrupt files"
-                    ) from error
-                self.skipped.append(self.path / path)
-                continue
-            yield path, pixels
-        if 0 < len(self.skipped) < len(self._images):
+        classes, shape = self.classes, self.shape
+        x = np.empty((len(self._images), *shape), np.uint8)
+        self.used, self.skipped = [], []
+        images = self._decoded(self.skipped)
+        for path, image in tqdm(images, f"reading {self.name}", len(x), unit=" images", delay=2, disable=None):
+            if image.shape != shape:
+                raise DataError(
+                    f"{self.path / path}: expected {_describe(shape)} as in {self._first[0]}, found "
+                    f"{_describe(image.shape)}; pass size= and channels= (--resize) to convert all images"
+                )
+            x[len(self.used)] = image >= 128 if self.binarize else image
+            self.used.append(path)
+        if self.skipped:
             warnings.warn(
-                f"{self.path}: left out {len(self.skipped)} of {len(self._images)} images that cannot be decoded, "
-                f"the first is {self.skipped[0].name}",
+                f"{self.path}: left out {len(self.skipped)} of {len(x)} images that cannot be decoded, the first is "
+                f"{self.skipped[0].name}",
                 stacklevel=2,
             )
+        labels = None if classes is None else torch.tensor([classes.index(path.parts[0]) for path in self.used])
+        return [path.as_posix() for path in self.used], Split(torch.from_numpy(x[: len(self.used)]), labels)
 
+    def _decoded(self, skipped: list[Path]) -> Iterator[tuple[Path, np.ndarray]]:
+        """Relative path and pixels (uint8 [C, H, W]) of each image that can be decoded, in the order of the paths.
 
-def _pixels(image: Image, channels: int | None, size: tuple[int, int] | None) -> np.ndarray:
-    """Converts an image to an array.
-
-    Args:
-        image: Image of any mode with 8 bits per channel.
-        channels: 1 (grey), 3 (RGB) or None (grey stays grey, everything else becomes RGB).
-        size: (H, W) to which the centre of the image is scaled, or None to keep its size.
-
-    Returns:
-        The pixels, uint8 [C, H, W].
-    """
-    from PIL import Image, ImageOps
-
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"expected 8 bits per channel, found mode {image.mode}")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        colour = image.mode not in ("LA", "La")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB" if colour else "L")
-    grey = image.mode in ("1", "L") if channels is None else channels == 1
-    image = image.convert("L" if grey else "RGB")
-    if size is not None:
-        image = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
-    pixels = np.asarray(image)
-    return pixels[None] if grey else pixels.transpose(2, 0, 1)
+        Paths of the others are added to `skipped`.
+        """
+        size = None if self.size is None else (self.size, self.size)
+        for path in self._images:
+            try:
+                pixels = decode(self.path / path, self.channels, size)
+            except DataError as error:
+                if not self.skip_corrupt:
+                    raise DataError(
+                        f"{error}; remove it, or pass skip_corrupt (--skip-corrupt) to leave out corrupt files"
+                    ) from error.__cause__
+                skipped.append(self.path / path)
+                continue
+            yield path, pixels
+        if len(skipped) == len(self._images):
+            raise DataError(f"{self.path}: expected images, found {len(skipped)} files, none of which can be decoded")
 
 
 def own_section(
@@ -287,31 +279,6 @@ def own_section(
             )
         section |= {"size": height, "channels": channels}
     return section | {name: True for name in ("binarize", "skip_corrupt") if options[name]}
-
-
-def read_image(path: str | Path, event_shape: tuple[int, ...]) -> Tensor:
-    """Reads one image and converts it to the given shape, as `ImageFolder` does.
-
-    Args:
-        path: Path of the image.
-        event_shape: (C, H, W) with C = 1 (grey) or C = 3 (RGB).
-
-    Returns:
-        The pixels in [0, 1], float32 [C, H, W].
-
-    Raises:
-        DataError: There is no such file, or it cannot be decoded.
-    """
-    from PIL import Image
-
-    channels, height, width = event_shape
-    try:
-        with Image.open(path) as image:
-            pixels = _pixels(image, channels, (height, width))
-    except Exception as error:  # decoders raise all kinds of errors on damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: expected an image, but it cannot be decoded ({reason})") from error
-    return torch.from_numpy(pixels.copy()).float() / 255
 
 
 def _describe(shape: tuple[int, ...]) -> str:
@@ -414,7 +381,13 @@ class Arrays(_Own):
                     f"{where}: labels: expected 0, 1, ..., found {int(labels.min())}; number the classes from 0"
                 )
             self.num_classes = int(labels.max()) + 1 if len(labels) else None
+        self.shape = tuple(x.shape[1:])
+        self._total = len(x)
         self._whole: Split | None = Split(x, labels)
+
+    @property
+    def _most(self) -> int:
+        return self._total
 
     def _read(self) -> tuple[Sequence[str], Split]:
         assert self._whole is not None

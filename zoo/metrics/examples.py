@@ -14,7 +14,7 @@ from zoo.batch import Batch
 from zoo.capabilities import Classifier, Conditional, ZooModule
 from zoo.data.base import DataModule, Which, levels_title
 from zoo.distributed import gather, is_leader, share
-from zoo.errors import ConfigError, DataError
+from zoo.errors import DataError
 from zoo.module import facts_of
 from zoo.store.checkpoint import Checkpoint
 
@@ -54,16 +54,18 @@ def check_shapes(model: Any, data: DataModule) -> None:
 
 def check_levels(model: ZooModule, data: DataModule) -> None:
     """Raises DataError if a model has a likelihood of other grey levels than the data have."""
-    levels = getattr(model, "levels", None)
-    if facts_of(type(model)).get("density", "none") != "none" and levels != data.levels:
-        expected, found = levels_title(levels), levels_title(data.levels)
+    if _has_other_levels(model, data):
+        expected, found = levels_title(getattr(model, "levels", None)), levels_title(data.levels)
         raise DataError(
             f"{data.name}: {type(model).__name__} has a likelihood of {expected}, found {found}; use data of that kind"
         )
 
 
 def check_like(checkpoint: Checkpoint, model: ZooModule, data: DataModule) -> None:
-    """Raises DataError if own data differ in shape or grey levels from the data that a checkpoint was made from."""
+    """Raises DataError if own data have another shape than a checkpoint's model, or other grey levels than its density.
+
+    The data that the checkpoint was made from are not needed. Models without a density take any grey levels.
+    """
     expected, found = shape_of(model), tuple(data.event_shape)
     if found != expected:
         raise DataError(
@@ -71,16 +73,18 @@ def check_like(checkpoint: Checkpoint, model: ZooModule, data: DataModule) -> No
             f"{checkpoint.source}, found {'x'.join(map(str, found))}; pass --resize (resize=True) to bring images to "
             "this shape"
         )
-    try:
-        levels = checkpoint.data().levels
-    except (ConfigError, DataError):  # no recipe, or own data on another machine: there is nothing to compare with
-        return
-    if data.levels != levels:
+    if _has_other_levels(model, data):
+        levels = getattr(model, "levels", None)
         advice = {2: "pass --binarize, or an array of bool", 256: "pass images, or an array of uint8"}
         raise DataError(
             f"{data.name}: expected {levels_title(levels)} for {checkpoint.source}, found {levels_title(data.levels)}; "
             f"{advice.get(levels or 0, 'pass an array of floats')}"
         )
+
+
+def _has_other_levels(model: ZooModule, data: DataModule) -> bool:
+    has_density = facts_of(type(model)).get("density", "none") != "none"
+    return has_density and getattr(model, "levels", None) != data.levels
 
 
 def check_classes(model: ZooModule, data: DataModule) -> None:

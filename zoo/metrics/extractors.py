@@ -19,6 +19,7 @@ from zoo.capabilities import Classifier
 from zoo.data.base import DataModule
 from zoo.data.files import Published, data_root, read
 from zoo.errors import ConfigError, DataError
+from zoo.files import expand
 from zoo.store.checkpoint import Checkpoint
 from zoo.store.registry import registry
 from zoo.store.source import checkpoint as resolve
@@ -129,7 +130,7 @@ class Inception(Extractor):
                 "torch-fidelity, with torch and torchvision of one build"
             ) from None
         super().__init__()
-        path = Path(weights) if weights is not None else data_root() / INCEPTION.path
+        path = expand(weights) if weights is not None else data_root() / INCEPTION.path
         try:
             content = path.read_bytes() if weights is not None else read(data_root(), INCEPTION)
         except OSError as error:

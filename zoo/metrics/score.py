@@ -109,13 +109,13 @@ class Scores:
 class _Everything(DataModule):
     """All examples of own data, as one split."""
 
-    def __init__(self, data: DataModule, whole: Split) -> None:
+    def __init__(self, data: ImageFolder | Arrays) -> None:
         super().__init__()
         self.name, self.levels, self.num_classes = data.name, data.levels, data.num_classes
-        self.event_shape, self.whole = tuple(whole.x.shape[1:]), whole
+        self.event_shape, self.data = data.shape, data
 
     def load(self, which: Which) -> Split:
-        return self.whole
+        return self.data.everything()
 
 
 def score(
@@ -157,9 +157,9 @@ def score(
         )
     own = build(own_section(expand(data).resolve(), shape_of(model), resize, binarize, skip_corrupt))
     assert isinstance(own, ImageFolder | Arrays)
-    whole = own.everything()
-    module = _Everything(own, whole)
-    check_like(checkpoint, model, module)
+    module = _Everything(own)
+    check_like(checkpoint, model, module)  # looks at one image only
+    whole = module.split("test")
     found = log_likelihood(model, module, batch_size=batch_size, progress=progress, k=k, draws=draws, seed=seed)
     assert found is not None
     order = found.nats.argsort(stable=True)

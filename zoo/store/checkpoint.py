@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.config import MAX_BYTES, bind, brief, check, parse_json, parse_yaml, read_bytes
-from zoo.errors import CheckpointError, ConfigError
+from zoo.errors import CheckpointError, ConfigError, DataError
+from zoo.files import expand
 from zoo.measurement import Measurement
 from zoo.store.names import find_class, modern
 from zoo.store.registry import LICENCE, Entry
@@ -84,7 +85,8 @@ class Checkpoint:
     @classmethod
     def of_folder(cls, folder: str | Path, plugins: Collection[str] = ()) -> Checkpoint:
         """The checkpoint in a folder on this machine."""
-        return cls(f"local-dir:{folder}", Path(folder), Path(folder), plugins=tuple(plugins))
+        path = expand(folder)
+        return cls(f"local-dir:{folder}", path, path, plugins=tuple(plugins))
 
     # -------------------------------------------------------------------------------------------------------- facts
 
@@ -212,7 +214,10 @@ class Checkpoint:
 
         if "data" not in self.settings:
             raise ConfigError(f"{self.source}: expected a recipe that says which data it was made from, found none")
-        return build(self.settings["data"], self.settings.get("seed", 0))
+        try:
+            return build(self.settings["data"], self.settings.get("seed", 0))
+        except DataError as error:
+            raise DataError(f"{self.source}: this needs the data that it was made from: {error}") from error
 
     def load(self, *, device: str = "cpu") -> ZooModule:
         """The model with its weights, in evaluation mode and float32.

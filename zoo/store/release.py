@@ -6,8 +6,8 @@ python -m zoo.store.release
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
+from zoo.files import write_atomically
 from zoo.measurement import HEADLINES, rounded
 from zoo.store import registry as records
 from zoo.store.card import about, render_card
@@ -92,8 +92,8 @@ def release() -> None:
     checkpoints = shipped()
     records.write_registry(entries())
     for checkpoint in checkpoints:
-        (checkpoint.folder / CARD).write_text(render_card(checkpoint))
-    Path(records.SHIPPED.parent / "MODEL_CARDS.md").write_text(render_index(checkpoints))
+        write_atomically(checkpoint.folder / CARD, render_card(checkpoint).encode())
+    write_atomically(records.SHIPPED.parent / "MODEL_CARDS.md", render_index(checkpoints).encode())
 
 
 if __name__ == "__main__":

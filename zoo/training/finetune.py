@@ -55,7 +55,7 @@ def finetune(
         DataError: The data are missing or damaged, or do not have the shape of the model.
         ConfigError: The checkpoint or a setting is unknown, or the folder exists already.
     """
-    folder, path = Path(folder), expand(data).resolve()
+    folder, path = expand(folder), expand(data).resolve()
     join()
     on_leader(lambda: check_absent(folder))
     if epochs < 1:

@@ -34,7 +34,7 @@ from zoo.data import build as build_data
 from zoo.data.base import DataModule
 from zoo.distributed import join, on_leader, sensing_loss, size
 from zoo.errors import CheckpointError, ConfigError
-from zoo.files import write_atomically
+from zoo.files import check_outside, expand, write_atomically
 from zoo.measurement import Measurement
 from zoo.metrics.evaluate import evaluate_checkpoint
 from zoo.metrics.examples import check_classes, check_levels
@@ -69,7 +69,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     Raises:
         ConfigError: A section is unknown, missing or of the wrong type.
     """
-    recipe = override(load_yaml(path), overrides or {})
+    recipe = override(load_yaml(expand(path)), overrides or {})
     for alternatives in (("data",), ("model", "start")):
         if not recipe.keys() & set(alternatives):
             names = " or ".join(map(repr, alternatives))
@@ -182,8 +182,9 @@ def fit(
     """
     from zoo.training.trainer import CHECKPOINT, Trainer
 
-    recipe, folder = override(recipe, {}), Path(folder)
+    recipe, folder = override(recipe, {}), expand(folder)
     join()
+    on_leader(lambda: _check_outside(folder, recipe["data"]))
     on_leader(lambda: _check_free(recipe, folder, resume))
     seed = recipe.get("seed", 0)
     data = data or build_data(recipe["data"], seed)
@@ -215,6 +216,12 @@ def fit(
                 raise
             raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     return model.eval()
+
+
+def _check_outside(folder: Path, section: Mapping[str, Any]) -> None:
+    """Checks that a folder to be written does not lie in the folder of own data that the section `data` names."""
+    if isinstance(path := section.get("path"), str):
+        check_outside(folder, path)
 
 
 def _check_free(recipe: Mapping[str, Any], folder: Path, resume: bool) -> None:
@@ -251,7 +258,7 @@ def check_fit(model: ZooModule, data: DataModule) -> None:
 
     Raises:
         ConfigError: The examples have another shape than the model.
-        DataError: The examples have other grey levels, or labels that the model does not know.
+        DataError: The examples have other grey levels, or labels that the model does not know, or cannot be read.
     """
     expected, found = tuple(getattr(model, "event_shape", data.event_shape)), tuple(data.event_shape)
     if expected != found:
@@ -261,6 +268,8 @@ def check_fit(model: ZooModule, data: DataModule) -> None:
         )
     check_classes(model, data)
     check_levels(model, data)
+    if not data.files:  # nothing to download: what is wrong with single examples shows before the run begins
+        data.split("train")
 
 
 def make(
@@ -280,9 +289,10 @@ def make(
     Raises:
         ZooError: As in `fit` and `Zoo.save`.
     """
-    folder = Path(folder)
+    folder = expand(folder)
     join()
     on_leader(lambda: check_absent(folder))
+    on_leader(lambda: _check_outside(folder, recipe["data"]))
     run = folder.with_name(f"{folder.name}.run")
     model = fit(recipe, run, resume=resume, data=data)
     with failing(model.trainer):

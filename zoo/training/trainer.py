@@ -22,6 +22,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from zoo.config import brief, check, near
 from zoo.distributed import launcher, on_leader
 from zoo.errors import ConfigError
+from zoo.files import expand
 from zoo.training.callbacks import AtomicCheckpointIO, LogMeans, RunCheckpoint, SampleGrid, WeightAverage
 from zoo.training.tracking import begin, wandb_logger
 
@@ -90,7 +91,7 @@ def Trainer(  # noqa: N802 - it is called in place of the class
     if isinstance(options.get("max_time"), int | float):  # as YAML reads 12:00:00:00 too
         raise ConfigError("trainer: max_time: expected 'DD:HH:MM:SS', found a number; put it in quotes")
     _quieten()
-    folder, num_nodes = Path(folder), options.get("num_nodes", 1)
+    folder, num_nodes = expand(folder), options.get("num_nodes", 1)
     ours: list[Callback] = [LogMeans()]
     if sample_grids:
         ours.append(SampleGrid(folder / "samples"))  # before the averaging callback, so that it uses the averages
