@@ -43,7 +43,10 @@ class TractableDensity(GenerativeModel):
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x), exact, in nats: [B, *event_shape] -> [B].
 
-        x has the values that `levels` tells; this is not checked here, and other values have no likelihood.
+        x has the values that `levels` tells; see `zoo.checks`.
+
+        Raises:
+            DataError: x has another shape or other values.
         """
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
@@ -72,6 +75,7 @@ class Dequantized(TractableDensity):
     """
 
     facts: ClassVar = {"density": "exact, of dequantised data"}
+    real = ("log_prob",)
     usage: ClassVar = {
         "log_prob": "log_prob = model.log_prob(model.dequantize(x){labels})  # [8], nats, of the dequantised pixels"
     }

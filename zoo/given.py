@@ -101,9 +101,10 @@ def check_num(name: str, value: Any, least: int) -> None:
 
 def check_images(model: Any, x: Tensor, where: str) -> None:
     """Raises DataError, whose message begins with `where`, unless x is [B, *event_shape]."""
-    if tuple(x.shape[1:]) != model.event_shape:
-        expected = ", ".join(map(str, ("B", *model.event_shape)))
-        raise DataError(f"{where}: expected images of shape [{expected}], found {list(x.shape)}")
+    shape = tuple(model.event_shape)
+    if not x.ndim or tuple(x.shape[1:]) != shape:
+        kind, expected = "images" if len(shape) == 3 else "examples", ", ".join(map(str, ("B", *shape)))
+        raise DataError(f"{where}: expected {kind} of shape [{expected}], found {list(x.shape)}")
 
 
 def check_mask(model: GenerativeModel, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,8 @@ from lightning import LightningModule
 from torch import Tensor
 
 from zoo import objectives
-from zoo.batch import Batch
+from zoo.batch import Batch, as_batch
+from zoo.checks import check_values, guard, unchecked
 from zoo.errors import ConfigError
 from zoo.given import Given, Labels, check_given, check_num, check_sampler, rows_of
 from zoo.optim import Optimization
@@ -40,6 +41,7 @@ class ZooModule(LightningModule, ABC):
         seed: Keys the noise of training, together with the step and the example.
         pretrained: Whether it comes from a checkpoint, so that what belongs to the first steps of training is over.
         unrounded: Names of the weights that checkpoints of half precision keep in full precision.
+        real: Names of the methods that take any real numbers, though the data are grey levels; see `zoo.checks`.
     """
 
     objective: objectives.Objective = objectives.Objective()
@@ -49,6 +51,12 @@ class ZooModule(LightningModule, ABC):
     seed: int = 0
     pretrained: bool = False
     unrounded: tuple[str, ...] = ()
+    real: tuple[str, ...] = ()
+    _own_steps = 0  # steps of training that no Trainer counts
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        guard(cls)
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,6 +77,19 @@ class ZooModule(LightningModule, ABC):
 
     def _weights(self) -> Iterator[Tensor]:
         return chain(self.parameters(), self.buffers())
+
+    @property
+    def is_driven(self) -> bool:
+        """Whether a Lightning Trainer was given this very module, not one of which it is a part."""
+        return self._trainer is not None and self._trainer.lightning_module is self
+
+    @property
+    def global_step(self) -> int:
+        """Number of steps of training: those of the Trainer, and those of loops that call `training_step` themselves.
+
+        It keys the noise of training, which is therefore another one at each step, whatever drives the model.
+        """
+        return self._own_steps + (super().global_step if self.is_driven else 0)
 
     def streams(self, batch: Batch, training: bool = True) -> Streams:
         """The noise of this step, one stream per example."""
@@ -93,16 +114,78 @@ class ZooModule(LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         return self.objective.configure_optimizers(self)
 
-    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
         self.optimization.clip(optimizer)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        return self.objective.training_step(self, batch)
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """One step: the losses by name, as scalars. The first batch of an epoch is checked.
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        return self.objective.validation_step(self, batch)
+        Args:
+            batch: A `Batch`, x, or (x, labels); x is [B, *event_shape].
+            batch_idx: Number of the batch.
+
+        Raises:
+            DataError: The examples have another shape or other values than the model expects.
+        """
+        batch = self._batch(batch, batch_idx)
+        if batch_idx == 0:
+            check_values(self, batch.x, f"training {type(self).__name__}")
+        with unchecked():
+            losses = self.objective.training_step(self, batch)
+        if not (self.is_driven and self.trainer.training):
+            self._own_steps += 1
+        self._log("train", losses, batch)
+        return losses
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Held-out quantities by name, each [B]; arguments and errors are those of `training_step`."""
+        batch = self._batch(batch, batch_idx)
+        values = self._measured(batch, batch_idx)
+        self._log("valid", values, batch)
+        return values
+
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """The quantities of `validation_step`, for `Trainer.test`, logged as `test/NAME`."""
+        batch = self._batch(batch, batch_idx)
+        values = self._measured(batch, batch_idx)
+        self._log("test", values, batch)
+        return values
+
+    def predict_step(self, batch: Any, batch_idx: int = 0) -> Any:
+        """The quantities of `validation_step`, of each example, for `Trainer.predict`."""
+        return self._measured(self._batch(batch, batch_idx), batch_idx)
+
+    def _measured(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        if batch_idx == 0:
+            check_values(self, batch.x, f"{type(self).__name__}")
+        with unchecked():
+            return self.objective.validation_step(self, batch)
+
+    def _batch(self, batch: Any, batch_idx: int) -> Batch:
+        if isinstance(batch, Batch):
+            return batch
+        rank, world = (self._trainer.global_rank, self._trainer.world_size) if self._trainer is not None else (0, 1)
+        return as_batch(batch, torch.promote_types(self.dtype, torch.float32), batch_idx, rank, world)
+
+    def _log(self, stage: str, values: dict[str, Tensor], batch: Batch) -> None:
+        """Logs means as `stage/NAME`, unless a callback of the Trainer `logs_means` already."""
+        running = {"train": "training", "valid": "validating", "test": "testing"}[stage]
+        if not self.is_driven or not getattr(self.trainer, running):
+            return
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if stage != "test" and any(getattr(callback, "logs_means", False) for callback in callbacks):
+            return
+        means = {f"{stage}/{name}": value.detach().float().mean() for name, value in values.items()}
+        self.log_dict(means, prog_bar=True, batch_size=len(batch.x), sync_dist=stage != "train")
 
     def on_train_start(self) -> None:
+        self._own_steps = 0
         self.objective.on_train_start(self)
 
     def on_validation_start(self) -> None:

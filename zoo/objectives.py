@@ -6,14 +6,15 @@ run must remember (sums of a closed form, chains) lies in the model and in the c
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from zoo.batch import Batch
+from zoo.batch import Batch, as_batch
 from zoo.distributed import gather, share, size
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, DataError
 from zoo.mcmc import run
 from zoo.random import Streams, randn
 
@@ -37,7 +38,7 @@ class Objective:
     def configure_optimizers(self, model: Any) -> Any:
         """The optimisers of a model and their schedules, as Lightning takes them."""
         optimizer = model.optimization.build(model)
-        return model.optimization.scheduled(optimizer, model.trainer.estimated_stepping_batches)
+        return model.optimization.scheduled(optimizer, _num_steps(model))
 
     def training_step(self, model: Any, batch: Batch) -> Losses:
         """Scalars to log, with the one to minimise under `loss` if the objective is automatic."""
@@ -64,6 +65,21 @@ class Objective:
 
     def on_load_checkpoint(self, model: Any, checkpoint: dict[str, Any]) -> None:
         """Takes it back."""
+
+
+def _num_steps(model: Any) -> float:
+    """The number of steps of a run; infinite in a loop without a Trainer, in which learning rates do not fall."""
+    return math.inf if model._trainer is None else model.trainer.estimated_stepping_batches
+
+
+def _check_driven(model: Any) -> None:
+    """Raises ConfigError unless a Trainer drives the model, which objectives need that do not only give a loss."""
+    if not model.is_driven:
+        name = type(model).__name__
+        raise ConfigError(
+            f"{name}: expected a Trainer that drives it, since it sets its weights itself, found none; pass the {name} "
+            "itself to Trainer.fit"
+        )
 
 
 class MaximumLikelihood(Objective):
@@ -129,17 +145,22 @@ class Reconstruction(Objective):
         return {"squared_error": model.squared_error(batch.x)}
 
 
+def _labels(model: Any, batch: Batch) -> Tensor:
+    if batch.labels is None:
+        raise DataError(f"{type(model).__name__} is a classifier: expected labelled data, found none with labels")
+    return batch.labels
+
+
 class Classification(Objective):
     """Minimises the cross entropy of labels."""
 
     title = "labels"
 
     def training_step(self, model: Any, batch: Batch) -> Losses:
-        assert batch.labels is not None, "a classifier needs labelled data"
-        return {"loss": torch.nn.functional.cross_entropy(model(batch.x), batch.labels)}
+        return {"loss": torch.nn.functional.cross_entropy(model(batch.x), _labels(model, batch))}
 
     def validation_step(self, model: Any, batch: Batch) -> Losses:
-        return {"error_rate": (model(batch.x).argmax(-1) != batch.labels).float()}
+        return {"error_rate": (model(batch.x).argmax(-1) != _labels(model, batch)).float()}
 
 
 class SufficientStatistics(Objective):
@@ -156,6 +177,7 @@ class SufficientStatistics(Objective):
         return torch.optim.SGD([torch.zeros(())], lr=0.0)  # it moves nothing; its steps count the iterations
 
     def training_step(self, model: Any, batch: Batch) -> Losses:
+        _check_driven(model)
         for name, value in model.gather(batch.x, generator=model.streams(batch)).items():
             total = model.trainer.strategy.reduce(value, reduce_op="sum")
             model.statistics[name] = model.statistics[name] + total if name in model.statistics else total
@@ -228,17 +250,18 @@ class ContrastiveDivergence(Objective):
         """The squared error of examples after one sweep, and how much higher their energy is than in training.
 
         The gap between the energies of held-out and training examples, which needs no log Z, grows with overfitting.
+        It needs a data module of the zoo.
         """
-        streams, data = model.streams(batch, training=False), model.trainer.datamodule
-        chain = model.chain()
+        streams, chain = model.streams(batch, training=False), model.chain()
         again = chain.visible(run(chain, chain.at(batch.x, streams), streams, 1), streams)
+        found = {"squared_error": (again - batch.x).square().flatten(1).sum(1)}
+        data: Any = model.trainer.datamodule if model.is_driven else None
+        if not hasattr(data, "subset"):  # a loader of the user's own
+            return found
         seen = data.subset("train", len(data.split("train")), 0)
         rows = data.rows("train", seen[batch.index.cpu() % len(seen)])
         x = data.convert(rows.x.to(batch.x.device), rows.index, 0)
-        return {
-            "squared_error": (again - batch.x).square().flatten(1).sum(1),
-            "energy_gap": model.energy(batch.x) - model.energy(x),
-        }
+        return {**found, "energy_gap": model.energy(batch.x) - model.energy(x)}
 
     def on_train_start(self, model: Any) -> None:
         if model.chains is not None:  # all of them, from a checkpoint of the run
@@ -288,8 +311,9 @@ def set_base_rates(model: Any) -> None:
     """Tells an energy the mean of the training examples, before the first step of its first run."""
     if model.global_step or model.pretrained:
         return
-    data = model.trainer.datamodule
-    total, num = sum(batch.x.double().sum(0) for batch in data.batches("train")), len(data.split("train"))
+    data, total, num = model.trainer.datamodule, torch.zeros(()), 0
+    for batch in data.batches("train") if hasattr(data, "batches") else map(as_batch, model.trainer.train_dataloader):
+        total, num = total + batch.x.double().sum(0), num + len(batch.x)
     model.set_base_rates(((total + 0.5) / (num + 1)).to(model.device))  # no pixel is certain
 
 
@@ -304,12 +328,13 @@ class TwoPlayers(Objective):
     automatic = False
 
     def configure_optimizers(self, model: Any) -> Any:
-        settings, num_steps = model.optimization, model.trainer.estimated_stepping_batches
+        settings, num_steps = model.optimization, _num_steps(model)
         generator = settings.build(model.generator)
         critic = settings.build(model.critic, settings.critic_lr)
         return settings.scheduled(generator, num_steps), settings.scheduled(critic, num_steps)
 
     def training_step(self, model: Any, batch: Batch) -> Losses:
+        _check_driven(model)
         if len(batch.x) < model.critic_steps:
             raise ConfigError(
                 f"batch_size: expected at least {model.critic_steps} examples a process, one for each step of the "

@@ -12,7 +12,7 @@ import zoo
 ROOT = Path(zoo.__file__).parent
 LAYERS = [
     ["errors", "config", "files", "random", "compatibility", "distributed", "progress", "measurement", "batch"],
-    ["optim", "nn", "samplers", "mcmc", "given"],
+    ["optim", "nn", "samplers", "mcmc", "given", "checks"],
     ["objectives"],
     ["module"],
     ["capabilities"],

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from instances import Instance, having
 from test_models import given_of, seeded
-from torch import nn
+from torch import Tensor, nn
 
-from zoo.capabilities import Classifier, EvidenceLowerBound, GenerativeModel, TractableDensity, ZooModule
+from zoo import Zoo
+from zoo.capabilities import (
+    Classifier,
+    Encoder,
+    EvidenceLowerBound,
+    GenerativeModel,
+    TractableDensity,
+    UnnormalizedDensity,
+    ZooModule,
+)
 from zoo.random import Streams
-
-NEEDS_SINGLE = {"Glow", "SplineFlow"}  # torch inverts no matrix of half precision
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-@having(GenerativeModel, where=lambda instance: instance.cls.__name__ not in NEEDS_SINGLE)
+@having(GenerativeModel)
 def test_models_sample_in_any_precision(instance: Instance, dtype: torch.dtype) -> None:
     model = instance.build().to(dtype)
     x = model.sample(7, generator=seeded())
@@ -31,6 +41,73 @@ def test_log_probs_in_double_precision_are_those_in_single(instance: Instance) -
     single = model.log_prob(x, **given)
     double = model.double().log_prob(x.double(), **given)
     torch.testing.assert_close(double.float(), single, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@having(TractableDensity)
+def test_half_precision_rounds_the_weights_of_a_density_alone(instance: Instance, dtype: torch.dtype) -> None:
+    model, x, given = instance.build(), instance.data(5), given_of(instance, 5)
+    rounded = instance.build().to(dtype).float()
+    expected = rounded.log_prob(x, **given)
+    model.to(dtype)
+    for inputs in [x, x.double(), *([x.to(dtype)] if instance.levels == 2 else [])]:
+        found = model.log_prob(inputs, **given)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected)
+    if trained := list(model.parameters()):
+        found.sum().backward()
+        assert all(p.grad is None or p.grad.dtype == dtype for p in trained)
+        assert any(p.grad is not None and p.grad.any() for p in trained)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@having(UnnormalizedDensity)
+def test_energies_in_any_precision(instance: Instance, dtype: torch.dtype) -> None:
+    model, x = instance.build().to(dtype), instance.data(5)
+    expected = instance.build().to(dtype).float().energy(x)
+    found = model.energy(x)
+    assert found.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(found.float(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@having(Encoder)
+def test_codes_in_any_precision(instance: Instance, dtype: torch.dtype) -> None:
+    model, x, given = instance.build(), instance.data(5), given_of(instance, 5)
+    expected = model.encode(x, **given).mean
+    torch.testing.assert_close(model.to(dtype).encode(x, **given).mean.float(), expected, atol=0.1, rtol=0.1)
+
+
+@having(ZooModule)
+def test_the_default_type_of_numbers_does_not_matter_to_a_model(instance: Instance, tmp_path: Path) -> None:
+    model, x = instance.build(), instance.data(3)
+    Zoo.save(model, tmp_path / "model")
+
+    def output(model: Any) -> Tensor:
+        with torch.no_grad():
+            return model(x) if isinstance(model, Classifier) else model.sample(3, generator=seeded())
+
+    expected = output(model)
+    torch.set_default_dtype(torch.float64)
+    try:
+        loaded = Zoo.load(f"local-dir:{tmp_path / 'model'}")
+        assert torch.get_default_dtype() == torch.float64
+        assert {k: v.dtype for k, v in loaded.state_dict().items()} == {
+            k: v.dtype for k, v in model.state_dict().items()
+        }
+        torch.testing.assert_close(output(loaded), expected)
+        if isinstance(loaded, TractableDensity):
+            torch.testing.assert_close(loaded.log_prob(x), model.log_prob(x))
+        built = instance.cls(**instance.arguments).eval()
+        assert output(built).isfinite().all()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@having(GenerativeModel)
+def test_a_part_of_a_module_that_was_cast_draws(instance: Instance) -> None:
+    part: Any = nn.Sequential(instance.build()).double()[0]
+    assert part.sample(2, generator=seeded()).isfinite().all()
 
 
 @having(EvidenceLowerBound)

@@ -206,7 +206,7 @@ def test_training_shifts_images_and_tells_by_how_much() -> None:
     model, x = altered(max_shift=1).build(), INSTANCE.data(300)
     found = model.training_log_prob(x, Streams(0, range(300)))
     moved, shifts = shift(x, 1, streams := Streams(0, range(300)))
-    torch.testing.assert_close(found, model._estimates(moved, streams, shifts)[0])
+    torch.testing.assert_close(found, model.estimates(moved, streams, shifts)[0])
     found.sum().backward()
     assert model.shift_biases.grad.any(1).tolist() == [True] * 4 + [False] + [True] * 4
     known = torch.zeros(300, 6)

@@ -34,6 +34,8 @@ from zoo.vae.autoencoder import Autoencoder
 class Mirror(Encoder, Decoder):
     """An image is its own code, but for its channel."""
 
+    real = ("encode",)
+
     def __init__(self, is_gaussian: bool = True) -> None:
         super().__init__()
         self.event_shape, self.latent_shape, self.is_gaussian = (1, 2, 3), (2, 3), is_gaussian

@@ -39,8 +39,16 @@ from zoo.autoregressive.regularization import bias_of, shift, shift_biases
 from zoo.batch import Batch
 from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.config import Between, Shift, Size
+from zoo.objectives import Losses, MaximumLikelihood, Objective
 from zoo.progress import steps
 from zoo.random import Streams, rand
+
+
+class _AllOrderings(MaximumLikelihood):
+    """Validation takes the estimate of the last step; its mean is at least the `nll` of all orderings together."""
+
+    def validation_step(self, model: EoNADE, batch: Batch) -> Losses:
+        return {"nll": -model.estimates(batch.x, model.streams(batch, training=False))[-1]}
 
 
 class EoNADE(TractableDensity, Completable, Autoregressive):
@@ -57,6 +65,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         max_shift: Pixels by which training shifts every second image, at most, along both axes.
     """
 
+    objective: Objective = _AllOrderings()
     levels: int = 2
     orders: Tensor
 
@@ -190,7 +199,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
             first = first + torch.addcmul(self.mask_weight[d], values[rows, d, None], self.weight[d])
         return logits.sigmoid().view_as(x)
 
-    def _estimates(self, x: Tensor, streams: Streams, shifts: Tensor | None = None) -> Tensor:
+    def estimates(self, x: Tensor, streams: Streams, shifts: Tensor | None = None) -> Tensor:
         """Estimates of the mean of log p(x | o, shift) over all orderings o, one from each step of a pass, [k, B]."""
         rank = rand((len(x), self.size), streams, x.device).argsort(1).argsort(1)
         num_known = (rand((len(x), 1), streams, x.device) * self.size).long()
@@ -202,9 +211,5 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
         """An estimate from one pass of the mean of log p(x | o) over all orderings, for shifted images; see `cost`."""
         x, shifts = shift(x, self.max_shift, streams)
-        estimates = self._estimates(x, streams, shifts)
+        estimates = self.estimates(x, streams, shifts)
         return estimates.mean(0) if self.cost == "mean" else estimates[-1]
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The estimate of the last step. Its mean is at least the `nll` of the ensemble of all orderings."""
-        return {"nll": -self._estimates(batch.x, self.streams(batch, training=False))[-1]}

@@ -112,7 +112,9 @@ class BoltzmannMachine(UnnormalizedDensity, Completable):
         if len(self.bias) > MAX_ENUMERATED:
             return None
         blocks = bit_states(math.prod(self.event_shape), like=self.bias)
-        return torch.cat([-self.energy(x.to(self.bias.dtype)).double() for x in blocks]).logsumexp(0)
+        return torch.cat(
+            [-self.energy(x.view(-1, *self.event_shape).to(self.bias.dtype)).double() for x in blocks]
+        ).logsumexp(0)
 
     def _hidden_states(self) -> Tensor:
         return torch.cat(list(bit_states(self.num_hidden, like=self.bias))).to(self.bias.dtype)

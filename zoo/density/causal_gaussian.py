@@ -92,7 +92,7 @@ class CausalGaussian(GaussianDensity):
     def colour(self, z: Tensor) -> Tensor:
         channels = self.event_shape[0]  # the matrix is triangular in the order of pixels, then of channels
         order = torch.arange(self.size, device=z.device).view(channels, -1).T.flatten()
-        factor = torch.eye(self.size, device=z.device) - self._regressions()[order][:, order]
+        factor = torch.eye(self.size).to(self.coefficients) - self._regressions()[order][:, order]
         noise = (z * self.log_scales.exp())[:, order]
         y = torch.linalg.solve_triangular(factor, noise.T, upper=False, unitriangular=True).T
         return torch.empty_like(y).index_copy_(1, order, y)

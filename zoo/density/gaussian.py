@@ -151,7 +151,7 @@ class Gaussian(GaussianDensity):
         self.latent_shape = (size,)
         row, column = torch.tril_indices(size, size)
         self.register_buffer("loc", torch.zeros(size))
-        self.register_buffer("scale_tril", (row == column).float())  # the rows of L up to the diagonal
+        self.register_buffer("scale_tril", (row == column).to(self.loc))  # the rows of L up to the diagonal
 
     def _cholesky(self) -> Tensor:
         factor = self.scale_tril.new_zeros(self.size, self.size)

@@ -94,7 +94,7 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
     def _entries(self, x: Tensor) -> Tensor:
         """Positions in `logits` for the pixels of images: [B, 1, H, W] -> [B, D], uint8."""
         reach = math.ceil(3 * self.sigma)
-        weights = (-0.5 * (torch.arange(-reach, reach + 1, device=x.device) / self.sigma) ** 2).softmax(0)
+        weights = (-0.5 * (torch.arange(-reach, reach + 1).to(x) / self.sigma) ** 2).softmax(0)
         lines = x.flatten(0, 1)[:, None]
         for kernel, padding in ((weights.view(1, 1, -1, 1), (reach, 0)), (weights.view(1, 1, 1, -1), (0, reach))):
             lines = F.conv2d(lines, kernel, padding=padding)

@@ -44,6 +44,8 @@ class Rivers(ClosedForm, KnownEntropy, Completable):
 
     levels = 2
 
+    real = ("log_prob",)  # what is no river has the probability 0
+
     def __init__(
         self,
         event_shape: ImageShape = (1, 28, 28),

@@ -133,7 +133,7 @@ def _velocity(
     """v, [B, *event_shape], and its divergence, [B]."""
     with torch.enable_grad():
         y = y.detach().requires_grad_()
-        velocity = (y - model.denoise(y, torch.full((len(y),), sigma, device=y.device), **given)) / sigma
+        velocity = (y - model.denoise(y, y.new_full((len(y),), sigma), **given)) / sigma
         if probes is None:
             columns = velocity.flatten(1).unbind(1)
             parts = [_gradient(column, y).flatten(1)[:, i] for i, column in enumerate(columns)]

@@ -102,6 +102,8 @@ class Flip(Bijector):
 class Logit(Bijector):
     """logit(lambda + (1 - 2 lambda) x) of pixels in [0, 1] (Papamakarios et al. 2017, appendix D).
 
+    Beyond the numbers that have a logit, the density is zero: ladj is -inf, and z any number.
+
     Args:
         margin: lambda, in (0, 1/2).
     """
@@ -113,7 +115,10 @@ class Logit(Bijector):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         # a and 1 - a, each by itself: a difference from 1 would keep few digits near white
         log_a, log_b = ((self.margin + (1 - 2 * self.margin) * part).log() for part in (x, 1 - x))
-        return log_a - log_b, (math.log(1 - 2 * self.margin) - log_a - log_b).flatten(1).sum(1)
+        ladj = (math.log(1 - 2 * self.margin) - log_a - log_b).flatten(1).sum(1)
+        is_outside = ~(ladj.isfinite() | x.flatten(1).sum(1).isnan())
+        z = (log_a - log_b).masked_fill(is_outside.view(-1, *[1] * (x.dim() - 1)), 0)
+        return z, ladj.masked_fill(is_outside, -math.inf)
 
     def inverse(self, z: Tensor) -> Tensor:
         return (z.sigmoid() - self.margin) / (1 - 2 * self.margin)

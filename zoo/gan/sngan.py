@@ -14,6 +14,9 @@ averaged weights.
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -59,6 +62,26 @@ class SNGAN(Game):
         self.critic = Critic(event_shape, channels, hidden=hidden)
         for layer in self.critic.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
-                spectral_norm(layer)
+                normalized(layer)
         self.loss = Hinge()
         self.critic_steps = critic_steps
+
+
+def normalized(layer: nn.Module) -> nn.Module:
+    """Divides the weight of a convolution or a linear layer by its largest singular value, in place.
+
+    `spectral_norm` gives each layer a class of its own that pickle refuses; here the class says how to make it again.
+    """
+    spectral_norm(layer)
+    type(layer).__reduce__ = _reduced  # type: ignore[method-assign, assignment]
+    return layer
+
+
+def _reduced(layer: nn.Module) -> tuple[Any, ...]:
+    return _another, (type(layer).__bases__[0],), vars(layer)
+
+
+def _another(kind: type[nn.Module]) -> nn.Module:
+    """A layer of that kind, whose attributes pickle replaces."""
+    with torch.random.fork_rng(devices=[]):
+        return normalized(kind(1, 1, 1))

@@ -60,7 +60,7 @@ class Walk:
 
     def denoise(self, y: Tensor, sigma: float) -> Tensor:
         """E[state | y], guided by the label w times: D(y) + w (D(y | label) - D(y)): [B, *event_shape] -> the same."""
-        levels = torch.full((len(y),), sigma, device=y.device)
+        levels = y.new_full((len(y),), sigma)
         if self._guidance == 1 or not self._given:
             return self.model.denoise(y, levels, **self._given)
         free = self.model.denoise(y, levels)

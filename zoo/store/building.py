@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,7 +60,7 @@ def sketch(cls: type[ZooModule], arguments: dict[str, Any], where: str) -> Layou
         ConfigError: The arguments do not make a model, or make one that is too large.
     """
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), _Construction(sketch=True):
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), _in_float32(), _Construction(sketch=True):
             model = cls(**arguments)
     except ZooError as exc:
         raise ConfigError(f"{where}: {exc}") from None
@@ -79,8 +81,19 @@ def sketch(cls: type[ZooModule], arguments: dict[str, Any], where: str) -> Layou
 
 def build(cls: type[ZooModule], arguments: dict[str, Any]) -> ZooModule:
     """Builds `cls(**arguments)` with the buffers that no file holds, but without initial weights and random draws."""
-    with torch.random.fork_rng(devices=[]), _Construction():
+    with torch.random.fork_rng(devices=[]), _in_float32(), _Construction():
         return cls(**arguments)
+
+
+@contextmanager
+def _in_float32() -> Iterator[None]:
+    """Makes weights of the type that files hold, whatever `torch.set_default_dtype` was told."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)
 
 
 def device_of(device: str) -> torch.device:

@@ -38,6 +38,9 @@ from zoo.store.weights import exported
 if TYPE_CHECKING:
     from zoo.module import ZooModule
 
+COMPILED = "_orig_mod."
+"""Part of the names of weights of modules that `torch.compile` wrapped; they are saved under their own names."""
+
 
 def save(
     model: ZooModule,
@@ -172,11 +175,11 @@ def _contents(
     if dtype not in ("float32", "float16"):
         raise ConfigError(f"save: dtype must be 'float32' or 'float16', found {brief(dtype)}")
     cls = type(model)
+    state = {key.replace(COMPILED, ""): value for key, value in model.state_dict().items()}
     arguments = bind(cls, dict(model.hparams), f"save: arguments of {cls.__name__}")
     config = _json({"format_version": FORMAT, "class": name_of(cls), "arguments": arguments})
     tensors = {
-        key: exported(key, value, "float32" if key in model.unrounded else dtype)
-        for key, value in model.state_dict().items()
+        key: exported(key, value, "float32" if key in model.unrounded else dtype) for key, value in state.items()
     }
     weights = to_bytes(tensors, {"format": "pt"})
     contents = {CONFIG: config, WEIGHTS: weights, METRICS: _metrics(sha256(weights), sha256(config), numbers)}

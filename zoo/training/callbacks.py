@@ -29,6 +29,8 @@ class LogMeans(Callback):
     `log` at every step would cost more than a step of a small model. Training stops if a mean is not finite.
     """
 
+    logs_means = True  # so that models do not log them again
+
     def __init__(self) -> None:
         self._train: dict[str, Tensor] = {}
         self._steps = 0
@@ -85,7 +87,7 @@ class LogMeans(Callback):
         for name, value in outputs.items():  # [B]
             total = value.detach().double().sum()
             self._valid[name] = self._valid[name] + total if name in self._valid else total
-        self._examples += len(batch.x)
+        self._examples += len(next(iter(outputs.values())))
 
     def on_validation_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
         names = trainer.strategy.broadcast(list(self._valid))  # if any process has examples, the first one has
