@@ -247,7 +247,7 @@ def test_edits_refuse_what_they_cannot_use() -> None:
         denoising.edit(Mixture(), x, 1.5)
     with pytest.raises(ConfigError, match="edit: expected a Denoiser"):
         denoising.edit(Gaussian([2]), x, 0.5)
-    with pytest.raises(DataError, match="edit: expected images of shape"):
+    with pytest.raises(DataError, match="edit: expected examples of shape"):
         denoising.edit(Mixture(), torch.zeros(3, 4), 0.5)
     with pytest.raises(ConfigError, match="labels: expected classes from 0 to 2"):
         denoising.edit(Mixture(), x, 0.5, labels=7)

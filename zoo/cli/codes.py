@@ -183,7 +183,7 @@ def edit(options: argparse.Namespace) -> None:
 
     model = image_model(checkpoint, options)
     if options.images:
-        x, labels = torch.stack([_own_image(file, model, checkpoint) for file in options.images]), {}
+        x, labels = torch.stack([_own_image(file, model) for file in options.images]), {}
     else:
         batch = some_test_images(checkpoint, options.num, options)
         x, labels = batch.x, model.given(batch)
