@@ -21,15 +21,18 @@ from torch.nn import functional as F
 from zoo import Zoo
 from zoo.data import Digits
 from zoo.data.base import Split
+from zoo.diffusion import EDM
 from zoo.errors import ConfigError
 from zoo.metrics.distances import precision_recall
 from zoo.metrics.extractors import ClassifierFeatures
-from zoo.metrics.quality import evaluate_quality
+from zoo.metrics.quality import evaluate_quality, extract, reference_of, scores
+from zoo.samplers import Heun
 from zoo.training.recipe import begin, make
 
 ROOT = Path(__file__).parents[2]
 import gan_stability  # noqa: E402
 import metric_response  # noqa: E402
+import sampler_curve  # noqa: E402
 
 # ------------------------------------------------------------------------------- spread of a GAN over training seeds
 
@@ -295,3 +298,38 @@ def test_the_recorded_table_and_what_the_page_says_of_it() -> None:
     assert of("one per class", "inception_score")[0] > start["inception_score"]
     assert min(of("noise", "precision") + of("blur", "precision")) > start["precision"] - 0.03
     assert min(of("foreign", "recall")) > start["recall"] - 0.02
+
+
+# ------------------------------------------------------------------------------------------------------------ samplers
+
+
+def test_the_curve_of_samplers_counts_the_evaluations_that_they_make(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model, counts = EDM((1, 8, 8), channels=(4, 4)).eval(), []
+    original = EDM.denoise
+
+    def denoise(self: EDM, y: Tensor, sigma: Tensor, **given: Any) -> Tensor:
+        counts.append(len(y))
+        return original(self, y, sigma, **given)
+
+    monkeypatch.setattr(EDM, "denoise", denoise)
+    source = SimpleNamespace(load=lambda: model, data=Digits)
+    monkeypatch.setattr(sampler_curve, "checkpoint", lambda name: source)
+    monkeypatch.setattr(sampler_curve, "default_extractor", lambda data: "projection")
+    monkeypatch.setattr(sampler_curve, "load_extractor", lambda name: EXTRACTOR)
+    rows = sampler_curve.study("edm-digits", 40, 10)
+    assert {row["sampler"] for row in rows} == sampler_curve.SAMPLERS.keys()
+    assert [row["evaluations"] for row in rows if row["sampler"] == "Heun"] == [1, 5, 9]
+    assert sum(counts) == 40 * sum(row["evaluations"] for row in rows)
+    extracted = extract(
+        [model.sample(40, sampler=Heun(3), generator=torch.Generator().manual_seed(0))], EXTRACTOR, 40, label=""
+    )
+    truth = reference_of(Digits(), "test", EXTRACTOR, 10_000, seed=0)
+    (row,) = (row for row in rows if (row["sampler"], row["evaluations"]) == ("Heun", 5))
+    assert row["fid"] == pytest.approx(scores(extracted, truth, seed=0)["fid"][0])
+    record = {"name": "edm-digits", "num": 40, "rows": rows}
+    assert len(str(sampler_curve.table(record)).splitlines()) == 4 + len(rows)
+    sampler_curve.draw_figure(record, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 5000
