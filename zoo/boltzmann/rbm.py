@@ -81,10 +81,16 @@ class RBM(UnnormalizedDensity, Completable):
     def set_base_rates(self, mean: Tensor) -> None:
         self.base.copy_(mean.flatten().logit())
 
+    def hidden_inputs(self, x: Tensor) -> Tensor:
+        """a(x), the logits of p(h | x): [B, *event_shape] -> [B, H]."""
+        return F.linear(x.flatten(1) - self.base.sigmoid(), self.weight, self.hidden_bias)
+
+    def visible_inputs(self, h: Tensor) -> Tensor:
+        """The logits of p(x | h): [..., H] -> [..., D]."""
+        return self.base + self.visible_bias + (h - 0.5) @ self.weight
+
     def energy(self, x: Tensor) -> Tensor:
-        x = x.flatten(1)
-        a = F.linear(x - self.base.sigmoid(), self.weight, self.hidden_bias)  # [B, H]
-        return -(x @ (self.base + self.visible_bias)) - log_two_cosh(a).sum(1)
+        return -(x.flatten(1) @ (self.base + self.visible_bias)) - log_two_cosh(self.hidden_inputs(x)).sum(1)
 
     def chain(self, temperature: float = 1.0) -> RBMChain:
         return RBMChain(self, temperature)
