@@ -27,6 +27,7 @@ from zoo.module import GenerativeModel, Sampled, batches_of
 from zoo.module import ZooModule as ZooModule
 from zoo.random import Source, Streams, rand, randn
 from zoo.samplers import DDIM, Ancestral, DPMSolver, Euler, Heun
+from zoo.unnormalized import Filtered as Filtered
 from zoo.unnormalized import Unnormalized as Unnormalized
 from zoo.unnormalized import UnnormalizedBound as UnnormalizedBound
 from zoo.unnormalized import UnnormalizedDensity as UnnormalizedDensity

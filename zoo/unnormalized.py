@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from zoo import objectives
-from zoo.module import Sampled
+from zoo.module import GenerativeModel, Sampled
 from zoo.random import Source, Streams
 
 if TYPE_CHECKING:
@@ -21,11 +21,13 @@ class Unnormalized(Sampled):
 
     Attributes:
         chains: States of the persistent chains of training; kept in the run's checkpoints, not among the weights.
+        examples: Examples from which chains start if the sampler says so, [N, *event_shape]; None until they are set.
     """
 
     objective: objectives.Objective = objectives.ContrastiveDivergence()
     facts: ClassVar = {"density": "unnormalised", "generator": "chain"}
     chains: Tensor | None = None
+    examples: Tensor | None = None
 
     @abstractmethod
     def chain(self, temperature: float = 1.0) -> MarkovChain:
@@ -52,6 +54,15 @@ class Unnormalized(Sampled):
 
     def set_base_rates(self, mean: Tensor) -> None:
         """Takes the mean of `base_units` over the training examples, before the first step; does nothing by default."""
+
+
+class Filtered(GenerativeModel):
+    """Hidden units that see every value of an example through a matrix of weights."""
+
+    @property
+    @abstractmethod
+    def filters(self) -> Tensor:
+        """The weights of each hidden unit, [H, *event_shape]."""
 
 
 class UnnormalizedDensity(Unnormalized):

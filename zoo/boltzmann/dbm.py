@@ -29,14 +29,14 @@ from torch.nn import functional as F
 from zoo import objectives
 from zoo.boltzmann.rbm import RBM, RBMChain
 from zoo.boltzmann.units import entropy_of_bits, log_bernoulli, log_two_cosh
-from zoo.capabilities import Completable, UnnormalizedBound, ZooModule
+from zoo.capabilities import Completable, Filtered, UnnormalizedBound, ZooModule
 from zoo.config import Between, Size
 from zoo.mcmc import run_clamped
 from zoo.random import Source, Streams, rand
 from zoo.samplers.gibbs import Gibbs
 
 
-class DBM(UnnormalizedBound, Completable):
+class DBM(UnnormalizedBound, Completable, Filtered):
     """A deep Boltzmann machine: pixels, and two layers of hidden units, each linked to the next alone.
 
     `complete` draws by Gibbs sampling with the known pixels held: approximately, by chains of `fill_steps` sweeps.
@@ -78,6 +78,10 @@ class DBM(UnnormalizedBound, Completable):
         self.field_steps = field_steps
         self.num_visible = math.prod(event_shape)
         self.units = RBM([self.num_visible + num_top], num_hidden)  # over v = (x, h2)
+
+    @property
+    def filters(self) -> Tensor:
+        return self.units.weight[:, : self.num_visible].reshape(-1, *self.event_shape)
 
     @property
     def sampler(self) -> Gibbs:

@@ -28,13 +28,13 @@ from torch.nn import functional as F
 from zoo import objectives
 from zoo.boltzmann.rbm import RBM, RBMChain
 from zoo.boltzmann.units import draw_bits, log_bernoulli
-from zoo.capabilities import UnnormalizedBound, ZooModule
+from zoo.capabilities import Filtered, UnnormalizedBound, ZooModule
 from zoo.config import Between, Size
 from zoo.random import Source, Streams, rand
 from zoo.samplers.gibbs import Gibbs
 
 
-class DBN(UnnormalizedBound):
+class DBN(UnnormalizedBound, Filtered):
     """A deep belief net: an RBM over the hidden units of a lower layer that generates the pixels.
 
     Training moves the upper RBM alone. The lower layer takes its weights from a trained RBM, the `start` of a recipe.
@@ -69,6 +69,10 @@ class DBN(UnnormalizedBound):
         self.event_shape = tuple(event_shape)
         self.bottom = RBM(event_shape, num_hidden).requires_grad_(False)
         self.top = RBM([num_hidden], num_top)
+
+    @property
+    def filters(self) -> Tensor:
+        return self.bottom.filters
 
     @property
     def sampler(self) -> Gibbs:

@@ -27,14 +27,14 @@ from torch.nn import functional as F
 
 from zoo import objectives
 from zoo.boltzmann.units import MAX_ENUMERATED, bit_states, draw_bits, log_two_cosh
-from zoo.capabilities import Completable, UnnormalizedDensity
+from zoo.capabilities import Completable, Filtered, UnnormalizedDensity
 from zoo.config import Between, Size
 from zoo.mcmc import run_clamped
 from zoo.random import Streams
 from zoo.samplers.gibbs import Gibbs
 
 
-class RBM(UnnormalizedDensity, Completable):
+class RBM(UnnormalizedDensity, Completable, Filtered):
     """A restricted Boltzmann machine: binary pixels and binary hidden units, with no links among either.
 
     `complete` draws by Gibbs sampling with the known pixels held: approximately, by chains of `fill_steps` sweeps.
@@ -73,6 +73,10 @@ class RBM(UnnormalizedDensity, Completable):
         self.visible_bias = nn.Parameter(torch.zeros(num_visible))
         self.hidden_bias = nn.Parameter(torch.zeros(num_hidden))
         self.register_buffer("base", torch.zeros(num_visible))  # m
+
+    @property
+    def filters(self) -> Tensor:
+        return self.weight.view(-1, *self.event_shape)
 
     @property
     def sampler(self) -> Gibbs:
