@@ -6,16 +6,20 @@ from typing import Any
 
 import pytest
 import torch
-from instances import Instance, having
+from instances import INSTANCES, Instance, having
+from scipy import stats
 from test_models import follows, seeded, state_numbers
 from torch import Tensor
 
 from zoo import objectives
 from zoo.batch import Batch
+from zoo.boltzmann.dbm import DBM
 from zoo.boltzmann.dbn import DBN
+from zoo.boltzmann.rbm import RBM
 from zoo.boltzmann.units import bit_states, log_bernoulli
 from zoo.capabilities import Completable, Unnormalized, UnnormalizedBound, UnnormalizedDensity
-from zoo.energy.tilted import Tilted
+from zoo.energy.nce import NCE
+from zoo.energy.tilted import Tilted, langevin
 from zoo.errors import ConfigError
 from zoo.mcmc import MarkovChain, annealed_importance_sampling, resampled, reverse_annealed_importance_sampling, run
 from zoo.random import Streams
@@ -235,3 +239,140 @@ def test_temperatures_and_sweeps_that_cannot_be(instance: Instance) -> None:
         Gibbs(temperature=0)
     with pytest.raises(ConfigError, match="steps: expected at least 0, found -1"):
         Gibbs(steps=-1)
+
+
+# ---------------------------------------------------------------------------------------------------- real numbers
+
+
+def is_point(instance: Instance) -> bool:
+    return instance.levels is None
+
+
+@having(UnnormalizedDensity, where=is_point)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_chains_of_points_follow_the_energy(instance: Instance, temperature: float) -> None:
+    """Stein's identity: E[dE] = 0 and E[x dE] = I if x follows exp(-E), whatever it is."""
+    model, num = instance.build(), 20_000
+    x = model.sample(num, sampler=type(model.sampler)(50, temperature), generator=seeded(), batch_size=num)
+    assert len(x.unique(dim=0)) > num / 4
+    x.requires_grad_()
+    (slope,) = torch.autograd.grad(model.energy(x).sum() / temperature, x)
+    x = x.detach()
+    for terms in (slope, x[:, :, None] * slope[:, None] - torch.eye(x.shape[1])):
+        assert (terms.mean(0) / (terms.std(0) / num**0.5)).abs().max() < 4.5
+
+
+@having(UnnormalizedDensity, where=is_point)
+def test_log_z_of_points_is_the_integral_and_what_annealing_finds(instance: Instance) -> None:
+    model = instance.build()
+    log_z = model.exact_log_z().item()
+    ticks = torch.linspace(-12, 12, 700)
+    with torch.no_grad():
+        grid = -model.energy(torch.cartesian_prod(ticks, ticks)).double()
+    assert log_z == pytest.approx(grid.logsumexp(0).item() + 2 * torch.log(ticks[1] - ticks[0]).item(), abs=1e-3)
+    found = annealed_importance_sampling(model.chain(), 4000, 5, batch_size=4000)
+    assert abs(found.estimate - log_z) < 4.5 * found.error < 0.2
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0])
+def test_a_step_of_langevin_dynamics_leaves_the_distribution_invariant(size: float) -> None:
+    """Without the Metropolis rule, large steps would widen it."""
+    x = torch.randn(40_000, 2, generator=seeded())
+    moved = langevin(lambda x: x.square().sum(1) / 2, x, Streams(0, range(len(x))), size)
+    assert 0.3 < (moved != x).float().mean() <= 1
+    assert stats.kstest(moved.flatten().numpy(), "norm").pvalue > 1e-3
+
+
+# -------------------------------------------------------------------------------------------------- noise contrast
+
+
+@having(NCE)
+@pytest.mark.parametrize("shift", [-1.0, 0.0, 1.0])
+def test_noise_contrast_is_least_at_the_ratio_of_densities(instance: Instance, shift: float) -> None:
+    """With data from the model and Z = 1 the gradient vanishes; with another log Z it leads back."""
+    model, num = instance.build(), 1000
+    x = model.sample(20 * num, generator=seeded(), batch_size=20 * num)
+    with torch.no_grad():
+        model.log_z += model.exact_log_z()
+        assert model.exact_log_z().item() == pytest.approx(0, abs=1e-3)
+        model.log_z += shift
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    gradients: dict[str, list[Tensor]] = {name: [] for name in trained}
+    for index in torch.arange(len(x)).split(num):
+        loss = model.training_step(Batch(x[index], None, index), 0)["loss"]
+        for name, gradient in zip(trained, torch.autograd.grad(loss, list(trained.values())), strict=True):
+            gradients[name].append(gradient)
+    scores = {}
+    for name, values in gradients.items():
+        found = torch.stack(values)
+        scores[name] = found.mean(0) / (found.std(0) / len(found) ** 0.5).clamp(min=1e-9)
+    if shift:
+        assert scores["log_z"] * shift > 10
+    else:
+        assert max(score.abs().max() for score in scores.values()) < 6  # of Student's t, 19 degrees of freedom
+
+
+# ---------------------------------------------------------------------------------------------------------- starts
+
+
+@having(Unnormalized, where=is_binary)
+def test_chains_start_from_data_only_if_asked(instance: Instance) -> None:
+    model = built(instance)
+    kind = type(model.sampler)
+    with pytest.raises(ConfigError, match=r"start: expected examples in model\.examples to start from, found none"):
+        model.sample(2, sampler=kind(0, start="data"))
+    model.examples = instance.states()[1:3]
+    x = model.sample(200, sampler=kind(0, start="data"), generator=seeded())
+    if not isinstance(model, DBN):  # whose pixels are drawn anew from the code of an example
+        found = {tuple(row) for row in x.flatten(1).tolist()}
+        assert found == {tuple(row) for row in model.examples.flatten(1).tolist()}
+    streams = Streams(0, range(5))
+    frames = kind(10, start="data").course(model, streams, 3)
+    assert frames.shape == (3, 5, *instance.event_shape)
+    assert torch.equal(kind(7).course(model, Streams(3, range(4)), 2)[1], kind(7)(model, Streams(3, range(4)))) or (
+        isinstance(model, DBN)
+    )
+
+
+@having(Unnormalized)
+def test_starts_that_cannot_be(instance: Instance) -> None:
+    with pytest.raises(ConfigError, match="start: expected 'noise' or 'data', found 'here'"):
+        type(instance.build().sampler)(start="here")
+
+
+def test_a_deep_belief_net_begins_as_the_rbm_below_and_moves_to_other_base_rates() -> None:
+    rbm = built(next(i for i in INSTANCES if i.cls is RBM))
+    size, hidden = rbm.weight.shape[1], rbm.weight.shape[0]
+    net = DBN(rbm.event_shape, hidden, size)
+    assert net.take_weights(rbm) == [] and not net.pretrained
+    states = torch.cat(list(bit_states(size, like=rbm.base))).float().view(-1, *rbm.event_shape)
+    expected = (-rbm.energy(states)).log_softmax(0)
+    for mean in (None, torch.linspace(0.1, 0.9, hidden)):
+        if mean is not None:
+            net.set_base_rates(mean)
+            torch.testing.assert_close(net.top.base.sigmoid(), mean)
+        log_probs = net.log_weights(states, 3, generator=seeded()) - net.exact_log_z()  # q is the exact posterior
+        torch.testing.assert_close(log_probs.float(), expected.expand(3, -1), atol=1e-4, rtol=1e-4)
+
+
+def test_a_deep_boltzmann_machine_begins_as_the_rbm_below() -> None:
+    rbm = built(next(i for i in INSTANCES if i.cls is RBM))
+    machine = DBM(rbm.event_shape, len(rbm.weight), 2)
+    assert machine.take_weights(rbm) == []
+    with torch.no_grad():
+        machine.units.weight[:, -2:] = 0
+    states = torch.cat(list(bit_states(rbm.weight.shape[1], like=rbm.base))).float().view(-1, *rbm.event_shape)
+    found = -machine.training_energy(states, Streams(0, range(len(states))))
+    torch.testing.assert_close(found.log_softmax(0), (-rbm.energy(states)).log_softmax(0), atol=1e-5, rtol=1e-5)
+
+
+@having(UnnormalizedBound, where=lambda instance: instance.cls is DBM)
+def test_the_mean_field_bound_is_a_bound_at_its_fixed_point(instance: Instance) -> None:
+    model, x = built(instance), instance.states()
+    with torch.no_grad():
+        model.units.weight[:, model.num_visible :] /= 6  # one fixed point, reached in few updates
+        bound = -model.training_energy(x, Streams(0, range(len(x))))
+    assert (bound <= log_weight(model, x) + 1e-5).all() and (log_weight(model, x) - bound).max() > 1e-4
+    mean = model.mean_field(x)
+    model.field_steps += 1
+    torch.testing.assert_close(model.mean_field(x), mean, atol=1e-3, rtol=0)

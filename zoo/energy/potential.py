@@ -11,6 +11,8 @@ from torch import Tensor, nn
 class Potential(nn.Module):
     """U(x): a multilayer perceptron for points, a convolutional network for images; smooth, with SiLU.
 
+    The features of images are averaged over places: with one weight for each place, the network learns images by heart.
+
     Args:
         event_shape: Shape of one example, [D] or [C, H, W].
         channels: Width of the layers of points; channels of the first layer of images, and half of those of the others.
@@ -25,11 +27,10 @@ class Potential(nn.Module):
             layers += [nn.Linear(channels, channels), act(), nn.Linear(channels, channels), act()]
             width = channels
         else:
-            depth, height, width = event_shape
-            size = -(-height // 4) * -(-width // 4)  # two strides of 2, rounded up
-            layers = [nn.Conv2d(depth, channels, 5, 2, 2), act(), nn.Conv2d(channels, 2 * channels, 3, 2, 1), act()]
-            layers += [nn.Conv2d(2 * channels, 2 * channels, 3, 1, 1), act(), nn.Flatten()]
-            layers += [nn.Linear(2 * channels * size, hidden), act()]
+            wide = 2 * channels
+            layers = [nn.Conv2d(event_shape[0], channels, 5, 2, 2), act(), nn.Conv2d(channels, wide, 3, 2, 1), act()]
+            layers += [nn.Conv2d(wide, wide, 3, 1, 1), act(), nn.Conv2d(wide, wide, 3, 1, 1), act()]
+            layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(wide, hidden), act()]
             width = hidden
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(width, 1)
