@@ -230,7 +230,7 @@ class ContrastiveDivergence(Objective):
         return {"loss": of_data - model.state_energy(states).mean()}
 
     def validation_step(self, model: Any, batch: Batch) -> Losses:
-        """The squared error of examples after one sweep, and how much higher their energy is than in training.
+        """The squared error of examples after one sweep, their energy, and how much higher it is than in training.
 
         The gap between the energies of held-out and training examples, which needs no log Z, grows with overfitting.
         """
@@ -240,9 +240,11 @@ class ContrastiveDivergence(Objective):
         seen = data.subset("train", len(data.split("train")), 0)
         rows = data.rows("train", seen[batch.index.cpu() % len(seen)])
         x = data.convert(rows.x.to(batch.x.device), rows.index, 0)
+        energy = model.training_energy(batch.x, streams)
         return {
             "squared_error": (again - batch.x).square().flatten(1).sum(1),
-            "energy_gap": model.training_energy(batch.x, streams) - model.training_energy(x, streams),
+            "energy": energy,
+            "energy_gap": energy - model.training_energy(x, streams),
         }
 
     def on_train_start(self, model: Any) -> None:
