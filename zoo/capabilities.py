@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,10 @@ from zoo.module import GenerativeModel, Sampled, batches_of
 from zoo.module import ZooModule as ZooModule
 from zoo.random import Source, Streams, rand, randn
 from zoo.samplers import DDIM, Ancestral, DPMSolver, Euler, Heun
-
-if TYPE_CHECKING:
-    from zoo.mcmc import MarkovChain
+from zoo.unnormalized import Filtered as Filtered
+from zoo.unnormalized import Unnormalized as Unnormalized
+from zoo.unnormalized import UnnormalizedBound as UnnormalizedBound
+from zoo.unnormalized import UnnormalizedDensity as UnnormalizedDensity
 
 
 class TractableDensity(GenerativeModel):
@@ -138,34 +139,6 @@ class ImportanceWeighted(EvidenceLowerBound):
         """
         epsilon = randn((len(x), num_samples, *self.latent_shape), generator, x.device)  # drawn example by example
         return self.log_weights_at(x, epsilon.transpose(0, 1), **given)
-
-
-class UnnormalizedDensity(Sampled):
-    """An energy: log p(x) = -energy(x) - log Z, whose normaliser Z is not known. A Markov chain draws.
-
-    Attributes:
-        chains: States of the persistent chains of training; kept in the run's checkpoints, not among the weights.
-    """
-
-    objective: objectives.Objective = objectives.ContrastiveDivergence()
-    facts: ClassVar = {"density": "unnormalised", "generator": "chain"}
-    usage: ClassVar = {"energy": "energy = model.energy(x{labels})  # [8], nats, up to a constant"}
-    chains: Tensor | None = None
-
-    @abstractmethod
-    def energy(self, x: Tensor) -> Tensor:
-        """-log p(x) up to a constant, in nats, with hidden units summed out: [B, *event_shape] -> [B]."""
-
-    @abstractmethod
-    def chain(self, temperature: float = 1.0) -> MarkovChain:
-        """A chain whose states have the model's distribution, energies divided by `temperature`; see `zoo.mcmc`."""
-
-    def exact_log_z(self) -> Tensor | None:
-        """log Z in nats, a scalar in float64, if it can be summed over all states; else None."""
-        return None
-
-    def set_base_rates(self, mean: Tensor) -> None:
-        """Takes the mean of the training examples, [*event_shape], before the first step; does nothing by default."""
 
 
 class Denoiser(Sampled):

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from zoo.progress import steps as progress
-from zoo.random import Streams
+from zoo.random import Streams, rand
 
 
 class MarkovChain(Protocol):
@@ -200,3 +200,15 @@ def resampled(log_z: LogZ, seed: int = 0) -> Tensor:
     offset = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     points = (torch.arange(len(share)) + offset) / len(share)
     return log_z.states[torch.searchsorted(share, points).clamp(max=len(share) - 1)]
+
+
+def accepted(state: Tensor, proposed: Tensor, log_ratio: Tensor, streams: Streams) -> Tensor:
+    """Proposals where they are accepted, with probability min(1, exp(log_ratio)), else the states: [B, ...].
+
+    Args:
+        state, proposed: [B, ...].
+        log_ratio: log of p(x') r(x | x')/(p(x) r(x' | x)) for proposals x' drawn from r(x' | x), [B].
+        streams: Noise, one stream per state.
+    """
+    is_accepted = rand((len(state), 1), streams, state.device).log() < log_ratio[:, None]
+    return torch.where(is_accepted, proposed, state)

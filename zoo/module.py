@@ -109,6 +109,17 @@ class ZooModule(LightningModule, ABC):
         """
         raise ConfigError(f"teachers: {type(self).__name__} learns from the data alone; leave them out")
 
+    def take_weights(self, start: ZooModule) -> list[str]:
+        """Begins with the weights of a trained model, by their names.
+
+        Returns:
+            The weights of that model for which there is no place.
+
+        Raises:
+            RuntimeError: A weight has another shape.
+        """
+        return self.load_state_dict(start.state_dict(), strict=False).unexpected_keys
+
     # Lightning calls these; the objective does the work.
 
     def configure_optimizers(self) -> Any:

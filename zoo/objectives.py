@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from zoo.batch import Batch, as_batch
 from zoo.distributed import gather, share, size
@@ -233,21 +234,24 @@ class ContrastiveDivergence(Objective):
     Args:
         steps: Number of sweeps of the chains at each step of training.
         num_chains: Number of persistent chains over all processes; 0 to start from the examples.
+        burn_in: Number of sweeps of persistent chains before the first step. A model that starts with trained weights
+            needs them; else its first steps would unlearn these.
     """
 
     title = "contrastive divergence"
 
-    def __init__(self, steps: int = 1, num_chains: int = 100) -> None:
+    def __init__(self, steps: int = 1, num_chains: int = 100, burn_in: int = 0) -> None:
         self.steps = steps
         self.num_chains = num_chains
+        self.burn_in = burn_in
 
     def training_step(self, model: Any, batch: Batch) -> Losses:
-        x, negatives = batch.x, self._negatives(model, batch)
-        energies = model.energy(torch.cat([x, negatives])).split([len(x), len(negatives)])
-        return {"loss": energies[0].mean() - energies[1].mean()}
+        states = self._negatives(model, batch)
+        of_data = model.training_energy(batch.x, model.streams(batch)).mean()
+        return {"loss": of_data - model.state_energy(states).mean()}
 
     def validation_step(self, model: Any, batch: Batch) -> Losses:
-        """The squared error of examples after one sweep, and how much higher their energy is than in training.
+        """The squared error of examples after one sweep, their energy, and how much higher it is than in training.
 
         The gap between the energies of held-out and training examples, which needs no log Z, grows with overfitting.
         It needs a data module of the zoo.
@@ -261,7 +265,8 @@ class ContrastiveDivergence(Objective):
         seen = data.subset("train", len(data.split("train")), 0)
         rows = data.rows("train", seen[batch.index.cpu() % len(seen)])
         x = data.convert(rows.x.to(batch.x.device), rows.index, 0)
-        return {**found, "energy_gap": model.energy(batch.x) - model.energy(x)}
+        energy = model.training_energy(batch.x, streams)
+        return {**found, "energy": energy, "energy_gap": energy - model.training_energy(x, streams)}
 
     def on_train_start(self, model: Any) -> None:
         if model.chains is not None:  # all of them, from a checkpoint of the run
@@ -277,19 +282,20 @@ class ContrastiveDivergence(Objective):
 
     @torch.no_grad()
     def _negatives(self, model: Any, batch: Batch) -> Tensor:
-        """Where the chains are after this step, as data: [*, *event_shape]."""
+        """Where the chains are after this step: [*, N]."""
         chain = model.chain()
         if not self.num_chains:
             streams = model.streams(batch)
-            return chain.visible(run(chain, chain.at(batch.x, streams), streams, self.steps), streams)
+            return run(chain, chain.at(batch.x, streams), streams, self.steps)
         if self.num_chains % size():
             raise ConfigError(f"num_chains: expected a multiple of the {size()} processes, found {self.num_chains}")
         slots = -1 - share(self.num_chains)  # the noise of examples has keys from 0
         if model.chains is None:
-            model.chains = chain.start(Streams(model.seed, slots, -1))
+            streams = Streams(model.seed, slots, -1)
+            model.chains = run(chain, chain.start(streams), streams, self.burn_in)
         streams = Streams(model.seed, slots, model.global_step)
         model.chains = run(chain, model.chains, streams, self.steps)
-        return chain.visible(model.chains, streams)
+        return model.chains
 
 
 class Enumeration(Objective):
@@ -307,14 +313,53 @@ class Enumeration(Objective):
         set_base_rates(model)
 
 
+class NoiseContrastive(Objective):
+    """Tells examples from noise, whose density is known (Gutmann & Hyvarinen 2010).
+
+        loss = E_data softplus(-G(x)) + nu E_q softplus(G(x)),    G(x) = -potential(x) - log nu
+
+    Args:
+        num_noise: nu, the number of draws of noise for each example.
+    """
+
+    title = "noise contrast"
+
+    def __init__(self, num_noise: int = 1) -> None:
+        self.num_noise = num_noise
+
+    def training_step(self, model: Any, batch: Batch) -> Losses:
+        loss, num_right = self._losses(model, batch, model.global_step)
+        return {"loss": loss.mean(), "accuracy": num_right.mean()}
+
+    def validation_step(self, model: Any, batch: Batch) -> Losses:
+        """`nll` holds if log Z = 0, which training aims at."""
+        loss, num_right = self._losses(model, batch, -1)
+        return {"contrast": loss, "accuracy": num_right, "nll": model.energy(batch.x)}
+
+    def _losses(self, model: Any, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+        """The loss of each example with its own draws of noise, and the share that is told right, [B] each."""
+        nu = self.num_noise
+        slots = batch.index[:, None].cpu() * nu + torch.arange(nu)
+        with torch.no_grad():
+            noise = model.draw_noise(Streams(model.seed, slots.flatten(), step))
+        score = -model.potential(torch.cat([batch.x, noise])) - math.log(nu)
+        of_data, of_noise = score[: len(batch.x)], score[len(batch.x) :].view(-1, nu)
+        loss = softplus(-of_data) + softplus(of_noise).sum(1)
+        return loss, ((of_data > 0).float() + (of_noise < 0).float().sum(1)) / (1 + nu)
+
+
 def set_base_rates(model: Any) -> None:
-    """Tells an energy the mean of the training examples, before the first step of its first run."""
+    """Tells an energy the mean of its units over the training examples, before the first step of its first run."""
     if model.global_step or model.pretrained:
         return
     data, total, num = model.trainer.datamodule, torch.zeros(()), 0
-    for batch in data.batches("train") if hasattr(data, "batches") else map(as_batch, model.trainer.train_dataloader):
-        total, num = total + batch.x.double().sum(0), num + len(batch.x)
-    model.set_base_rates(((total + 0.5) / (num + 1)).to(model.device))  # no pixel is certain
+    with torch.no_grad():
+        for batch in (
+            data.batches("train") if hasattr(data, "batches") else map(as_batch, model.trainer.train_dataloader)
+        ):
+            units = model.base_units(batch.x.to(model.device)).double()
+            total, num = total + units.sum(0).cpu(), num + len(units)
+    model.set_base_rates(((total + 0.5) / (num + 1)).to(model.device))  # no unit is certain
 
 
 class TwoPlayers(Objective):

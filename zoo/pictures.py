@@ -67,6 +67,20 @@ def animation(frames: Sequence[Image]) -> bytes:
     return file.getvalue()
 
 
+def filter_sheet(filters: Tensor, num: int) -> Tensor:
+    """The filters with the largest weights as images; mid-grey is zero, and each has its own scale.
+
+    Args:
+        filters: Weights of hidden units, [H, C, H, W].
+        num: Number of filters to show.
+
+    Returns:
+        [min(num, H), C, H, W] in [0, 1], those of the largest norm first.
+    """
+    chosen = filters.detach().float()[filters.flatten(1).norm(dim=1).argsort(descending=True, stable=True)[:num]]
+    return 0.5 + 0.5 * chosen / chosen.flatten(1).abs().amax(1).clamp(min=1e-12).view(-1, 1, 1, 1)
+
+
 def field_of_sight(field: Tensor, before: Tensor, row: int, column: int) -> Tensor:
     """Colours the receptive field of a pixel.
 

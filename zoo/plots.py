@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from zoo.capabilities import Bijection, GenerativeModel, TractableDensity
+from zoo.capabilities import Bijection, GenerativeModel, TractableDensity, UnnormalizedDensity
+from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _SIDE = 3.2  # of a panel, in inches of 100 pixels
+_TICKS = 200  # along each axis of a grid
+_NATS = (0, 0.5, 1, 2, 3, 4, 5, 7, 10, 15, 20, 30)  # contours of energies
 _COLOUR, _LINES = "#1f5fa8", ("#c8501e", "#3c8c46")
 
 
@@ -41,7 +45,7 @@ def plot(model: GenerativeModel, num_samples: int = 2000, seed: int = 0, **given
     x = model.sample(num_samples, generator=torch.Generator().manual_seed(seed), batch_size=num_samples, **given).cpu()
     panels = [_histogram] if model.event_shape == (1,) else [_samples]
     if model.event_shape == (2,):
-        panels += [_density] if isinstance(model, TractableDensity) else []
+        panels += [_density] if isinstance(model, TractableDensity | UnnormalizedDensity) else []
         panels += [_bent_grid] if isinstance(model, Bijection) else []
     figure = Figure(figsize=(_SIDE * len(panels), _SIDE + 0.2), dpi=100, layout="constrained")
     low, high = torch.quantile(x, 0.001, dim=0), torch.quantile(x, 0.999, dim=0)
@@ -54,9 +58,56 @@ def plot(model: GenerativeModel, num_samples: int = 2000, seed: int = 0, **given
             ax.set_aspect("equal")
         ax.tick_params(labelsize=7)
         draw(ax, model, x)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()
+
+
+@torch.no_grad()
+def landscape(model: GenerativeModel, num_samples: int = 500, seed: int = 0, **given: Any) -> bytes:
+    """Draws the energy of a model of points in the plane as contours, with samples of the model.
+
+    The energy is -log p(x), up to a constant: lines are one nat apart near its minimum, and then further.
+
+    Args:
+        model: A model of points in the plane with a `log_prob` or an `energy`.
+        num_samples: Number of samples to show.
+        seed: Seed for the samples.
+        given: What else `sample` takes, such as a sampler.
+
+    Returns:
+        A PNG.
+
+    Raises:
+        ConfigError: The model has no energy, or its examples are no points in the plane.
+    """
+    if model.event_shape != (2,) or not isinstance(model, TractableDensity | UnnormalizedDensity):
+        raise ConfigError(
+            f"landscape: expected a model of points in the plane with a density or an energy, found "
+            f"{type(model).__name__} of shape {list(model.event_shape)}; `zoo list '*-toy2d'` shows candidates"
+        )
+    from matplotlib.figure import Figure
+
+    x = model.sample(num_samples, generator=torch.Generator().manual_seed(seed), batch_size=num_samples, **given).cpu()
+    figure = Figure(figsize=(2 * _SIDE, 1.75 * _SIDE), dpi=100, layout="constrained")
+    ax = figure.subplots()
+    low, high = x.amin(0), x.amax(0)
+    middle, half = (low + high) / 2, 0.65 * float((high - low).max())
+    ax.set_xlim(float(middle[0] - half), float(middle[0] + half))
+    ax.set_ylim(float(middle[1] - half), float(middle[1] + half))
+    ax.set_aspect("equal")
+    energy = _energies(ax, model)
+    height = (energy - energy.min()).numpy()
+    ticks = torch.linspace(*ax.get_xlim(), _TICKS).numpy(), torch.linspace(*ax.get_ylim(), _TICKS).numpy()
+    filled = ax.contourf(*ticks, height, levels=_NATS, cmap="magma_r", extend="max")
+    ax.contour(*ticks, height, levels=_NATS, colors="white", linewidths=0.4, alpha=0.6)
+    ax.scatter(x[:, 0].numpy(), x[:, 1].numpy(), s=4, color=_COLOUR, edgecolors="white", linewidths=0.2)
+    figure.colorbar(filled, ax=ax, label="energy above its minimum, nats")
+    return _png(figure)
 
 
 def _histogram(ax: Axes, model: GenerativeModel, x: Tensor) -> None:
@@ -74,14 +125,24 @@ def _samples(ax: Axes, model: GenerativeModel, x: Tensor) -> None:
 
 
 def _density(ax: Axes, model: GenerativeModel, x: Tensor) -> None:
-    assert isinstance(model, TractableDensity)
-    columns, rows = torch.linspace(*ax.get_xlim(), 200), torch.linspace(*ax.get_ylim(), 200)
-    points = torch.cartesian_prod(rows, columns).flip(1).to(model.device)
-    density = model.log_prob(points).exp().view(len(rows), len(columns)).cpu()
+    energy = _energies(ax, model)
+    density = (energy.min() - energy).exp()  # up to a factor
     top = float(torch.quantile(density, 0.995))  # a few bright points would darken all others
     extent = (*ax.get_xlim(), *ax.get_ylim())
     ax.imshow(density.numpy(), extent=extent, origin="lower", vmin=0, vmax=top, cmap="magma", interpolation="bilinear")
     ax.set_title("density", fontsize=8)
+
+
+def _energies(ax: Axes, model: GenerativeModel) -> Tensor:
+    """-log p(x), up to a constant, on a grid of the panel: [_TICKS, _TICKS], rows from below."""
+    rows, columns = torch.linspace(*ax.get_ylim(), _TICKS), torch.linspace(*ax.get_xlim(), _TICKS)
+    points = torch.cartesian_prod(rows, columns).flip(1).to(model.device)
+    if isinstance(model, TractableDensity):
+        energy = -model.log_prob(points)
+    else:
+        assert isinstance(model, UnnormalizedDensity)
+        energy = model.energy(points)
+    return energy.view(_TICKS, _TICKS).cpu()
 
 
 def _bent_grid(ax: Axes, model: GenerativeModel, x: Tensor) -> None:

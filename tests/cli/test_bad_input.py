@@ -456,6 +456,8 @@ WRITING = {  # commands that write a file, and what more they must be told
     "probabilities": "",
     "animate": "",
     "receptive-field": "",
+    "filters": "",
+    "landscape": "",
     "score": "--data x.npy",
 }
 

@@ -25,6 +25,8 @@ from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.autoregressive.raster import RasterOrder
 from zoo.autoregressive.rnn import RNN
 from zoo.boltzmann.boltzmann_machine import BoltzmannMachine
+from zoo.boltzmann.dbm import DBM
+from zoo.boltzmann.dbn import DBN
 from zoo.boltzmann.rbm import RBM
 from zoo.capabilities import ClosedForm, ZooModule
 from zoo.classifier.lenet import LeNet
@@ -38,6 +40,9 @@ from zoo.density.rivers import Rivers
 from zoo.diffusion.ddpm import DDPM
 from zoo.diffusion.edm import EDM, ConditionalEDM
 from zoo.diffusion.flow_matching import FlowMatching
+from zoo.energy.binary_ebm import BinaryEBM
+from zoo.energy.ebm import EBM
+from zoo.energy.nce import NCE
 from zoo.flows.glow import Glow
 from zoo.flows.maf import MAF
 from zoo.flows.planar import PlanarFlow
@@ -246,6 +251,18 @@ INSTANCES = [
     Instance(BoltzmannMachine, {"event_shape": [1, 2, 2], "num_hidden": 2, "temperature": 0.7}, 2),
     Instance(RBM, {"event_shape": [1, 2, 3], "num_hidden": 4, "num_chains": 8}, 2),
     Instance(RBM, {"event_shape": [2, 2, 1], "num_hidden": 6, "cd_steps": 2, "num_chains": 0}, 2),
+    Instance(DBN, {"event_shape": [1, 2, 2], "num_hidden": 3, "num_top": 4, "num_chains": 8}, 2),
+    Instance(DBN, {"event_shape": [1, 1, 3], "num_hidden": 4, "num_top": 2, "num_chains": 0}, 2),
+    Instance(DBM, {"event_shape": [1, 2, 2], "num_hidden": 3, "num_top": 2, "num_chains": 8}, 2),
+    Instance(DBM, {"event_shape": [1, 1, 3], "num_hidden": 3, "num_top": 2, "cd_steps": 2, "num_chains": 0}, 2),
+    Instance(
+        BinaryEBM,
+        {"event_shape": [1, 2, 3], "num_hidden": 3, "channels": 3, "hidden": 4, "num_chains": 8, "burn_in": 2},
+        2,
+    ),
+    Instance(NCE, {"event_shape": [1, 2, 2], "noise": "nade", "noise_arguments": {"hidden": 3}, "channels": 3}, 2),
+    Instance(NCE, {"event_shape": [2], "channels": 8, "num_noise": 3}, None),
+    Instance(EBM, {"event_shape": [2], "hidden": 8, "num_chains": 8}, None),
     Instance(BernoulliMixture, {"event_shape": [2, 2, 2], "num_components": 3, "prior": 0.5}, 2),
     Instance(Rivers, {"event_shape": [1, 3, 4], "fork": 0.3}, 2, differentiable=False),
     Instance(Rivers, {"event_shape": [1, 5, 2]}, 2, differentiable=False),

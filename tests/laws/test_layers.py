@@ -15,6 +15,7 @@ LAYERS = [
     ["optim", "nn", "samplers", "mcmc", "given", "checks"],
     ["objectives"],
     ["module"],
+    ["unnormalized"],
     ["capabilities"],
     ["density", "autoregressive", "vae", "gan", "flows", "boltzmann", "energy", "diffusion", "classifier", "data"],
     ["store"],

@@ -123,7 +123,8 @@ def test_training_raises_the_likelihood_of_digits_and_reports_the_gap(tmp_path: 
     data = Digits(batch_size=50, binarize=True)
     model = RBM(event_shape=[1, 8, 8], num_hidden=12, num_chains=50)
     model.optimization = type(model.optimization)(optimizer="sgd", lr=0.3, beta1=0.0, schedule="linear")
-    trainer = Trainer(tmp_path, max_epochs=40, progress=False, sample_grids=False, accelerator="cpu", ema_decay=0.9)
+    options = {"progress": False, "sample_grids": False, "accelerator": "cpu", "check_val_every_n_epoch": 40}
+    trainer = Trainer(tmp_path, max_epochs=40, ema_decay=0.9, log_z_temperatures=10, **options)
     trainer.fit(model, data)
     x = data.split("test").x.float()
     rates = data.split("train").x.float().mean(0).clamp(0.01, 0.99)
@@ -133,6 +134,11 @@ def test_training_raises_the_likelihood_of_digits_and_reports_the_gap(tmp_path: 
     assert -model.energy(x).mean().item() - log_z.item() > independent.item() + 3
     assert {"valid/energy_gap", "valid/squared_error", "train/loss"} <= trainer.callback_metrics.keys()
     assert abs(trainer.callback_metrics["valid/energy_gap"]) < 3
+    held_out = data.split("valid").x.float()
+    assert trainer.callback_metrics["valid/log_z"].item() == pytest.approx(log_z.item(), abs=1e-3)
+    assert trainer.callback_metrics["valid/nll"].item() == pytest.approx(
+        (model.energy(held_out).mean() + log_z).item(), abs=1e-2
+    )
     torch.testing.assert_close(
         model.base.sigmoid().view(1, 8, 8), data.split("train").x.float().mean(0), atol=1e-3, rtol=0
     )

@@ -24,14 +24,14 @@ from torch.nn import functional as F
 
 from zoo import objectives
 from zoo.boltzmann.units import MAX_ENUMERATED, bit_states, draw_bits
-from zoo.capabilities import Completable, UnnormalizedDensity
+from zoo.capabilities import Completable, Filtered, UnnormalizedDensity
 from zoo.config import Between, Size
 from zoo.mcmc import run_clamped
 from zoo.random import Streams, rand
 from zoo.samplers.gibbs import Gibbs
 
 
-class BoltzmannMachine(UnnormalizedDensity, Completable):
+class BoltzmannMachine(UnnormalizedDensity, Completable, Filtered):
     """A Boltzmann machine: binary pixels and hidden units, each linked to all others.
 
     `complete` draws by Gibbs sampling with the known pixels held: approximately, by chains of `fill_steps` sweeps.
@@ -77,6 +77,10 @@ class BoltzmannMachine(UnnormalizedDensity, Completable):
         self.couplings = nn.Parameter(0.1 * torch.randn(num_units * (num_units - 1) // 2))  # W above its diagonal
         self.bias = nn.Parameter(torch.zeros(num_units))
         self.register_buffer("base", torch.zeros(num_visible))  # logits of the mean of each pixel, where chains start
+
+    @property
+    def filters(self) -> Tensor:
+        return self.weight[math.prod(self.event_shape) :, : math.prod(self.event_shape)].reshape(-1, *self.event_shape)
 
     @property
     def sampler(self) -> Gibbs:

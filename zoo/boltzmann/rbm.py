@@ -27,14 +27,14 @@ from torch.nn import functional as F
 
 from zoo import objectives
 from zoo.boltzmann.units import MAX_ENUMERATED, bit_states, draw_bits, log_two_cosh
-from zoo.capabilities import Completable, UnnormalizedDensity
+from zoo.capabilities import Completable, Filtered, UnnormalizedDensity
 from zoo.config import Between, Size
 from zoo.mcmc import run_clamped
 from zoo.random import Streams
 from zoo.samplers.gibbs import Gibbs
 
 
-class RBM(UnnormalizedDensity, Completable):
+class RBM(UnnormalizedDensity, Completable, Filtered):
     """A restricted Boltzmann machine: binary pixels and binary hidden units, with no links among either.
 
     `complete` draws by Gibbs sampling with the known pixels held: approximately, by chains of `fill_steps` sweeps.
@@ -75,16 +75,26 @@ class RBM(UnnormalizedDensity, Completable):
         self.register_buffer("base", torch.zeros(num_visible))  # m
 
     @property
+    def filters(self) -> Tensor:
+        return self.weight.view(-1, *self.event_shape)
+
+    @property
     def sampler(self) -> Gibbs:
         return Gibbs()
 
     def set_base_rates(self, mean: Tensor) -> None:
         self.base.copy_(mean.flatten().logit())
 
+    def hidden_inputs(self, x: Tensor) -> Tensor:
+        """a(x), the logits of p(h | x): [B, *event_shape] -> [B, H]."""
+        return F.linear(x.flatten(1) - self.base.sigmoid(), self.weight, self.hidden_bias)
+
+    def visible_inputs(self, h: Tensor) -> Tensor:
+        """The logits of p(x | h): [..., H] -> [..., D]."""
+        return self.base + self.visible_bias + (h - 0.5) @ self.weight
+
     def energy(self, x: Tensor) -> Tensor:
-        x = x.flatten(1)
-        a = F.linear(x - self.base.sigmoid(), self.weight, self.hidden_bias)  # [B, H]
-        return -(x @ (self.base + self.visible_bias)) - log_two_cosh(a).sum(1)
+        return -(x.flatten(1) @ (self.base + self.visible_bias)) - log_two_cosh(self.hidden_inputs(x)).sum(1)
 
     def chain(self, temperature: float = 1.0) -> RBMChain:
         return RBMChain(self, temperature)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from zoo.random import Streams, rand
 
@@ -17,6 +18,16 @@ def log_two_cosh(a: Tensor) -> Tensor:
     """log(e^(a/2) + e^(-a/2)): log of the sum of exp(h a) over h = -1/2, 1/2."""
     size = a.abs()
     return size / 2 - size.sigmoid().log()  # softplus computes the same five times as slowly
+
+
+def log_bernoulli(units: Tensor, logits: Tensor) -> Tensor:
+    """log of the probability of independent units: values in {0, 1} and logits, [..., N] -> [...]."""
+    return (units * logits - F.softplus(logits)).sum(-1)
+
+
+def entropy_of_bits(mean: Tensor) -> Tensor:
+    """The entropy of each unit in nats: probabilities of 1, [..., N] -> [..., N]."""
+    return torch.special.entr(mean) + torch.special.entr(1 - mean)
 
 
 def draw_bits(logits: Tensor, streams: Streams) -> Tensor:

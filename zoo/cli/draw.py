@@ -17,10 +17,12 @@ from zoo.cli.options import (
     given,
     labels_of,
     num,
+    sampler_of,
     sampling,
     whole,
 )
 from zoo.cli.output import out, show, write
+from zoo.errors import ConfigError
 
 
 @command(
@@ -110,3 +112,42 @@ def neighbours(options: argparse.Namespace) -> None:
         f"to a training image. Copies have 1; draws from the distribution of the data have 0.5, from which this is\n"
         f"{found.score:+.1f} standard deviations away ({num} samples, {found.num_test} test images, by {options.by})."
     )
+
+
+@command("Draw", NAME, num(100, "hidden units, those with the largest weights"), out("filters.png"), DEVICE)
+def filters(options: argparse.Namespace) -> None:
+    """Show the weights of hidden units as images.
+
+    Mid-grey is zero; a unit is excited by its bright pixels. Each unit has its own scale.
+    """
+    checkpoint = checkpoint_of(options)
+
+    from zoo.capabilities import Filtered
+    from zoo.pictures import filter_sheet
+
+    model = image_model(checkpoint, options)
+    if not isinstance(model, Filtered) or not len(model.filters):
+        raise ConfigError(
+            f"{options.name}: expected a model whose hidden units see all pixels (zoo.capabilities.Filtered), found "
+            f"{type(model).__name__}; `zoo list --capability Filtered` shows candidates"
+        )
+    show(filter_sheet(model.filters, options.num), options)
+
+
+@command("Draw", NAME, num(500, "samples"), sampling, SEED, out("landscape.png"), DEVICE)
+def landscape(options: argparse.Namespace) -> None:
+    """Plot the energy of a model of points in the plane as contours, with samples.
+
+    The energy is -log p(x) up to a constant; the model is a density or an energy.
+    """
+    checkpoint = checkpoint_of(options)
+
+    from zoo.module import GenerativeModel
+    from zoo.plots import landscape
+
+    model = checkpoint.load(device=options.device)
+    if not isinstance(model, GenerativeModel):
+        raise ConfigError(f"{options.name}: expected a model that draws points, found {type(model).__name__}")
+    sampler = sampler_of(options, type(model))
+    given = {} if sampler is None else {"sampler": sampler}
+    write(options.out, landscape(model, options.num, options.seed, **given), options.overwrite)

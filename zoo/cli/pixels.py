@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import argparse
 from argparse import ArgumentTypeError
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoo.cli.command import command, option
 from zoo.cli.images import check_images, image_model, some_test_images
-from zoo.cli.options import DEVICE, NAME, SEED, checkpoint_of, fraction, generator, name, num, whole
+from zoo.cli.options import (
+    DEVICE,
+    NAME,
+    SEED,
+    checkpoint_of,
+    fraction,
+    generator,
+    name,
+    num,
+    sampler_of,
+    sampling,
+    whole,
+)
 from zoo.cli.output import out, show, write
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zoo.capabilities import GenerativeModel
+    from zoo.capabilities import GenerativeModel, Unnormalized
+    from zoo.store.checkpoint import Checkpoint
 
 
 @command(
@@ -70,29 +84,63 @@ def probabilities(options: argparse.Namespace) -> None:
     NAME,
     num(6),
     option("--frames", type=whole(2), default=113, help="Number of frames of the GIF (default %(default)s)"),
+    sampling,
+    option("--start", choices=("noise", "data"), default="noise", help="Where chains start (default %(default)s)"),
     SEED,
     out("animate.gif", "GIF"),
     DEVICE,
 )
 def animate(options: argparse.Namespace) -> None:
-    """Draw images pixel by pixel, as a GIF.
+    """Draw images pixel by pixel, or by a Markov chain, as a GIF.
 
-    Below the images are the expectations that `zoo probabilities` shows.
+    If the model draws pixel by pixel, the expectations that `zoo probabilities` shows are below the images. If it is
+    an energy, the frames follow its chains; --start data begins them with training images.
     """
     if options.out.suffix.lower() != ".gif":
         raise ConfigError(f"--out: expected a name that ends in .gif, found {options.out}")
     checkpoint = checkpoint_of(options)
 
-    import torch
-
-    from zoo import pixelwise
+    from zoo.capabilities import Unnormalized
     from zoo.pictures import animation, grid
 
     model = image_model(checkpoint, options)
-    x, expected, order = _draws_and_expectations(model, options)
-    frames = pixelwise.drawing(torch.cat([x, expected]), options.frames, torch.cat([order, order]))
+    if isinstance(model, Unnormalized):
+        frames = _chains(checkpoint, model, options)
+    elif chosen := [
+        f"--{name}" for name in ("sampler", "steps", "guidance", "eta") if getattr(options, name) is not None
+    ]:
+        raise ConfigError(f"{chosen[0]}: {type(model).__name__} draws pixel by pixel, without a sampler; leave it out")
+    else:
+        frames = _pixel_by_pixel(model, options)
     film = animation([grid(frame, columns=options.num, scale=3) for frame in frames])
     write(options.out, film, options.overwrite, "GIF")
+
+
+def _pixel_by_pixel(model: GenerativeModel, options: argparse.Namespace) -> Tensor:
+    import torch
+
+    from zoo import pixelwise
+
+    x, expected, order = _draws_and_expectations(model, options)
+    return pixelwise.drawing(torch.cat([x, expected]), options.frames, torch.cat([order, order]))
+
+
+def _chains(checkpoint: Checkpoint, model: Unnormalized, options: argparse.Namespace) -> Tensor:
+    import torch
+
+    from zoo.progress import bar
+    from zoo.random import Streams, seed_from
+    from zoo.samplers.chain import ChainSampler
+
+    sampler = sampler_of(options, type(model)) or model.sampler
+    assert isinstance(sampler, ChainSampler)
+    if options.start == "data":
+        data = checkpoint.data()
+        index = data.subset("train", min(1000, len(data.split("train"))), options.seed)
+        model.examples = torch.cat([batch.x for batch in data.batches("train", index=index)])
+    sampler = replace(sampler, start=options.start)
+    with bar("running chains"):
+        return sampler.course(model, Streams(seed_from(generator(options)), range(options.num)), options.frames)
 
 
 def _draws_and_expectations(model: GenerativeModel, options: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,6 +5,8 @@
     EvidenceLowerBound   neg_elbo   E_q[log p(x, z) - log q(z | x)]                      bound
     ImportanceWeighted   nll        log 1/k sum_j p(x, z_j)/q(z_j | x), z_j from q       bound, tighter with k
     UnnormalizedDensity  nll        -energy(x) - log Z                                   estimate, by AIS of log Z
+    UnnormalizedBound    neg_elbo   E_q[log w] - log Z, w unbiased for Z p(x)            estimate of a bound
+                         nll        log 1/k sum_j w_j - log Z                            estimate, tighter with k
 
 u is uniform on [0, 1)^D: Theis et al. 2016, https://arxiv.org/abs/1511.01844, section 3.1. Importance weighting: Burda
 et al. 2016, https://arxiv.org/abs/1509.00519, equation 8.
@@ -28,6 +30,8 @@ from zoo.capabilities import (
     EvidenceLowerBound,
     ImportanceWeighted,
     TractableDensity,
+    Unnormalized,
+    UnnormalizedBound,
     UnnormalizedDensity,
 )
 from zoo.errors import ConfigError
@@ -122,7 +126,7 @@ def lower_bound(model: EvidenceLowerBound, effort: Effort) -> Estimate:
     return Estimate("bound", values, cost=effort.draws, settings={"draws": effort.draws})
 
 
-def importance_weighted(model: ImportanceWeighted, effort: Effort) -> Estimate:
+def importance_weighted(model: ImportanceWeighted | UnnormalizedBound, effort: Effort) -> Estimate:
     """The importance-weighted bound with k samples."""
     k = effort.k
 
@@ -137,16 +141,38 @@ def importance_weighted(model: ImportanceWeighted, effort: Effort) -> Estimate:
     return Estimate("bound", values, rows=min(k, SAMPLES_PER_CALL), cost=k, settings={"k": k})
 
 
-def unnormalized(model: UnnormalizedDensity, effort: Effort) -> Estimate:
-    """The energy and log Z, which is exact for few units; otherwise all examples share its error."""
+def normalized(estimate: Estimate, model: Unnormalized, effort: Effort) -> Estimate:
+    """From log Z p(x) to log p(x), with log Z, which is exact for few units; otherwise all examples share its error."""
     found = normalizer_of(
         model, runs=effort.runs, temperatures=effort.temperatures, sweeps=effort.sweeps, seed=effort.seed
     )
+    return replace(
+        estimate,
+        kind=estimate.kind if found.kind == "exact" else found.kind,
+        values=lambda batch: estimate.values(batch).cpu().double() - found.log_z,
+        settings={**estimate.settings, **found.settings},
+        error=found.error,
+    )
 
-    def values(batch: Batch) -> Tensor:
-        return -model.energy(batch.x, **model.given(batch)).double() - found.log_z
 
-    return Estimate(found.kind, values, settings=found.settings, error=found.error)
+def unnormalized(model: UnnormalizedDensity, effort: Effort) -> Estimate:
+    """The energy and log Z."""
+    energy = Estimate("exact", lambda batch: -model.energy(batch.x, **model.given(batch)))
+    return normalized(energy, model, effort)
+
+
+def unnormalized_bound(model: UnnormalizedBound, effort: Effort) -> Estimate:
+    """The mean log-weight, a lower bound of log Z p(x), and log Z."""
+
+    def weights(batch: Batch) -> Tensor:
+        return average(batch, effort, lambda streams: model.log_weights(batch.x, 1, generator=streams)[0])
+
+    return normalized(Estimate("bound", weights, cost=effort.draws, settings={"draws": effort.draws}), model, effort)
+
+
+def unnormalized_weighted(model: UnnormalizedBound, effort: Effort) -> Estimate:
+    """The importance-weighted bound of log Z p(x) with k samples, and log Z."""
+    return normalized(importance_weighted(model, effort), model, effort)
 
 
 def average(batch: Batch, effort: Effort, function: Callable[[Streams], Tensor]) -> Tensor:
@@ -161,6 +187,7 @@ ESTIMATORS: dict[type, dict[str, Estimator]] = {
     EvidenceLowerBound: {"neg_elbo": lower_bound},
     ImportanceWeighted: {"nll": importance_weighted},
     UnnormalizedDensity: {"nll": unnormalized},
+    UnnormalizedBound: {"neg_elbo": unnormalized_bound, "nll": unnormalized_weighted},
 }
 """Estimators by capability, and by the name of the number that they lead to."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from zoo.capabilities import UnnormalizedDensity
+from zoo.capabilities import Unnormalized
 from zoo.config import brief
 from zoo.distributed import gather, share
 from zoo.errors import ConfigError
@@ -41,7 +41,7 @@ class Normalizer:
 
 
 def normalizer_of(
-    model: UnnormalizedDensity, *, runs: int = 500, temperatures: int = 10_000, sweeps: int = 1000, seed: int = 0
+    model: Unnormalized, *, runs: int = 500, temperatures: int = 10_000, sweeps: int = 1000, seed: int = 0
 ) -> Normalizer:
     """log Z of a model. In a process group, every process must call it: they divide the runs.
 
@@ -81,7 +81,7 @@ def normalizer_of(
 
 
 @torch.no_grad()
-def _measure(model: UnnormalizedDensity, runs: int, temperatures: int, sweeps: int, seed: int) -> Tensors:
+def _measure(model: Unnormalized, runs: int, temperatures: int, sweeps: int, seed: int) -> Tensors:
     """Log-weights of the runs in both directions, [runs] each, and log Z of the base distribution."""
     chain, mine = model.chain(), share(runs)
     part = annealed_importance_sampling(chain, runs, temperatures, seed=seed, index=mine)
@@ -94,7 +94,7 @@ def _measure(model: UnnormalizedDensity, runs: int, temperatures: int, sweeps: i
     return {"forward": forward.log_weights, "reverse": gather(back.log_weights, runs), "base": base}
 
 
-def _digest(model: UnnormalizedDensity) -> str:
+def _digest(model: Unnormalized) -> str:
     """The sha256 of the weights and of the arguments of a model."""
     digest = hashlib.sha256(repr(sorted(dict(model.hparams).items())).encode())
     for name, tensor in sorted(model.state_dict().items()):

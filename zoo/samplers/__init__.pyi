@@ -5,5 +5,7 @@ from .dpm import DPMSolver as DPMSolver
 from .euler import Euler as Euler
 from .gibbs import Gibbs as Gibbs
 from .heun import Heun as Heun
+from .langevin import Langevin as Langevin
+from .metropolis import Metropolis as Metropolis
 from .names import named as named
 from .tempered import Tempered as Tempered

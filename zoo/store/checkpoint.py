@@ -301,7 +301,7 @@ Card = Callable[[Checkpoint], str]
 
 def capabilities_of(cls: type) -> list[str]:
     """Names of the capabilities that a model class inherits, the most specific first."""
-    homes = ("zoo.capabilities", "zoo.module")
+    homes = ("zoo.capabilities", "zoo.unnormalized", "zoo.module")
     return [base.__name__ for base in cls.__mro__ if base.__module__ in homes and base.__name__ != "ZooModule"]
 
 

@@ -15,10 +15,11 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 from torch.nn import Parameter
 
-from zoo.capabilities import ClosedForm, GenerativeModel
+from zoo.capabilities import ClosedForm, GenerativeModel, Unnormalized, UnnormalizedDensity
 from zoo.distributed import on_leader
 from zoo.errors import CheckpointError, ZooError
 from zoo.files import write_atomically
+from zoo.mcmc import annealed_importance_sampling
 
 
 class LogMeans(Callback):
@@ -98,6 +99,38 @@ class LogMeans(Callback):
         sums = trainer.strategy.reduce(sums, reduce_op="sum")
         for name, mean in zip(names, sums[:-1] / sums[-1], strict=True):
             pl_module.log(f"valid/{name}", mean.float(), prog_bar=True)
+
+
+class LogNormalizer(Callback):
+    """Logs log Z of an unnormalised model after every validation, and the likelihood of an energy.
+
+    log Z is exact if it can be summed over all states. Otherwise it comes from a short annealed importance sampling,
+    which takes it to be too small, and likelihoods too high: watch how they move rather than what they are. This
+    callback must come after `LogMeans` and before weight averaging in the list of callbacks.
+
+    Args:
+        temperatures: Number of inverse temperatures of a run.
+        runs: Number of runs.
+    """
+
+    def __init__(self, temperatures: int, runs: int = 100) -> None:
+        self.temperatures = temperatures
+        self.runs = runs
+
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        if not isinstance(pl_module, Unnormalized):
+            return
+        exact = pl_module.exact_log_z()
+        if exact is None:
+            chain = pl_module.chain()
+            log_z = annealed_importance_sampling(chain, self.runs, self.temperatures, seed=pl_module.seed).estimate
+        else:
+            log_z = exact.item()
+        pl_module.log("valid/log_z", log_z)
+        energy = trainer.callback_metrics.get("valid/energy")
+        if isinstance(pl_module, UnnormalizedDensity) and energy is not None:
+            pl_module.log("valid/nll", energy + log_z, prog_bar=True)
 
 
 class WeightAverage(Callback):

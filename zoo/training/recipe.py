@@ -130,9 +130,9 @@ def _begin(recipe: Mapping[str, Any], seed: int) -> ZooModule:
         return Zoo.load(recipe["start"])
     model = build_model(recipe["model"], seed)
     if "start" in recipe:
-        start = Zoo.load(recipe["start"])
+        start, model.pretrained = Zoo.load(recipe["start"]), True
         try:
-            unused = model.load_state_dict(start.state_dict(), strict=False).unexpected_keys
+            unused = model.take_weights(start)
         except RuntimeError as error:  # its message is a page of names and shapes
             unused = [str(error)]
         if unused:
@@ -140,7 +140,6 @@ def _begin(recipe: Mapping[str, Any], seed: int) -> ZooModule:
                 f"start: the parameters of {recipe['start']}, a {type(start).__name__}, do not fit the "
                 f"{type(model).__name__} in the section `model`; give it the same sizes"
             )
-        model.pretrained = True
     return model
 
 

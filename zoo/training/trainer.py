@@ -23,7 +23,7 @@ from zoo.config import brief, check, near
 from zoo.distributed import launcher, on_leader
 from zoo.errors import ConfigError
 from zoo.files import expand
-from zoo.training.callbacks import AtomicCheckpointIO, LogMeans, RunCheckpoint, SampleGrid, WeightAverage
+from zoo.training.callbacks import AtomicCheckpointIO, LogMeans, LogNormalizer, RunCheckpoint, SampleGrid, WeightAverage
 from zoo.training.tracking import begin, wandb_logger
 
 CHECKPOINT = "last.ckpt"
@@ -50,6 +50,7 @@ def Trainer(  # noqa: N802 - it is called in place of the class
     ema_decay: float | None = 0.999,
     checkpoint_every: int = 500,
     sample_grids: bool = True,
+    log_z_temperatures: int | None = None,
     wandb: dict[str, Any] | None = None,
     progress: bool = True,
     callbacks: list[Callback] | None = None,
@@ -63,6 +64,8 @@ def Trainer(  # noqa: N802 - it is called in place of the class
             average.
         checkpoint_every: Number of steps between two checkpoints of the run.
         sample_grids: Whether to draw a grid of samples after each validation.
+        log_z_temperatures: Number of temperatures of a short annealed importance sampling after each validation of an
+            unnormalised model, which estimates log Z and with it the likelihood; None for none.
         wandb: Arguments of `WandbLogger` and `wandb.init` (project, name, offline, ...); None to log to CSV only.
         progress: Whether to show a progress bar.
         callbacks: Further callbacks.
@@ -82,6 +85,8 @@ def Trainer(  # noqa: N802 - it is called in place of the class
         raise ConfigError(f"trainer: ema_decay must lie in [0, 1), found {ema_decay}")
     if checkpoint_every < 1:
         raise ConfigError(f"trainer: checkpoint_every must be at least 1, found {checkpoint_every}")
+    if log_z_temperatures is not None and log_z_temperatures < 1:
+        raise ConfigError(f"trainer: log_z_temperatures must be at least 1, found {log_z_temperatures}")
     if (precision := options.get("precision")) not in (None, *_PRECISIONS):
         raise ConfigError(
             f"trainer: precision: expected 32-true or bf16-mixed, found {brief(precision)}; choose one of the two, "
@@ -95,6 +100,8 @@ def Trainer(  # noqa: N802 - it is called in place of the class
     ours: list[Callback] = [LogMeans()]
     if sample_grids:
         ours.append(SampleGrid(folder / "samples"))  # before the averaging callback, so that it uses the averages
+    if log_z_temperatures is not None:
+        ours.append(LogNormalizer(log_z_temperatures))
     if ema_decay is not None:
         ours.append(WeightAverage(ema_decay))
     ours.append(RunCheckpoint(folder / CHECKPOINT, checkpoint_every))

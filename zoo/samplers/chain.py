@@ -1,0 +1,69 @@
+"""What samplers that run a Markov chain share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from zoo.errors import ConfigError
+from zoo.mcmc import MarkovChain, run
+from zoo.random import Streams, rand
+from zoo.samplers.base import Sampler
+
+
+@dataclass(frozen=True)
+class ChainSampler(Sampler):
+    """Runs the chain of a model from noise: from its base distribution, such as the base rates of pixels.
+
+    The result tends to the model's distribution with the number of steps.
+
+    Args:
+        steps: Number of steps of the chain.
+        temperature: Number by which energies are divided; below 1, draws are more likely and less varied.
+        start: "noise", or "data" to start each chain from one of `model.examples`, drawn at random. Such samples look
+            good after any number of steps, and say little about the model.
+
+    Raises:
+        ConfigError: An argument is out of range, or there are no examples to start from.
+    """
+
+    steps: int = 1000
+    temperature: float = 1.0
+    start: Literal["noise", "data"] = "noise"
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        if self.steps < 0:
+            raise ConfigError(f"{name}: steps: expected at least 0, found {self.steps}")
+        if self.temperature <= 0:
+            raise ConfigError(f"{name}: temperature: expected more than 0, found {self.temperature}")
+        if self.start not in ("noise", "data"):
+            raise ConfigError(f"{name}: start: expected 'noise' or 'data', found {self.start!r}")
+
+    def __call__(self, model: Any, streams: Streams, **given: Any) -> Tensor:
+        chain = model.chain(self.temperature, **given)
+        return chain.visible(run(chain, self._begin(model, chain, streams), streams, self.steps), streams)
+
+    @torch.no_grad()
+    def course(self, model: Any, streams: Streams, num_frames: int) -> Tensor:
+        """Data along the chains, after equal numbers of steps: [num_frames, len(streams), *event_shape]."""
+        chain = model.chain(self.temperature)
+        state, frames = self._begin(model, chain, streams), []
+        times = torch.linspace(0, self.steps, num_frames).round().long().tolist()
+        for before, after in zip([0, *times], times, strict=False):
+            state = run(chain, state, streams, after - before)
+            frames.append(chain.visible(state, streams))
+        return torch.stack(frames)
+
+    def _begin(self, model: Any, chain: MarkovChain, streams: Streams) -> Tensor:
+        if self.start == "noise":
+            return chain.start(streams)
+        if model.examples is None:
+            raise ConfigError(
+                f"{type(self).__name__}: start: expected examples in model.examples to start from, found none; set them"
+            )
+        chosen = (rand((len(streams), 1), streams)[:, 0] * len(model.examples)).long()
+        return chain.at(model.examples[chosen].to(model.device), streams)

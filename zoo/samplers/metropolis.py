@@ -1,0 +1,15 @@
+"""The Metropolis-Hastings algorithm (Hastings 1970, https://doi.org/10.1093/biomet/57.1.97).
+
+x' ~ r(x' | x),    accepted with probability min(1, p(x') r(x | x')/(p(x) r(x' | x))),    else x stays
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zoo.samplers.chain import ChainSampler
+
+
+@dataclass(frozen=True)
+class Metropolis(ChainSampler):
+    """Runs a chain from noise, each step of which proposes a new state and accepts it, or keeps the old one."""
