@@ -46,6 +46,11 @@ def check_outside(output: Path, data: str | Path) -> None:
         raise ConfigError(f"{output}: lies in {folder}, and would become part of these data; choose a place outside")
 
 
+def printable(text: str) -> str:
+    r"""Text that can be written as UTF-8: what stands for bytes of file names that are no text becomes \udce9 etc."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def picture_format(path: Path) -> str:
     """The name that Pillow has for the format of a suffix; empty if it cannot write any."""
     from PIL import Image

@@ -262,6 +262,7 @@ def score(options: argparse.Namespace) -> None:
         device=options.device,
     )
     picture = encoded(scores.sheet(options.num), sheet, "sheet") if scores.is_visible else None
-    write(options.out, scores.to_csv().encode(), options.overwrite, "table")
+    table = scores.to_csv().encode(errors="surrogateescape")  # names of files as they are, text or not
+    write(options.out, table, options.overwrite, "table")
     if picture is not None:
         write(sheet, picture, options.overwrite, "sheet")
