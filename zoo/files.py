@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.config import brief
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,6 +34,12 @@ def expand(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise ConfigError(f"{brief(str(path))}: expected a path, found ~ without a home folder; write it out") from None
+
+
+def check_exists(path: Path, expected: str) -> None:
+    """Raises DataError if there is nothing at `path`, where `expected` should be."""
+    if not path.exists():
+        raise DataError(f"{path}: expected {expected}, found nothing; check the path")
 
 
 def check_outside(output: Path, data: str | Path) -> None:

@@ -35,6 +35,9 @@ from zoo.data.image_files import decode, read_image
 from zoo.density.gaussian import Gaussian
 from zoo.errors import ConfigError
 from zoo.metrics import evaluate as evaluate_module
+from zoo.metrics import tables
+from zoo.metrics.names import GROUPS as GROUP_NAMES
+from zoo.metrics.names import TABLES as TABLE_NAMES
 from zoo.pictures import save_grid
 from zoo.random import Streams
 from zoo.samplers.base import Sampler
@@ -158,6 +161,14 @@ def test_quick_answers_import_neither_torch_nor_lightning(tmp_path: Path) -> Non
         f"fit recipe.yaml --out {tmp_path}",
         f"finetune gaussian-mnist --data x.npy --out {tmp_path}",
         "reconstruct vae-mnist --num 0",
+        "sample local-dir:nowhere",
+        "finetune gaussian-mnist --data nowhere --out new",
+        "score gaussian-mnist --data nowhere",
+        "interpolate vae-mnist --images a.png b.png",
+        "evaluate gaussian-mnist --only likelyhood",
+        "reproduce mnist-nil",
+        "push gaussian-mnist nobody",
+        "pull hf-hub:nobody",
     ]
     code = f"""
 import sys
@@ -175,6 +186,11 @@ print("loaded", *sorted({{"torch", "lightning", "torchvision", "torchmetrics", "
     assert "gaussian-mnist" in done.stdout and done.stdout.splitlines()[-1] == "loaded", done.stdout
     assert done.stderr.count("\n") == len(refused), done.stderr
     assert (tmp_path / "there.png").read_text() == "old" and len([*tmp_path.iterdir()]) == 1
+
+
+def test_names_of_groups_and_tables_are_those_of_the_registries() -> None:
+    assert tuple(evaluate_module.GROUPS) == GROUP_NAMES
+    assert tuple(tables.TABLES) == TABLE_NAMES
 
 
 def test_help_lists_every_command_under_its_heading(run: Run) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from zoo.config import listed, reason
 from zoo.data.image_files import SUFFIXES
 from zoo.errors import DataError
+from zoo.files import check_exists
 
 
 def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -25,11 +26,10 @@ def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     Raises:
         DataError: There is no such file, or it does not hold such arrays.
     """
-    expected = "expected a folder of images, or a .npy or .npz file"
-    if not path.exists():
-        raise DataError(f"{path}: {expected}, found nothing; check the path")
+    expected = "a folder of images, or a .npy or .npz file"
+    check_exists(path, expected)
     if path.suffix.lower() in SUFFIXES:
-        raise DataError(f"{path}: {expected}, found an image; pass the folder that contains it")
+        raise DataError(f"{path}: expected {expected}, found an image; pass the folder that contains it")
     try:
         if not path.is_file():
             raise ValueError("it is not a regular file")
