@@ -48,13 +48,30 @@ def brief(value: object, width: int = 60) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
+def listed(names: Iterable[str], width: int = 100) -> str:
+    """Returns names with commas between them: as many as fit into `width` characters, but at least one."""
+    text = ""
+    for name in names:
+        short = name if len(name) <= 60 else f"{name[:57]}..."
+        if text and len(text) + len(short) + 2 > width:
+            return f"{text}, ..."
+        text = f"{text}, {short}" if text else short
+    return text
+
+
+def reason(error: BaseException, width: int = 150) -> str:
+    """Returns what an error says, in one line of at most `width` characters; its type if it says nothing."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
 def near(name: str, known: Iterable[str]) -> str:
-    """Returns the end of a sentence about an unknown name: similar known names, or else all (at most 20)."""
+    """Returns the end of a sentence about an unknown name: similar known names, or else the first ones."""
     names = sorted(known)
     close = difflib.get_close_matches(name[:100], names, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(map(repr, close))}?"
-    return f"known: {', '.join(names[:20]) or 'none'}{', ...' if len(names) > 20 else ''}"
+    return f"known: {listed(names) or 'none'}"
 
 
 # ------------------------------------------------------------------------------------------------------------ files

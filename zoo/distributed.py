@@ -33,6 +33,7 @@ from lightning.fabric.plugins.environments import (
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor, distributed
 
+from zoo.config import reason
 from zoo.errors import ConfigError, ZooError
 
 _LOST = "another process of this command failed; see its message"
@@ -74,7 +75,7 @@ def launcher(num_nodes: object = 1) -> ClusterEnvironment | None:
     try:
         return SLURMEnvironment(auto_requeue=False)
     except RuntimeError as error:
-        raise ConfigError(f"SLURM: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"SLURM: {reason(error)}") from error
 
 
 def _is_started_by_srun() -> bool:
@@ -113,7 +114,7 @@ def join(device: str = "cpu") -> str:
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"expected the {started.world_size()} processes of this command to find each other at "
-            f"{started.main_address}:{started.main_port}, found {' '.join(str(error).split())[:200]}; start all of "
+            f"{started.main_address}:{started.main_port}, found {reason(error)}; start all of "
             "them with torchrun, or with srun under SLURM"
         ) from error
     return f"cuda:{started.local_rank() % max(1, torch.cuda.device_count())}" if device == "cuda" else device

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.config import brief
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,6 +36,12 @@ def expand(path: str | Path) -> Path:
         raise ConfigError(f"{brief(str(path))}: expected a path, found ~ without a home folder; write it out") from None
 
 
+def check_exists(path: Path, expected: str) -> None:
+    """Raises DataError if there is nothing at `path`, where `expected` should be."""
+    if not path.exists():
+        raise DataError(f"{path}: expected {expected}, found nothing; check the path")
+
+
 def check_outside(output: Path, data: str | Path) -> None:
     """Checks that a file or folder to be written does not lie in a folder of images, where it would become one.
 
@@ -44,6 +50,11 @@ def check_outside(output: Path, data: str | Path) -> None:
     """
     if output.resolve().is_relative_to(folder := expand(data).resolve()) and folder.is_dir():
         raise ConfigError(f"{output}: lies in {folder}, and would become part of these data; choose a place outside")
+
+
+def printable(text: str) -> str:
+    r"""Text that can be written as UTF-8: what stands for bytes of file names that are no text becomes \udce9 etc."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def picture_format(path: Path) -> str:

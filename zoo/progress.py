@@ -87,6 +87,11 @@ def listening(tell: Callable[[float, str], None], *, interval: float = 0) -> Ite
         _listener.reset(token)
 
 
+def on_terminal() -> bool:
+    """Whether standard error is a terminal, where bars belong, and not a file or a pipe."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 @contextmanager
 def bar(description: str, *, shown: bool = True) -> Iterator[None]:
     """Within this context, the progress of the loops is shown as a bar if stderr is a terminal.
@@ -95,7 +100,7 @@ def bar(description: str, *, shown: bool = True) -> Iterator[None]:
         description: Text in front of the bar.
         shown: Whether to show the bar at all.
     """
-    if not (shown and sys.stderr.isatty()):
+    if not (shown and on_terminal()):
         yield
         return
     from tqdm import tqdm

@@ -3,12 +3,14 @@
 import argparse
 import csv
 import errno
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,9 @@ from zoo.data.image_files import decode, read_image
 from zoo.density.gaussian import Gaussian
 from zoo.errors import ConfigError
 from zoo.metrics import evaluate as evaluate_module
+from zoo.metrics import tables
+from zoo.metrics.names import GROUPS as GROUP_NAMES
+from zoo.metrics.names import TABLES as TABLE_NAMES
 from zoo.pictures import save_grid
 from zoo.random import Streams
 from zoo.samplers.base import Sampler
@@ -59,6 +64,7 @@ VAE_RECIPE = {
     "trainer": {"max_epochs": 5, "progress": False, "accelerator": "cpu"},
     "evaluation": {"k": 6, "draws": 2},
 }
+SHORT = ["--epochs", "1", "--data.batch_size", "8", "--evaluation.k", "1"]
 QUIET = ["--trainer.progress=false", "--trainer.accelerator", "cpu"]
 Run = Callable[..., str]
 
@@ -155,6 +161,14 @@ def test_quick_answers_import_neither_torch_nor_lightning(tmp_path: Path) -> Non
         f"fit recipe.yaml --out {tmp_path}",
         f"finetune gaussian-mnist --data x.npy --out {tmp_path}",
         "reconstruct vae-mnist --num 0",
+        "sample local-dir:nowhere",
+        "finetune gaussian-mnist --data nowhere --out new",
+        "score gaussian-mnist --data nowhere",
+        "interpolate vae-mnist --images a.png b.png",
+        "evaluate gaussian-mnist --only likelyhood",
+        "reproduce mnist-nil",
+        "push gaussian-mnist nobody",
+        "pull hf-hub:nobody",
     ]
     code = f"""
 import sys
@@ -172,6 +186,11 @@ print("loaded", *sorted({{"torch", "lightning", "torchvision", "torchmetrics", "
     assert "gaussian-mnist" in done.stdout and done.stdout.splitlines()[-1] == "loaded", done.stdout
     assert done.stderr.count("\n") == len(refused), done.stderr
     assert (tmp_path / "there.png").read_text() == "old" and len([*tmp_path.iterdir()]) == 1
+
+
+def test_names_of_groups_and_tables_are_those_of_the_registries() -> None:
+    assert tuple(evaluate_module.GROUPS) == GROUP_NAMES
+    assert tuple(tables.TABLES) == TABLE_NAMES
 
 
 def test_help_lists_every_command_under_its_heading(run: Run) -> None:
@@ -224,6 +243,44 @@ def test_standard_streams_that_are_closed_or_full(command: str, status: int, sai
     words = ["sh", "-c", f'"{sys.executable}" -m zoo {command}']
     done = subprocess.run(words, cwd=Path(zoo.__file__).parents[1], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (status, said)
+
+
+def test_pictures_are_drawn_though_nobody_hears_of_it(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, None)  # closed, as by >&-
+    status = main(["sample", f"local-dir:{home / 'vae'}", "-n", "1", "--out", f"{tmp_path}/x.png"])
+    assert status == 0 and size(tmp_path / "x.png") == (1, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names that are not text")
+def test_names_that_are_not_text(
+    home: Path, images: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They round-trip through tables, recipes and checkpoints, and can be printed."""
+    latin, data = (os.fsdecode(name) for name in (b"caf\xe9", b"b\xefg"))
+    (images / "odd").rename(images / latin)
+    images.rename(tmp_path / data)
+    source, out = f"local-dir:{home / 'vae'}", tmp_path / latin
+    words = ["score", source, "--data", tmp_path / data, "--resize", "--k", 1, "--out", f"{out}.csv"]
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(printed := io.BytesIO(), "utf-8", "strict", write_through=True))
+        assert main([str(word) for word in words]) == 0
+        assert printed.getvalue() == os.fsencode(f"{out}.csv\n{out}.png\n")
+    with open(f"{out}.csv", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["label"] for row in rows} == {"even", latin} and (tmp_path / data / rows[0]["file"]).exists()
+
+    run("finetune", source, "--data", tmp_path / data, "--resize", "--out", tmp_path / "mine", *SHORT, *QUIET)
+    assert "b\\udcefg test" in (tmp_path / "mine/README.md").read_text()
+    assert "no number differs" in run("evaluate", f"local-dir:{tmp_path / 'mine'}")
+
+
+def test_a_message_is_one_line_of_bounded_length(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", "local-dir:" + "very/long\n\x1b[31m\udce9/" * 200]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(r"zoo: very/long\n\x1b[31m\udce9/very/") and said.endswith("...\n") and len(said) < 1020
 
 
 def test_a_failure_is_the_status_of_the_process() -> None:
@@ -305,12 +362,13 @@ def test_pictures_of_own_images(home: Path, images: Path, tmp_path: Path, run: R
     assert "images.npz: expected an image" in fail("interpolate", source, "--images", files[0], "images.npz")
 
 
-def test_a_warning_is_one_line(home: Path, images: Path, tmp_path: Path) -> None:
+def test_a_warning_is_one_line(home: Path, images: Path, tmp_path: Path, run: Run) -> None:
     (images / "notes.txt").write_text("no picture")
-    words = ["score", f"local-dir:{home / 'vae'}", "--data", images, "--resize", "--k", 1, "--out", tmp_path / "x.csv"]
-    root = Path(zoo.__file__).parents[1]
-    done = subprocess.run([sys.executable, "-m", "zoo", *map(str, words)], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stderr == f"zoo: {images}: ignored 1 file (.txt)\n"
+    formatted, usual = [], warnings.formatwarning
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda *words: formatted.append(warnings.formatwarning(*words[:4]))
+        run("score", f"local-dir:{home / 'vae'}", "--data", images, "--resize", "--k", 1, "--out", tmp_path / "x.csv")
+    assert formatted == [f"zoo: {images}: ignored 1 file (.txt)\n"] and warnings.formatwarning is usual
 
 
 def test_a_checkpoint_is_used_without_the_data_of_its_maker(home: Path, images: Path, run: Run, fail: Run) -> None:

@@ -16,15 +16,59 @@ from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.capabilities import Autoregressive, Completable
 from zoo.classifier.lenet import LeNet
 from zoo.cli import main
+from zoo.data import Digits, files
 from zoo.metrics import quality
 from zoo.metrics.extractors import ClassifierFeatures
 from zoo.metrics.quality import extract
 from zoo.progress import bar, listening, steps
+from zoo.training import Trainer
+from zoo.vae.vae import VAE
 
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+class Log(io.StringIO):
+    """A file that is no terminal."""
+
+
+@pytest.mark.parametrize(("stream", "shown"), [(Log(), False), (Terminal(), True), (None, False)])
+def test_training_shows_its_bar_on_a_terminal_alone(
+    stream: io.StringIO | None,
+    shown: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    trainer = Trainer(tmp_path, max_steps=2, accelerator="cpu", sample_grids=False)
+    trainer.fit(VAE(event_shape=[1, 8, 8], latent_dim=2, channels=4, hidden=4), Digits(binarize=True))
+    assert capsys.readouterr().out == ""
+    assert not shown or (stream is not None and "Epoch 0" in stream.getvalue())
+    assert shown or stream is None or stream.getvalue() == ""
+
+
+def test_downloads_show_their_bar_on_a_terminal_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(address: str, path: str, hash_prefix: str, progress: bool) -> None:
+        Path(path).write_bytes(b"")
+        asked.append(progress)
+
+    class Theirs:
+        def __init__(self, folder: str, download: bool) -> None:
+            Path(folder, "b").write_bytes(b"")
+            print("100%", file=sys.stderr)
+
+    monkeypatch.setattr(files, "download_url_to_file", download)
+    for number, stream in enumerate((Log(), Terminal())):
+        monkeypatch.setattr(sys, "stderr", stream)
+        files.fetch(tmp_path / str(number), [files.Published("a", "", "there")])
+        files.fetch(tmp_path / str(number), [files.Published("b", "", "there")], Theirs)
+        assert stream.getvalue() == ("100%\n" if number else "")
+    assert asked == [False, True]
 
 
 def test_nobody_listens() -> None:

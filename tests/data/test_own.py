@@ -268,7 +268,10 @@ IMAGES = np.linspace(0, 1, 5 * 16, dtype=np.float32).reshape(5, 1, 4, 4)
 @pytest.mark.parametrize(
     ("x", "labels", "parts"),
     [
-        (IMAGES[:, 0], None, ["[N, C, H, W]", "(5, 4, 4)"]),
+        (IMAGES[:, 0], None, ["[N, C, H, W]", "(5, 4, 4)", "x[:, None]"]),
+        (np.zeros((32, 32, 3), np.uint8), None, ["[N, C, H, W]", "(32, 32, 3)"]),
+        (np.array([["a", "b"]] * 5), None, ["x: ", "expected numbers"]),
+        (IMAGES, np.array([["a"]] * 5), ["labels", "5 integers", "(5, 1)"]),
         (IMAGES[:, :0], None, ["(5, 0, 4, 4)"]),
         (np.zeros((5, 32, 32, 3), np.uint8), None, ["channels first", "(0, 3, 1, 2)"]),
         (IMAGES * 255, None, ["in [0, 1]", "0 to 255", "uint8"]),
@@ -293,6 +296,69 @@ def test_arrays_that_cannot_be_used(x: np.ndarray, labels: np.ndarray | None, pa
     with pytest.raises(DataError) as error:
         Arrays.from_array(x, labels, name="mine")
     complaint(error, "mine: ", *parts)
+
+
+def same(a: Arrays, b: Arrays) -> bool:
+    whole, other = a.everything(), b.everything()
+    return torch.equal(whole.x, other.x) and a.levels == b.levels and a.event_shape == b.event_shape
+
+
+def test_arrays_of_every_layout(tmp_path: Path) -> None:
+    """NumPy's views, orders of bytes and kinds of floats make the same data set, from memory and from files."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 1, 8, 9)).astype(np.uint8)
+    plain, flipped = Arrays.from_array(images), Arrays.from_array(np.ascontiguousarray(images[..., ::-1]))
+    frozen = images.copy()
+    frozen.flags.writeable = False
+    for x, expected in (
+        (images[..., ::-1], flipped),
+        (images[:, 0], plain),
+        (images[:, 0, :, ::-1], flipped),
+        (np.asfortranarray(images), plain),
+        (frozen, plain),
+        (torch.from_numpy(images), plain),
+    ):
+        assert same(Arrays.from_array(x), expected)
+        np.save(tmp_path / "x.npy", np.asarray(x))
+        assert same(Arrays(str(tmp_path / "x.npy")), expected)
+    grey = images / np.float64(255)
+    for dtype in (">f4", ">f8", "<f8", np.longdouble):
+        assert same(Arrays.from_array(grey.astype(dtype)), Arrays.from_array(grey.astype(np.float32)))
+    rough = Arrays.from_array(grey.astype(">f2")).everything().x
+    assert rough.dtype == torch.float32 and torch.allclose(rough, torch.from_numpy(grey).float(), atol=1e-3)
+    swapped = Arrays.from_array(images, np.arange(6, dtype=">i8")).everything().labels
+    assert swapped is not None and swapped.tolist() == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(DataError, match="mine: x: expected numbers"):
+        Arrays.from_array([[1.0, 2.0], [3.0]], name="mine")
+
+
+def test_labels_may_be_words(tmp_path: Path) -> None:
+    words = np.array(["dog", "cat", "dog", "owl", "cat"])
+    np.savez(tmp_path / "x.npz", x=IMAGES, labels=words)
+    for labels in (words, words.tolist(), words.astype("S"), words.astype(object)):
+        data = Arrays.from_array(IMAGES, labels)
+        for found in (data, Arrays(str(tmp_path / "x.npz"))):
+            whole = found.everything()
+            assert found.classes == ["cat", "dog", "owl"] and found.num_classes == 3
+            assert whole.labels is not None and whole.labels.tolist() == [1, 0, 1, 2, 0]
+    assert Arrays.from_array(IMAGES, np.arange(5)).classes is None
+
+
+def test_an_array_that_stands_alone_may_have_any_name(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    for arrays in (
+        {"x": IMAGES, "y": IMAGES},
+        {"arr_0": IMAGES},
+        {"images": IMAGES},
+        {"images": IMAGES, "labels": [0] * 5},
+    ):
+        np.savez(path, **arrays)
+        data = Arrays(str(path))
+        assert same(data, Arrays.from_array(IMAGES)) and (data.num_classes == 1) == ("labels" in arrays)
+    np.savez(path, **{f"array_{number}": np.zeros(1) for number in range(300)})
+    with pytest.raises(DataError) as error:
+        Arrays(str(path))
+    complaint(error, path, "an array called x, found array_0, array_1", ", ...; save it with numpy.savez(path, x=...)")
+    assert len(str(error.value)) < 200 + len(str(path))
 
 
 def test_splits_need_three_examples() -> None:

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 
 from zoo.cli import look, draw, codes, pixels, measure, train, share  # noqa: F401  # isort: skip - order of the help
 from zoo.cli.command import COMMANDS, GROUPS, Parser
@@ -22,6 +23,9 @@ from zoo.config import brief, near
 from zoo.errors import ConfigError, ZooError
 
 __all__ = ["main"]
+
+LONGEST = 1000
+"""Largest number of characters of a message: 300 of our own, and paths."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,10 +116,16 @@ def _overview() -> argparse.ArgumentParser:
 
 
 def _open_streams() -> None:
-    """Replaces standard streams that are closed (`>&-`), so that no other file takes their place."""
+    """Replaces standard streams that are closed (`>&-`), so that no other file takes their place.
+
+    Names of files that are not text can be printed to the others, and so can characters that a terminal does not have.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    if isinstance(sys.stdout, TextIOWrapper):
+        is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
 
 
 def _discard_output() -> None:
@@ -140,5 +150,7 @@ def _warnings_in_one_line() -> Iterator[None]:
 
 
 def _fail(message: str) -> int:
-    print(f"zoo: {message}", file=sys.stderr)
+    """Prints a message in one line."""
+    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
+    print(f"zoo: {shown if len(shown) <= LONGEST else shown[:LONGEST] + '...'}", file=sys.stderr)
     return 1

@@ -26,7 +26,7 @@ from zoo.cli.options import (
 )
 from zoo.cli.output import out, show
 from zoo.errors import ConfigError
-from zoo.files import expand
+from zoo.files import check_exists, expand
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +58,8 @@ def interpolate(options: argparse.Namespace) -> None:
     A conditional model decodes a walk between test images with the label of its first one, unless --label is given.
     """
     checkpoint = checkpoint_of(options)
+    for file in options.images or ():
+        check_exists(file, "an image")
 
     import torch
 
@@ -168,7 +170,7 @@ def _change(text: str) -> tuple[int, float]:
     DEVICE,
 )
 def edit(options: argparse.Namespace) -> None:
-    """Change images: dimensions of their codes, or all that noise hides.
+    """Change the codes of images, or draw anew what noise hides.
 
     The originals are above the edited images. A denoiser adds noise to an image, such as a rough drawing, and removes
     it again: with --strength 0.6, by the last 60 % of its steps.
@@ -176,6 +178,8 @@ def edit(options: argparse.Namespace) -> None:
     if options.set is None and options.strength is None:
         raise ConfigError("edit: expected --set DIMENSION=VALUE for a model with codes, or --strength for a denoiser")
     checkpoint = checkpoint_of(options)
+    for file in options.images or ():
+        check_exists(file, "an image")
 
     import torch
 

@@ -19,7 +19,9 @@ from zoo.cli.options import (
     SHARED,
     checkpoint_of,
     num,
+    one_of,
     own_data,
+    own_data_of,
     sampler_of,
     sampling,
     whole,
@@ -27,6 +29,7 @@ from zoo.cli.options import (
 from zoo.cli.output import check_place, out, write
 from zoo.errors import ConfigError, ZooError
 from zoo.files import check_outside, encoded, expand
+from zoo.metrics.names import GROUPS, TABLES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,8 +51,9 @@ SLICE = option("--slice", action="store_true", help="Use a few seeded examples o
     option(
         "--only",
         nargs="+",
+        type=one_of("group of numbers", GROUPS),
         metavar="GROUP",
-        help="Groups of numbers to measure: likelihood, quality, accuracy, reconstruction, outliers",
+        help=f"Groups of numbers to measure: {', '.join(GROUPS)}",
     ),
     option("--k", type=whole(1, MANY), help="Number of importance samples (default: as in the recipe)"),
     option("--num", type=whole(1, MANY), help="Number of images for sample quality (default: as in the recipe)"),
@@ -201,7 +205,8 @@ def _portrait(model: GenerativeModel) -> Tensor:
     option(
         "table",
         metavar="TABLE",
-        help="mnist-nll, mnist-bpd, cifar10-bpd, mnist-fid, fashion-mnist-fid, cifar10-fid, outliers or taxonomy",
+        type=one_of("table", TABLES),
+        help=f"{', '.join(TABLES[:-1])} or {TABLES[-1]}",
     ),
     option("--k", type=whole(1, MANY), help="Number of importance samples per image (default: what takes minutes)"),
     option("--recorded", action="store_true", help="Show the recorded numbers without recomputing them"),
@@ -247,13 +252,13 @@ def score(options: argparse.Namespace) -> None:
     check_place(sheet, options.overwrite, "sheet")
     for place in (options.out, sheet):
         check_outside(place, options.data)
-    checkpoint = checkpoint_of(options)
+    checkpoint, data = checkpoint_of(options), own_data_of(options)
 
     from zoo.metrics.score import score
 
     scores = score(
         checkpoint,
-        options.data,
+        data,
         resize=options.resize,
         binarize=options.binarize,
         skip_corrupt=options.skip_corrupt,
@@ -262,6 +267,7 @@ def score(options: argparse.Namespace) -> None:
         device=options.device,
     )
     picture = encoded(scores.sheet(options.num), sheet, "sheet") if scores.is_visible else None
-    write(options.out, scores.to_csv().encode(), options.overwrite, "table")
+    table = scores.to_csv().encode(errors="surrogateescape")  # names of files as they are, text or not
+    write(options.out, table, options.overwrite, "table")
     if picture is not None:
         write(sheet, picture, options.overwrite, "sheet")

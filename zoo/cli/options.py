@@ -6,13 +6,14 @@ import argparse
 import math
 import os
 from argparse import ArgumentTypeError
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from zoo.cli.command import Part, default, option
-from zoo.config import bind
+from zoo.config import bind, brief, near
 from zoo.errors import ConfigError
-from zoo.files import expand
+from zoo.files import check_exists, expand
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -62,6 +63,17 @@ def number(text: str) -> float:
     if not abs(value) <= 3.4e38:
         raise ArgumentTypeError(f"expected a finite number of at most 3.4e38, found {text[:60]!r}")
     return value
+
+
+def one_of(what: str, names: Collection[str]) -> Callable[[str], str]:
+    """The type of an option that is one of some names."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ArgumentTypeError(f"no {what} is called {brief(text)}; {near(text, names)}")
+        return text
+
+    return parse
 
 
 def fraction(text: str) -> float:
@@ -141,7 +153,15 @@ def checkpoint_of(options: argparse.Namespace) -> Checkpoint:
         )
     from zoo.store.source import checkpoint
 
-    return checkpoint(options.name, options.plugins)
+    found = checkpoint(options.name, options.plugins)
+    _ = found.class_name  # reads the configuration, so that what is no checkpoint is refused now
+    return found
+
+
+def own_data_of(options: argparse.Namespace) -> Path:
+    """The path of `--data`, which must exist. A command calls this before it imports torch."""
+    check_exists(options.data, "a folder of images, or a .npy or .npz file")
+    return cast(Path, options.data)
 
 
 def given(options: argparse.Namespace, model: GenerativeModel, num: int) -> Given:

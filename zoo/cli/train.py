@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from zoo.cli.command import command, option
-from zoo.cli.options import NAME, SHARED, checkpoint_of, own_data, seed, whole
+from zoo.cli.options import NAME, SHARED, checkpoint_of, own_data, own_data_of, seed, whole
 from zoo.config import parse_yaml
 from zoo.errors import ConfigError, ZooError
 from zoo.files import expand
@@ -80,7 +80,7 @@ def fit(options: argparse.Namespace) -> None:
 )
 def finetune(options: argparse.Namespace) -> None:
     """Adapt a checkpoint to your own images or arrays."""
-    checkpoint = checkpoint_of(options)
+    checkpoint, data = checkpoint_of(options), own_data_of(options)
 
     from zoo.distributed import is_leader
     from zoo.training.finetune import finetune
@@ -88,7 +88,7 @@ def finetune(options: argparse.Namespace) -> None:
     with _resumable():
         folder = finetune(
             checkpoint,
-            options.data,
+            data,
             options.out,
             epochs=options.epochs,
             resize=options.resize,

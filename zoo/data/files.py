@@ -6,13 +6,16 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 from torch.hub import download_url_to_file
 
 from zoo.errors import DataError, DownloadError
 from zoo.files import expand
+from zoo.progress import on_terminal
 
 _verified: set[tuple[str, int, int]] = set()  # (path, size, time of change) of the files that were checked
 
@@ -87,12 +90,13 @@ def fetch(root: Path, files: Iterable[Published], dataset: Callable[..., object]
         first.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=first.parent, prefix=".download-") as folder:
             if dataset is not None:
-                dataset(folder, download=True)  # it checks the archives
+                with nullcontext() if on_terminal() else redirect_stderr(StringIO()):  # it draws bars into any file
+                    dataset(folder, download=True)  # it checks the archives
             for file in absent:
                 new = Path(folder, file.path)
                 if dataset is None:
                     new.parent.mkdir(parents=True, exist_ok=True)
-                    download_url_to_file(file.address, str(new), hash_prefix=file.sha256)
+                    download_url_to_file(file.address, str(new), hash_prefix=file.sha256, progress=on_terminal())
                 (root / file.path).parent.mkdir(parents=True, exist_ok=True)
                 new.replace(root / file.path)
     except Exception as error:  # networks, archives and checksums all fail with errors of their own

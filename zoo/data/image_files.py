@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.config import listed, reason
 from zoo.errors import DataError
 from zoo.files import expand
 
@@ -85,25 +86,19 @@ def _entries(folder: Path) -> tuple[list[str], list[tuple[str, bool]], tuple[int
 
 
 def _files(others: Counter[str]) -> str:
-    kinds = sorted(others)
-    names = ", ".join(kinds[:5]) + (", ..." if len(kinds) > 5 else "")
-    return f"{_count(others.total(), 'file')} ({names})" if others else ""
+    return f"{_count(others.total(), 'file')} ({listed(sorted(others), 40)})" if others else ""
 
 
 def _folders(names: list[str]) -> str:
-    return f"{_count(len(names), 'folder')} without images ({_first(names)})" if names else ""
+    return f"{_count(len(names), 'folder')} without images ({listed(names, 60)})" if names else ""
 
 
 def _links(names: list[str]) -> str:
-    return f"{_count(len(names), 'link')} to folders that are read already ({_first(names)})" if names else ""
+    return f"{_count(len(names), 'link')} to folders that are read already ({listed(names, 60)})" if names else ""
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def decode(path: Path, channels: int | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -128,8 +123,8 @@ def decode(path: Path, channels: int | None = None, size: tuple[int, int] | None
         with Image.open(path) as image:
             return _pixels(image, channels, size)
     except Exception as error:  # decoders raise all kinds of errors on damaged files
-        reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"{path}: expected an image, but it cannot be decoded ({reason[:150]})") from error
+        why = getattr(error, "strerror", None) or reason(error)
+        raise DataError(f"{path}: expected an image, but it cannot be decoded ({why})") from error
 
 
 def read_image(path: str | Path, event_shape: tuple[int, ...]) -> Tensor:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-import zlib
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from zoo.data.array_files import read_arrays, to_labels, to_tensor
 from zoo.data.base import DataModule, Split, Which, division
 from zoo.data.image_files import SUFFIXES, decode, find_images
 from zoo.errors import ConfigError, DataError
-from zoo.files import expand
+from zoo.files import expand, printable
 
 PUBLISHED = (
     "mnist",
@@ -286,17 +285,23 @@ def _describe(shape: tuple[int, ...]) -> str:
 
 
 class Arrays(_Own):
-    """Examples in an array: images [N, C, H, W] or vectors [N, D].
+    """Examples in an array: images [N, C, H, W], grey images [N, H, W], or vectors [N, D].
 
     - uint8: 8-bit data, 0, ..., 255.
     - bool: binary data.
     - Floats: continuous data. Images are in [0, 1]; vectors can have any values.
+
+    Attributes:
+        classes: Names of the classes in the order of their labels if labels are words, else None.
     """
+
+    classes: list[str] | None = None
 
     def __init__(self, path: str, *, batch_size: int = 128, seed: int = 0) -> None:
         """
         Args:
-            path: Path of a .npy file, or of a .npz file with the arrays `x` and optionally `labels` ([N], integers).
+            path: Path of a .npy file, or of a .npz file with the arrays `x` and optionally `labels` ([N], integers from
+                0, or words). An array that stands there alone, or beside `labels`, may have any name.
             batch_size: See `DataModule`.
             seed: Seed for the splits and for the order of training.
 
@@ -306,13 +311,13 @@ class Arrays(_Own):
         super().__init__(batch_size=batch_size, seed=seed)
         self.path = expand(path)
         self.name = _name(self.path.stem)
-        self._set(*_open(self.path))
+        self._set(*read_arrays(self.path))
 
     @classmethod
     def from_array(
         cls,
-        x: Tensor | np.ndarray,
-        labels: Tensor | np.ndarray | None = None,
+        x: Tensor | ArrayLike,
+        labels: Tensor | ArrayLike | None = None,
         *,
         name: str = "arrays",
         batch_size: int = 128,
@@ -322,7 +327,7 @@ class Arrays(_Own):
 
         Args:
             x: Examples, see the class.
-            labels: Labels of the examples ([N], integers), if there are any.
+            labels: Labels of the examples ([N], integers from 0, or words), if there are any.
             name: Name of the data set in metrics and error messages.
             batch_size: See `DataModule`.
             seed: Seed for the splits and for the order of training.
@@ -334,14 +339,22 @@ class Arrays(_Own):
         DataModule.__init__(data, batch_size=batch_size, seed=seed)
         data.name = name
         data.path = Path(name)
-        data._set(torch.as_tensor(x), None if labels is None else torch.as_tensor(labels))
+        data._set(x, labels)
         return data
 
-    def _set(self, x: Tensor, labels: Tensor | None) -> None:
-        """Checks and stores the arrays."""
-        where = self.path
+    def _set(self, examples: Tensor | ArrayLike, classes: Tensor | ArrayLike | None) -> None:
+        """Converts, checks and stores the arrays."""
+        where, labels = str(self.path), None
+        x = to_tensor(examples, f"{where}: x")
+        if classes is not None:
+            labels, self.classes = to_labels(classes, where)
+        if x.ndim == 3 and x.shape[2] > 4:  # else it is more likely one colour image
+            x = x[:, None]
         if x.ndim not in (2, 4) or 0 in x.shape[1:]:
-            raise DataError(f"{where}: x: expected images [N, C, H, W] or vectors [N, D], found shape {tuple(x.shape)}")
+            advice = "; pass grey images as x[:, None]" if x.ndim == 3 else ""
+            raise DataError(
+                f"{where}: x: expected images [N, C, H, W] or vectors [N, D], found shape {tuple(x.shape)}{advice}"
+            )
         if x.ndim == 4 and x.shape[1] > 4 >= x.shape[3]:
             raise DataError(
                 f"{where}: x: expected the channels first, [N, C, H, W], found shape {tuple(x.shape)}; "
@@ -395,35 +408,9 @@ class Arrays(_Own):
         return [str(position) for position in range(len(whole))], whole
 
 
-def _open(path: Path) -> tuple[Tensor, Tensor | None]:
-    """Reads `x` and `labels` from a .npy or .npz file. Pickled objects are refused."""
-    expected = "expected a folder of images, or a .npy or .npz file"
-    if not path.exists():
-        raise DataError(f"{path}: {expected}, found nothing; check the path")
-    if path.suffix.lower() in SUFFIXES:
-        raise DataError(f"{path}: {expected}, found an image; pass the folder that contains it")
-    try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return torch.from_numpy(content), None
-        with content:
-            arrays = {name: torch.from_numpy(content[name]) for name in ("x", "labels") if name in content}
-            names = ", ".join(content.files) or "none"
-    except (OSError, EOFError, ValueError, TypeError, RuntimeError, BadZipFile, TokenError, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "pickle" in reason:  # NumPy calls every unknown content a pickle
-            reason = "it has another format, or contains objects instead of numbers"
-        raise DataError(
-            f"{path}: expected arrays of numbers in a .npy or .npz file, but it cannot be read ({reason})"
-        ) from error
-    if "x" not in arrays:
-        raise DataError(f"{path}: expected an array called x, found {names}; save it with numpy.savez(path, x=...)")
-    return arrays["x"], arrays.get("labels")
-
-
 def _name(name: str) -> str:
-    """A name that differs from those of the published data sets, so that their numbers are not mixed up."""
-    return f"own-{name}" if name in PUBLISHED else name
+    """A printable name that differs from those of the published data sets, so that their numbers are not mixed up."""
+    return f"own-{name}" if name in PUBLISHED else printable(name)
 
 
 def _dtype(x: Tensor) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.capabilities import Classifier
+from zoo.config import reason
 from zoo.data.base import DataModule
 from zoo.data.files import Published, data_root, read
 from zoo.errors import ConfigError, DataError
@@ -124,10 +125,9 @@ class Inception(Extractor):
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except Exception as error:  # torchvision, which it imports, may fail in its own way
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise ConfigError(
-                f"inception: expected the package torch-fidelity, which cannot be imported ({reason}); pip install "
-                "torch-fidelity, with torch and torchvision of one build"
+                f"inception: expected the package torch-fidelity, which cannot be imported ({reason(error)}); pip "
+                "install torch-fidelity, with torch and torchvision of one build"
             ) from None
         super().__init__()
         path = expand(weights) if weights is not None else data_root() / INCEPTION.path
@@ -142,8 +142,9 @@ class Inception(Extractor):
             plain.seek(0)
             self.network = FeatureExtractorInceptionV3(self.name, ["2048", "logits_unbiased"], plain)
         except Exception as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise DataError(f"{path}: expected torch-fidelity's weights of InceptionV3, found {reason}") from error
+            raise DataError(
+                f"{path}: expected torch-fidelity's weights of InceptionV3, found {reason(error)}"
+            ) from error
         self.requires_grad_(False)
         self.eval()
 

@@ -163,9 +163,9 @@ def score(
     found = log_likelihood(model, module, batch_size=batch_size, progress=progress, k=k, draws=draws, seed=seed)
     assert found is not None
     order = found.nats.argsort(stable=True)
-    files, names = [str(i) for i in range(len(whole))], None
+    files, names = [str(i) for i in range(len(whole))], own.classes
     if isinstance(own, ImageFolder):
-        files, names = [str(path) for path in own.used], own.classes
+        files = [str(path) for path in own.used]
     labels = None
     if whole.labels is not None:
         labels = [names[label] if names else str(label) for label in whole.labels[order].tolist()]

@@ -16,7 +16,7 @@ import yaml
 
 from zoo.config import bind, brief, parse_yaml
 from zoo.errors import CheckpointError, ConfigError, ZooError
-from zoo.files import sync, write_atomically, write_new
+from zoo.files import printable, sync, write_atomically, write_new
 from zoo.measurement import Measurement
 from zoo.store.checkpoint import (
     CARD,
@@ -82,7 +82,7 @@ def save(
         plugins = (name_of(type(model)).partition(":")[0],)
         saved = Checkpoint(f"local-dir:{folder.name}", temporary, temporary, plugins=plugins)
         saved.load()
-        write_new(temporary / CARD, card(saved).encode())
+        write_new(temporary / CARD, printable(card(saved)).encode())
         sync(temporary)
         if folder.exists():
             folder.rename(old)
@@ -136,7 +136,7 @@ def update(
     try:
         for name, content in changed.items():
             write_atomically(folder / name, content)
-        write_atomically(folder / CARD, card(updated).encode())
+        write_atomically(folder / CARD, printable(card(updated)).encode())
     except OSError as exc:
         state = "each file is as it was or as it shall be; make room, then repeat the command"
         raise CheckpointError(f"{folder}: cannot be written: {exc.strerror or exc}; {state}") from exc

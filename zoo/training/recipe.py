@@ -29,7 +29,7 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from zoo.capabilities import ZooModule
-from zoo.config import bind, brief, check, load_yaml
+from zoo.config import bind, brief, check, load_yaml, reason
 from zoo.data import build as build_data
 from zoo.data.base import DataModule
 from zoo.distributed import join, on_leader, sensing_loss, size
@@ -213,7 +213,7 @@ def fit(
         except (MisconfigurationException, ValueError) as error:
             if not isinstance(error, MisconfigurationException) and "val_check_interval" not in str(error):
                 raise
-            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+            raise ConfigError(f"trainer: {reason(error)}") from error
     return model.eval()
 
 

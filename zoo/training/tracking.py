@@ -16,7 +16,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.loggers import WandbLogger
 
-from zoo.config import near
+from zoo.config import near, reason
 from zoo.distributed import is_leader, on_leader
 from zoo.errors import ConfigError
 from zoo.measurement import Measurement
@@ -35,9 +35,8 @@ def wandb_logger(folder: Path, arguments: dict[str, Any]) -> WandbLogger:
     try:
         import wandb
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
-            f"trainer: wandb: the package cannot be imported ({reason}); pip install wandb, or leave it out"
+            f"trainer: wandb: the package cannot be imported ({reason(error)}); pip install wandb, or leave it out"
         ) from error
     options = {"save_dir": folder, **arguments}
     known = {*inspect.signature(WandbLogger).parameters, *inspect.signature(wandb.init).parameters} - {"kwargs"}
@@ -64,9 +63,7 @@ def begin(trainer: lightning.Trainer) -> None:
         try:
             _ = logger.experiment
         except wandb.errors.Error as error:
-            raise ConfigError(
-                f"trainer: wandb: {' '.join(str(error).split())} To log without a network, set offline: true"
-            ) from error
+            raise ConfigError(f"trainer: wandb: {reason(error)} To log without a network, set offline: true") from error
 
     for logger in _wandb(trainer):
         on_leader(partial(open_run, logger))

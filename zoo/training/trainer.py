@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import sys
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import DDPStrategy
 
-from zoo.config import brief, check, near
+from zoo.config import brief, check, near, reason
 from zoo.distributed import launcher, on_leader
 from zoo.errors import ConfigError
 from zoo.files import expand
+from zoo.progress import on_terminal
 from zoo.training.callbacks import AtomicCheckpointIO, LogMeans, LogNormalizer, RunCheckpoint, SampleGrid, WeightAverage
 from zoo.training.tracking import begin, wandb_logger
 
@@ -67,7 +69,7 @@ def Trainer(  # noqa: N802 - it is called in place of the class
         log_z_temperatures: Number of temperatures of a short annealed importance sampling after each validation of an
             unnormalised model, which estimates log Z and with it the likelihood; None for none.
         wandb: Arguments of `WandbLogger` and `wandb.init` (project, name, offline, ...); None to log to CSV only.
-        progress: Whether to show a progress bar.
+        progress: Whether to show a progress bar, on a terminal or in a notebook.
         callbacks: Further callbacks.
         options: Other options of `lightning.Trainer`: max_epochs, devices, strategy, precision, ...
 
@@ -105,8 +107,9 @@ def Trainer(  # noqa: N802 - it is called in place of the class
     if ema_decay is not None:
         ours.append(WeightAverage(ema_decay))
     ours.append(RunCheckpoint(folder / CHECKPOINT, checkpoint_every))
+    progress = progress and (on_terminal() or _in_notebook())
     if progress:
-        ours.append(TQDMProgressBar(refresh_rate=20))
+        ours.append(_Bar(refresh_rate=20))
     settings: dict[str, Any] = {
         "accelerator": "gpu" if torch.cuda.is_available() else "cpu",
         "devices": 1,
@@ -135,10 +138,25 @@ def Trainer(  # noqa: N802 - it is called in place of the class
             settings["logger"] = _loggers(folder, wandb)
         trainer = lightning.Trainer(callbacks=[*ours, *(callbacks or [])], **settings)
     except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"trainer: {reason}") from error
+        raise ConfigError(f"trainer: {reason(error)}") from error
     begin(trainer)
     return trainer
+
+
+class _Bar(TQDMProgressBar):
+    """Lightning's progress bar, on standard error, so that it does not mix with results on standard output."""
+
+    def init_train_tqdm(self) -> Any:
+        with redirect_stdout(sys.stderr):
+            return super().init_train_tqdm()
+
+    def init_validation_tqdm(self) -> Any:
+        with redirect_stdout(sys.stderr):
+            return super().init_validation_tqdm()
+
+
+def _in_notebook() -> bool:
+    return "ipykernel" in sys.modules
 
 
 class _NoProfiler(PassThroughProfiler):
