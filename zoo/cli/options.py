@@ -8,7 +8,7 @@ import os
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from zoo.cli.command import Part, default, option
 from zoo.config import bind, brief, near
@@ -196,14 +196,19 @@ def labels_of(options: argparse.Namespace, model: GenerativeModel, num: int) -> 
     return check_given(model, {"labels": torch.tensor(classes)[torch.arange(num) % len(classes)]}, num)
 
 
+def arguments_of_sampler(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options of `sampling` say, without those that say nothing."""
+    values = {name: getattr(options, name) for name in ("sampler", "steps", "guidance", "temperature", "eta")}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def sampler_of(options: argparse.Namespace, cls: type[ZooModule]) -> Sampler | None:
     """The sampler that the options name for models of a class; None if they name none.
 
     Raises:
         ConfigError: There is no such sampler for the class, or it does not take such an argument.
     """
-    asked = {name: getattr(options, name) for name in ("steps", "guidance", "temperature", "eta")}
-    asked = {name: value for name, value in asked.items() if value is not None}
+    asked = {name: value for name, value in arguments_of_sampler(options).items() if name != "sampler"}
     if options.sampler is None:
         if asked:
             raise ConfigError(f"--{next(iter(asked))}: expected --sampler beside it, of which this is an argument")

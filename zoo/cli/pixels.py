@@ -1,21 +1,24 @@
-"""Draw: what models show that draw an image pixel by pixel, or complete one."""
+"""Draw: how images come about, pixel by pixel, by a chain or from noise, and how they are completed."""
 
 from __future__ import annotations
 
 import argparse
 from argparse import ArgumentTypeError
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.cli.command import command, option
 from zoo.cli.images import check_images, image_model, some_test_images
 from zoo.cli.options import (
     DEVICE,
+    LABELS,
     NAME,
     SEED,
+    arguments_of_sampler,
     checkpoint_of,
     fraction,
     generator,
+    given,
     name,
     num,
     sampler_of,
@@ -28,7 +31,7 @@ from zoo.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zoo.capabilities import GenerativeModel, Unnormalized
+    from zoo.capabilities import Denoiser, GenerativeModel, Unnormalized
     from zoo.store.checkpoint import Checkpoint
 
 
@@ -83,7 +86,8 @@ def probabilities(options: argparse.Namespace) -> None:
     "Draw",
     NAME,
     num(6),
-    option("--frames", type=whole(2), default=113, help="Number of frames of the GIF (default %(default)s)"),
+    option("--frames", type=whole(2), default=113, help="Number of frames of the GIF, at most (default %(default)s)"),
+    LABELS,
     sampling,
     option("--start", choices=("noise", "data"), default="noise", help="Where chains start (default %(default)s)"),
     SEED,
@@ -91,36 +95,35 @@ def probabilities(options: argparse.Namespace) -> None:
     DEVICE,
 )
 def animate(options: argparse.Namespace) -> None:
-    """Draw images pixel by pixel, or by a Markov chain, as a GIF.
+    """Draw images pixel by pixel, by a Markov chain, or by removing noise, as a GIF.
 
     If the model draws pixel by pixel, the expectations that `zoo probabilities` shows are below the images. If it is
-    an energy, the frames follow its chains; --start data begins them with training images.
+    an energy, the frames follow its chains; --start data begins them with training images. If it is a denoiser, the
+    images that it expects are below the noisy ones.
     """
     if options.out.suffix.lower() != ".gif":
         raise ConfigError(f"--out: expected a name that ends in .gif, found {options.out}")
     checkpoint = checkpoint_of(options)
 
-    from zoo.capabilities import Unnormalized
+    from zoo.capabilities import Denoiser, Unnormalized
     from zoo.pictures import animation, grid
 
     model = image_model(checkpoint, options)
-    if isinstance(model, Unnormalized):
-        frames = _chains(checkpoint, model, options)
-    elif chosen := [
-        f"--{name}" for name in ("sampler", "steps", "guidance", "eta") if getattr(options, name) is not None
-    ]:
-        raise ConfigError(f"{chosen[0]}: {type(model).__name__} draws pixel by pixel, without a sampler; leave it out")
-    else:
-        frames = _pixel_by_pixel(model, options)
-    film = animation([grid(frame, columns=options.num, scale=3) for frame in frames])
-    write(options.out, film, options.overwrite, "GIF")
+    films: dict[type, Any] = {Unnormalized: _chains, Denoiser: _denoising}
+    film = next((film for capability, film in films.items() if isinstance(model, capability)), _pixel_by_pixel)
+    frames = [grid(frame, columns=options.num, scale=3) for frame in film(checkpoint, model, options)]
+    write(options.out, animation(frames), options.overwrite, "GIF")
 
 
-def _pixel_by_pixel(model: GenerativeModel, options: argparse.Namespace) -> Tensor:
+def _pixel_by_pixel(checkpoint: Checkpoint, model: GenerativeModel, options: argparse.Namespace) -> Tensor:
     import torch
 
     from zoo import pixelwise
 
+    if asked := arguments_of_sampler(options):
+        raise ConfigError(
+            f"--{next(iter(asked))}: {options.name} draws pixel by pixel, without a sampler; leave it out"
+        )
     x, expected, order = _draws_and_expectations(model, options)
     return pixelwise.drawing(torch.cat([x, expected]), options.frames, torch.cat([order, order]))
 
@@ -141,6 +144,22 @@ def _chains(checkpoint: Checkpoint, model: Unnormalized, options: argparse.Names
     sampler = replace(sampler, start=options.start)
     with bar("running chains"):
         return sampler.course(model, Streams(seed_from(generator(options)), range(options.num)), options.frames)
+
+
+def _denoising(checkpoint: Checkpoint, model: Denoiser, options: argparse.Namespace) -> list[Tensor]:
+    """At each evaluation of the network: noisy images, scaled to be seen, and what the model expects below them."""
+    import torch
+
+    from zoo import denoising
+    from zoo.progress import bar
+
+    with bar("removing noise"):
+        asked = given(options, model, options.num)
+        x, moments = denoising.watch(model, options.num, generator=generator(options), **asked)
+    chosen = torch.linspace(0, len(moments) - 1, min(options.frames, len(moments))).long().tolist()
+    noisy = [model.from_state(moments[i].y / (1 + moments[i].sigma)) for i in chosen]
+    frames = [torch.cat([y, moments[i].denoised]) for y, i in zip(noisy, chosen, strict=True)]
+    return [*frames, torch.cat([x, x])]
 
 
 def _draws_and_expectations(model: GenerativeModel, options: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor]:
