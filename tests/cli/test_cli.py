@@ -23,7 +23,7 @@ import yaml
 from PIL import Image, ImageOps
 
 import zoo
-from zoo import Zoo, latents
+from zoo import Zoo, denoising, latents
 from zoo.autoregressive.made import MADE
 from zoo.capabilities import Conditional, GenerativeModel
 from zoo.cli import main
@@ -33,6 +33,7 @@ from zoo.cli.options import NAME, checkpoint_of, given
 from zoo.data import Arrays, Digits, own
 from zoo.data.image_files import decode, read_image
 from zoo.density.gaussian import Gaussian
+from zoo.diffusion import ConditionalEDM
 from zoo.errors import ConfigError
 from zoo.metrics import evaluate as evaluate_module
 from zoo.metrics import tables
@@ -40,6 +41,7 @@ from zoo.metrics.names import GROUPS as GROUP_NAMES
 from zoo.metrics.names import TABLES as TABLE_NAMES
 from zoo.pictures import save_grid
 from zoo.random import Streams
+from zoo.samplers import DDIM
 from zoo.samplers.base import Sampler
 from zoo.store import save as save_module
 from zoo.store.checkpoint import WEIGHTS, Checkpoint
@@ -360,6 +362,29 @@ def test_pictures_of_own_images(home: Path, images: Path, tmp_path: Path, run: R
     expected = save_grid(walk, tmp_path / "expected.png", columns=4).read_bytes()
     assert out.read_bytes() == expected
     assert "images.npz: expected an image" in fail("interpolate", source, "--images", files[0], "images.npz")
+
+
+def test_denoisers_edit_and_are_watched(images: Path, tmp_path: Path, run: Run, fail: Run) -> None:
+    torch.manual_seed(0)
+    model = ConditionalEDM(event_shape=[1, 8, 8], channels=[4, 8]).eval()
+    torch.nn.init.normal_(model.network.outputs.weight)
+    source, out = f"local-dir:{Zoo.save(model, tmp_path / 'edm', recipe={'data': DATA})}", tmp_path / "x.png"
+    files = sorted(images.rglob("*.png"))[:3]
+    x = torch.stack([read_image(path, (1, 8, 8)) for path in files])
+    sampler = ["--sampler", "ddim", "--steps", 4, "--eta", 0.5, "--guidance", 2]
+    run("edit", source, "--images", *files, "--strength", 0.5, "--label", 3, *sampler, "--out", out)
+    asked = {"labels": [3] * 3, "sampler": DDIM(4, guidance=2, eta=0.5), "generator": torch.Generator().manual_seed(0)}
+    edited = denoising.edit(model, x, 0.5, **asked)
+    expected = save_grid(torch.cat([x, edited]), tmp_path / "expected.png", columns=3).read_bytes()
+    assert out.read_bytes() == expected
+    assert "--set DIMENSION=VALUE for a model with codes, or --strength for a denoiser" in fail("edit", source)
+    film = tmp_path / "x.gif"
+    run("animate", source, "-n", 2, "--label", 3, "--sampler", "heun", "--steps", 3, "--out", film)
+    with Image.open(film) as picture:
+        assert picture.n_frames == 6  # five evaluations, and what is drawn
+    assert "--sampler heun: unknown key 'eta'" in fail(
+        "animate", source, "--sampler", "heun", "--eta", 1, "--out", tmp_path / "y.gif"
+    )
 
 
 def test_a_warning_is_one_line(home: Path, images: Path, tmp_path: Path, run: Run) -> None:
