@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.config import bind, check
@@ -19,7 +19,7 @@ LOG_Z = {"runs": int, "temperatures": int, "sweeps": int, "log_z": float, "log_z
 """Details of a number that rests on an estimate of log Z; on the slice they are rougher than on the whole."""
 _DETAILS: dict[str, dict[str, Any]] = {
     "slice": {"n": int, "value": float, **LOG_Z},
-    "sampling_seeds": {"n": int, "mean": float, "std": float},
+    "sampling_seeds": {"n": int, "first": float, "std": float},
 }
 _SETTINGS = ("k", "draws", "runs", "temperatures", "sweeps", "extractor")
 """Details that change what a number means."""
@@ -138,12 +138,18 @@ def recorded_value(recorded: Iterable[Measurement], new: Measurement) -> float |
 
 def _recorded_as(old: Measurement, new: Measurement) -> dict[str, Any] | None:
     """The details, `n` and `value` of the recorded whole or slice that was measured as the new number was."""
+    first = {"sampling_seeds": {}, "value": old.details.get("sampling_seeds", {}).get("first", old.value)}
     whole = {**old.details, "n": old.n, "value": old.value, "seed": old.seed}
     wanted = {**new.details, "n": new.n, "seed": new.seed}
-    for number in (whole, whole | old.details.get("slice", {})):
-        if all(number.get(name) == wanted.get(name) for name in ("n", "seed", *_SETTINGS)):
+    for number in (whole, whole | first, whole | first | old.details.get("slice", {})):
+        is_same = all(number.get(name) == wanted.get(name) for name in ("n", "seed", *_SETTINGS))
+        if is_same and _num_seeds(number) == _num_seeds(wanted):
             return number
     return None
+
+
+def _num_seeds(details: Mapping[str, Any]) -> int:
+    return details.get("sampling_seeds", {}).get("n", 1)
 
 
 def _agree(new: Measurement, recorded: Mapping[str, Any], error: float | None) -> bool:
@@ -172,8 +178,8 @@ def compare(recorded: Iterable[Measurement], found: Iterable[Measurement]) -> li
     - of the error of an inversion, which is nothing but rounding, a factor of ten upwards.
 
     A number on the slice is compared with the recorded number on the slice. Numbers that differ in n, seed, k, number
-    of draws or runs, or extractor are different quantities and are not compared. The mean over sampling seeds is
-    compared if both are over equally many seeds.
+    of draws or runs, or extractor are different quantities and are not compared. A mean over sampling seeds is compared
+    with one over equally many seeds, and the number of a single seed with that of the first.
 
     Returns:
         The new measurements that differ from the record or that are not in it.
@@ -188,12 +194,6 @@ def compare(recorded: Iterable[Measurement], found: Iterable[Measurement]) -> li
             continue
         if not _agree(new, same, old.error):
             differences.append(Difference(new, same["value"]))
-        one, other = (m.details.get("sampling_seeds", {}) for m in (old, new))
-        if not one or not other or one["n"] != other["n"] or new.n != old.n:
-            continue
-        if not math.isclose(other["mean"], one["mean"], rel_tol=1e-2, abs_tol=5e-2 * (old.error or 0)):
-            title = f"{new.name}, mean of {one['n']} sampling seeds"
-            differences.append(Difference(replace(new, name=title, value=other["mean"]), one["mean"]))
     return differences
 
 

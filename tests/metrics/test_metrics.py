@@ -908,7 +908,7 @@ def test_measurements_survive_json_and_refuse_nonsense() -> None:
     for details in (
         {"slice": 3},
         {"slice": {"n": [1], "value": 2.0}},
-        {"sampling_seeds": {"mean": 1.0}},
+        {"sampling_seeds": {"first": 1.0}},
         {"classes": 5},
     ):
         with pytest.raises(ConfigError, match=f"^metrics.json: details: {next(iter(details))}"):

@@ -57,7 +57,7 @@ SLICE = option("--slice", action="store_true", help="Use a few seeded examples o
     ),
     option("--k", type=whole(1, MANY), help="Number of importance samples (default: as in the recipe)"),
     option("--num", type=whole(1, MANY), help="Number of images for sample quality (default: as in the recipe)"),
-    option("--sampling-seeds", type=whole(1, MANY), metavar="N", help="Number of sampling seeds for the spread of FID"),
+    option("--sampling-seeds", type=whole(1, MANY), metavar="N", help="Number of sampling seeds, averaged by the FID"),
     sampling,
     SLICE,
     option("--write", action="store_true", help="Record the numbers and a picture of samples in the folder"),

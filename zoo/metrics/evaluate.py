@@ -58,7 +58,7 @@ class Evaluation(Effort):
     Attributes:
         k, draws, seed: See `Effort`; the seed is that of all other numbers, too.
         num: Number of samples, of reference images, and of training images in the floor.
-        sampling_seeds: Number of seeds over which the spread of the FID is measured: `seed` and those after it.
+        sampling_seeds: Number of seeds over which the FID is averaged: `seed` and those after it.
         extractor: Name of a classifier of the zoo, `inception`, or `inception:FILE`; see `default_extractor`.
         codes: Whether to measure `code_accuracy` of an encoder.
     """

@@ -167,7 +167,8 @@ def evaluate_quality(
             group, those of `iter_samples(num, positions=share(num))`.
         data: The data set. It gives the reference and, from its training split, the baselines.
         extractor: The network.
-        again: Samples drawn with other seeds. The spread of their FIDs is recorded in `details["sampling_seeds"]`.
+        again: Samples drawn with other seeds. The FID is then the mean over all seeds; their number, their standard
+            deviation and the FID of the first are in `details["sampling_seeds"]`.
         num: Number of samples, of reference images and of training images in the floor. The latter two are fewer if a
             split holds fewer.
         reference: Split of the reference.
@@ -182,11 +183,8 @@ def evaluate_quality(
     found, settings = scores(features, truth, seed), _settings(features, truth)
     if "fid" in found and (fids := [found["fid"][0], *_fids(again, truth, extractor, num, progress)])[1:]:
         values = torch.tensor(fids, dtype=torch.float64)
-        settings["fid"]["sampling_seeds"] = {
-            "n": len(values),
-            "mean": values.mean().item(),
-            "std": values.std().item(),
-        }
+        settings["fid"]["sampling_seeds"] = {"n": len(values), "first": fids[0], "std": values.std().item()}
+        found["fid"] = values.mean().item(), found["fid"][1]
     beside = {name: baseline(name, truth, data, extractor, num, seed, progress) for name in BASELINES}
     common = extractor.details() | {"num_reference": len(truth.features.values)}
     measurements = []

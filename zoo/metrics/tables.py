@@ -174,7 +174,7 @@ class Qualities(Layout):
         for data in self.data:
             rows += [line for _, line in sorted(baselines[data].items(), key=lambda item: item[0][0])]
             rows += sorted(ours[data], key=lambda row: row["fid"])
-        forms = {"fid": ".4g", "error": ".2g", "mean": ".4g", "std": ".2g", "seeds": ""}
+        forms = {"fid": ".4g", "error": ".2g", "std": ".2g", "seeds": ""}
         forms |= {"kid": ".3g", "inception_score": ".3f", "precision": ".3f", "recall": ".3f"}
         columns = {"model": "", "data": "", **forms, "kind": "", "features": "", "source": ""}
         return Table(name, self.title, columns, rows, [*_QUALITY_NOTES, *_without("FID", left_out)])
@@ -185,7 +185,7 @@ _QUALITY_NOTES = [
     "compare rows of the same features and data only. Floor: as many training images in place of samples.",
     "Memoriser: training images drawn with replacement.",
     "error: one standard error of ours, from the draw of both sets of images; for published FIDs, the spread over",
-    "training seeds. mean, std: of the FID over several sampling seeds.",
+    "training seeds. std: of the FID over sampling seeds, of which it is the mean.",
 ]
 
 
@@ -209,7 +209,6 @@ def _quality_rows(checkpoint: Checkpoint, found: dict[str, Measurement]) -> tupl
         "weights_sha256": checkpoint.weights_sha256,
         "error": m.error,
         **{name: number.value for name, number in found.items()},
-        "mean": spread.get("mean"),
         "std": spread.get("std"),
         "seeds": spread.get("n"),
         **setting,

@@ -110,8 +110,7 @@ def _numbers(checkpoint: Checkpoint) -> list[str]:
     for number in checkpoint.numbers:
         settings = [f"{key} {_short(value)}" for key, value in _settings(number).items()]
         if spread := number.details.get("sampling_seeds"):
-            mean = rounded(spread["mean"], spread["std"])
-            settings.append(f"over {spread['n']} sampling seeds {mean}")
+            settings.append(f"mean of {spread['n']} sampling seeds, their standard deviation {spread['std']:.2g}")
         value, data = rounded(number.value, number.error), f"{number.data} {number.split}"
         cells = (number.name, value, number.unit, number.kind, number.n, data, ", ".join(settings))
         lines.append(f"| {' | '.join(map(str, cells))} |")
