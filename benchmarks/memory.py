@@ -51,7 +51,7 @@ def main() -> None:
         for num in (FEW_OWN, MANY_OWN):
             data, out = f"{folder}/{num}.npz", f"{folder}/own-{num}"
             subprocess.run([sys.executable, "-c", MAKE, data, str(num)], check=True)
-            steps = ("--epochs", "1", "--evaluation.k", "50", "--trainer.max_steps", "90")
+            steps = ("--steps", "90", "--evaluation.k", "50")
             found[f"finetune {num}"] = peak("finetune", name, "--data", data, "--out", out, *steps)
     worst = max(found.values())
     report(

@@ -195,11 +195,14 @@ class ClosedForm(GenerativeModel):
         statistics: Sums over the examples seen so far; kept in the checkpoints of a run, not among the weights.
         iterative: Whether they depend on the previous fit, as in expectation maximisation. Each epoch then starts
             anew. Otherwise further epochs, with other noise, add to them.
+        regularizer: Name of the constructor argument that keeps a fit to few examples smooth, larger values more so, or
+            None if there is no such argument. It does not change the shapes of the parameters.
     """
 
     objective: objectives.Objective = objectives.SufficientStatistics()
     statistics: dict[str, Tensor]
     iterative = False
+    regularizer: ClassVar[str | None] = None
 
     def __init__(self) -> None:
         super().__init__()

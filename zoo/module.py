@@ -40,6 +40,7 @@ class ZooModule(LightningModule, ABC):
         optimization: How `Trainer.fit` optimises it; set from the recipe.
         seed: Keys the noise of training, together with the step and the example.
         pretrained: Whether it comes from a checkpoint, so that what belongs to the first steps of training is over.
+        fixed: Why training on other data would not change the model, as the end of a sentence; empty if it would.
         unrounded: Names of the weights that checkpoints of half precision keep in full precision.
         real: Names of the methods that take any real numbers, though the data are grey levels; see `zoo.checks`.
     """
@@ -50,6 +51,7 @@ class ZooModule(LightningModule, ABC):
     optimization: Optimization = Optimization()
     seed: int = 0
     pretrained: bool = False
+    fixed: ClassVar[str] = ""
     unrounded: tuple[str, ...] = ()
     real: tuple[str, ...] = ()
     _own_steps = 0  # steps of training that no Trainer counts

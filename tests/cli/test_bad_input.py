@@ -66,9 +66,9 @@ def hub_source_that_climbs(world: World) -> Action:
     return lambda: Zoo.load("hf-hub:user/../../etc@main")
 
 
-@bad(ConfigError, "hf-hub:user/repository@revision", "refs/pr/1")
+@bad(ConfigError, "hf-hub:user/repository@revision", "refs/../pr")
 def hub_revision_with_slashes(world: World) -> Action:
-    return lambda: Zoo.load("hf-hub:user/vae@refs/pr/1")
+    return lambda: Zoo.load("hf-hub:user/vae@refs/../pr")
 
 
 @bad(DownloadError, "hf-hub:user/vae@main: config.json is not in the cache", "http://127.0.0.1:", "local-dir:PATH")
@@ -416,8 +416,8 @@ for text, *sentence in (
     ("list --pattern vae", "unrecognized arguments: --pattern", "zoo list --help"),
     ("edit vae-digits --set 0=1 --label 3", "labels: VAE does not take any; leave it out"),
     ("reconstruct vae-digits --label 3", "unrecognized arguments: --label 3; see `zoo reconstruct --help`"),
-    ("sample vae-digits --labels 3,x", "--labels: expected a whole number, found 'x'"),
-    ("sample vae-digits --labels 3,-1", "--labels: expected at least 0, found -1"),
+    ("sample vae-digits --labels 3,x", "--label: expected the number or the name of a class, found 'x'"),
+    ("sample vae-digits --labels 3,-1", "--label: expected the number or the name of a class, found '-1'"),
     ("sample vae-digits --labels 3,7", "labels: VAE does not take any; leave it out"),
     ("receptive-field vae-digits --pixel 3", "--pixel: expected ROW,COLUMN, such as 14,14, found '3'"),
     ("animate vae-digits --out x.png", "--out: expected a name that ends in .gif, found x.png"),
@@ -742,7 +742,10 @@ def more_gpus_than_there_are(world: World) -> list[str]:
 
 
 for options, *sentence in (
-    (["--epochs", "0"], "epochs: expected at least 1, found 0"),
+    (["--steps", "0"], "--steps: expected at least 1, found 0"),
+    (["--minutes", "0"], "minutes: expected more than 0, found 0"),
+    (["--steps", "9", "--minutes", "1"], "not allowed with argument"),
+    (["--evaluation.k", "0"], "k: expected at least 1, found 0"),
     (["--seed", "x"], "--seed: expected a whole number of at most 64 bits, found 'x'"),
     (["--optimization.lrr", "1"], "optimization: unknown key 'lrr'; did you mean 'lr'?"),
     (["--optimization.lr", "fast"], "optimization: lr must be float, found 'fast'"),

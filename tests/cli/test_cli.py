@@ -716,12 +716,13 @@ def test_finetune_on_a_folder_of_images(home: Path, images: Path, tmp_path: Path
     (images / "odd" / "broken.png").write_bytes(b"no picture")
     with pytest.warns(UserWarning, match="left out 1 of 41 images") as warned:
         printed = run(
-            "finetune", source, "--data", images, "--out", out, "--epochs", 2, "--resize", "--skip-corrupt",
+            "finetune", source, "--data", images, "--out", out, "--steps", 8, "--resize", "--skip-corrupt",
             "--evaluation.k", 5, "--data.batch_size", 8, *QUIET,
         )  # fmt: skip
     assert sum("left out" in str(warning.message) for warning in warned) == 1  # the images are read once
     lines = printed.splitlines()
-    assert [line.split()[0] for line in lines[:-1]] == ["before:", "after:"] * 4 and lines[-1] == str(out)
+    assert [line.split()[0] for line in lines[:-2]] == ["before:", "after:"] * 4 and lines[-1] == str(out)
+    assert lines[-2].startswith("learned")
     rows = json.loads((out / "metrics.json").read_text())["measurements"]
     assert [row["name"] for row in rows] == ["neg_elbo", "neg_elbo", "nll", "nll"]
     assert all(row["details"]["before"] != row["value"] and row["data"] == "images" for row in rows)
@@ -738,35 +739,39 @@ def test_finetune_on_a_folder_of_images(home: Path, images: Path, tmp_path: Path
         images,
         "--out",
         tmp_path / "more",
-        "--epochs",
-        1,
+        "--steps",
+        2,
         "--resize",
         "--skip-corrupt",
         *QUIET,
     )
     images.rename(tmp_path / "elsewhere")
     assert f"{images}: expected a folder of images" in fail("evaluate", mine)
-    run("finetune", mine, "--data", tmp_path / "elsewhere", "--out", tmp_path / "again", "--epochs", 1, "--resize",
+    run("finetune", mine, "--data", tmp_path / "elsewhere", "--out", tmp_path / "again", "--steps", 4, "--resize",
         "--skip-corrupt", *QUIET)  # fmt: skip
 
 
 def test_finetune_on_arrays(home: Path, arrays: Path, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "mine"
-    run("finetune", f"local-dir:{home / 'vae'}", "--data", arrays, "--out", out, "--epochs", 1, "--seed", 5, *QUIET)
-    assert yaml.safe_load((out / "recipe.yaml").read_text())["data"] == {"class": "Arrays", "path": str(arrays)}
+    run("finetune", f"local-dir:{home / 'vae'}", "--data", arrays, "--out", out, "--steps", 4, "--seed", 5, *QUIET)
+    assert yaml.safe_load((out / "recipe.yaml").read_text())["data"] == {
+        "class": "Arrays",
+        "path": str(arrays),
+        "batch_size": 24,  # two batches in an epoch leave out one of the 49 examples
+    }
     assert "no number differs" in run("evaluate", f"local-dir:{out}")
 
 
 def test_finetune_a_shipped_checkpoint_of_8_bit_images(images: Path, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "mine"
-    words = ["--resize", "--epochs", 1, "--evaluation.k", 5, "--evaluation.num", 20, *QUIET]
+    words = ["--resize", "--steps", 4, "--evaluation.k", 5, "--evaluation.num", 20, *QUIET]
     printed = run("finetune", "vae-mnist", "--data", images, "--out", out, *words)
-    assert {"nll", "neg_elbo", "kid", "precision"} <= {line.split()[1] for line in printed.splitlines()[:-1]}
+    assert {"nll", "neg_elbo", "kid", "precision"} <= {line.split()[1] for line in printed.splitlines()[:-2]}
     run("sample", f"local-dir:{out}", "-n", 2, "--out", tmp_path / "samples.png")
 
 
 def test_finetune_a_shipped_checkpoint_of_binary_images(images: Path, tmp_path: Path, run: Run, fail: Run) -> None:
-    words = ["finetune", "vae-binarized-mnist", "--data", images, "--out", tmp_path / "mine", "--resize", "--epochs", 1]
+    words = ["finetune", "vae-binarized-mnist", "--data", images, "--out", tmp_path / "mine", "--resize", "--steps", 4]
     assert "expected binary pixels for vae-binarized-mnist, found 8-bit pixels; pass --binarize" in fail(*words)
     assert "after:  nll" in run(*words, "--binarize", "--evaluation.k", 5, *QUIET)
 
@@ -790,7 +795,7 @@ def test_finetune_in_python(home: Path, arrays: Path, tmp_path: Path) -> None:
     from zoo.training.finetune import finetune
 
     quiet = {"trainer.progress": False, "trainer.accelerator": "cpu"}
-    out = finetune(f"local-dir:{home / 'vae'}", arrays, tmp_path / "mine", epochs=1, overrides=quiet)
+    out = finetune(f"local-dir:{home / 'vae'}", arrays, tmp_path / "mine", steps=4, overrides=quiet)
     model = Zoo.load(f"local-dir:{out}")
     assert isinstance(model, GenerativeModel) and model.sample(2).shape == (2, 1, 8, 8)
 
@@ -909,7 +914,7 @@ def test_an_interrupted_run_goes_on(
     fail: Run,
 ) -> None:
     def words(out: str) -> list[object]:
-        return ["finetune", f"local-dir:{home / 'vae'}", "--data", arrays, "--out", tmp_path / out, "--epochs", 3,
+        return ["finetune", f"local-dir:{home / 'vae'}", "--data", arrays, "--out", tmp_path / out, "--steps", 9,
                 "--data.batch_size", 16, "--trainer.checkpoint_every", every, *QUIET]  # fmt: skip
 
     run(*words("whole"))

@@ -30,7 +30,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 SHORTER = {
     "zoo reproduce": ["--slice"],
     "zoo evaluate": ["--slice"],
-    "zoo finetune": ["--epochs", "1"],
+    "zoo finetune": ["--steps", "4"],
     "zoo receptive-field": ["-n", "2"],
     "zoo fit": ["--trainer.limit_train_batches", "10", "--trainer.limit_val_batches", "1", "--trainer.max_epochs", "1"],
 }

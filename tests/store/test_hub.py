@@ -51,10 +51,10 @@ def is_same(model: Any, folder: Path) -> bool:
 # ------------------------------------------------------------------------------------------------------------- pull
 
 
-@pytest.mark.parametrize("revision", ["", "@main", "@v1", "@commit"])
+@pytest.mark.parametrize("revision", ["", "@main", "@v1", "@fix/typo", "@refs/pr/3", "@commit"])
 def test_a_repository_loads_and_is_cached(revision: str, hub: Hub, tiny_checkpoint: Path, tiny_files: Any) -> None:
     commit = hub.add("user/made", tiny_files)
-    hub.repositories["user/made"].tags["v1"] = commit
+    hub.repositories["user/made"].tags |= dict.fromkeys(("v1", "fix/typo", "refs/pr/3"), commit)
     assert is_same(Zoo.load(f"hf-hub:user/made{revision.replace('commit', commit)}"), tiny_checkpoint)
     assert Zoo.info(f"hf-hub:user/made@{commit}").recipe == Zoo.info(f"local-dir:{tiny_checkpoint}").recipe is not None
     assert hub.count("^GET") == 4  # configuration, recipe, numbers, weights
@@ -210,7 +210,7 @@ def test_after_one_download_everything_works_offline(hub: Hub, tiny_files: Any, 
 
 
 def test_a_pushed_folder_arrives_in_one_commit_with_card_and_tag(hub: Hub, user: str, folder: Path) -> None:
-    for picture in ("samples.png", "curve.png"):
+    for picture in ("samples.png", "curve.png", "before_after.png"):
         (folder / picture).write_bytes(b"\x89PNG\0")
     (folder / "notes.txt").write_text("not of the checkpoint")
     pushed = Zoo.push(f"local-dir:{folder}", "user/my-made")

@@ -138,6 +138,15 @@ CHAINS: list[list[tuple[Callable[[int], None], int]]] = [
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "likelihood": ("likelihood", {"max_epochs": 3}),
     "likelihood by steps": ("likelihood", {"max_epochs": -1, "max_steps": 40, "optimization": {"optimizer": "muon"}}),
+    # the rate is so high that the best weights are those of an early step, and the run stops before its end
+    "keeping the best": (
+        "likelihood",
+        {
+            **{"max_epochs": -1, "max_steps": 60, "val_check_interval": 5, "check_val_every_n_epoch": None},
+            **{"keep_best": True, "patience": 2},
+            "optimization": {"lr": 0.2, "warmup": 20, "schedule": "constant"},
+        },
+    ),
     "adversarial": ("adversarial", {"max_epochs": 3}),
     "several steps": ("several steps", {"max_epochs": 3}),
     "spectral": ("spectral", {"max_epochs": 3}),
@@ -306,8 +315,8 @@ def failures(folder: Path) -> dict[str, tuple[Callable[[], object], Any, str]]:
     tune = [
         "--data",
         f"{folder}/own.npy",
-        "--epochs",
-        "1",
+        "--steps",
+        "8",
         "--data.batch_size",
         "20",
         "--trainer.accelerator",

@@ -117,7 +117,7 @@ EVALUATED = {"data": {"class": "Digits"}, "evaluation": {"k": 60, "draws": 2}}
 def commands(folder: Path) -> dict[str, list[str]]:
     """By name; 33 does not divide by two."""
     tiny = f"local-dir:{folder}/tiny"
-    tune = ["finetune", f"local-dir:{folder}/start", "--epochs", "2", "--data.batch_size", "20"]
+    tune = ["finetune", f"local-dir:{folder}/start", "--steps", "16", "--data.batch_size", "20"]
     return {
         "sample": ["sample", "gan-mnist", "--num", "33", "--out", f"{folder}/samples.png"],
         "expected": ["sample", "vae-mnist", "--expected", "--num", "33", "--out", f"{folder}/expected.png"],

@@ -6,7 +6,7 @@ import argparse
 import math
 import os
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -105,9 +105,10 @@ LABELS = option(
     "--label",
     "--labels",
     dest="labels",
-    type=lambda text: [whole(0)(word) for word in text.split(",")],
+    type=lambda text: text.split(","),
     metavar="LABEL",
-    help="Class to draw from a conditional model, or several in turn, such as 3,7 (default: every class in turn)",
+    help="Class to draw from a conditional model, or several in turn, by number or name, such as 3,7 or cat,dog "
+    "(default: every class in turn)",
 )
 SHARED = default(is_shared=True)
 """The processes that torchrun or srun started for the command share its work."""
@@ -155,6 +156,8 @@ def checkpoint_of(options: argparse.Namespace) -> Checkpoint:
 
     found = checkpoint(options.name, options.plugins)
     _ = found.class_name  # reads the configuration, so that what is no checkpoint is refused now
+    if getattr(options, "labels", None) is not None:
+        options.classes = found.classes or []
     return found
 
 
@@ -162,6 +165,16 @@ def own_data_of(options: argparse.Namespace) -> Path:
     """The path of `--data`, which must exist. A command calls this before it imports torch."""
     check_exists(options.data, "a folder of images, or a .npy or .npz file")
     return cast(Path, options.data)
+
+
+def _label(word: str, classes: Sequence[str]) -> int:
+    """The label that a user means: a name of a class, or else a number."""
+    if word in classes:
+        return list(classes).index(word)
+    if word.isdecimal() and int(word) <= MOST:
+        return int(word)
+    known = near(word, classes) if classes else "this checkpoint has no names of classes"
+    raise ConfigError(f"--label: expected the number or the name of a class, found {brief(word)}; {known}")
 
 
 def given(options: argparse.Namespace, model: GenerativeModel, num: int) -> Given:
@@ -188,8 +201,10 @@ def labels_of(options: argparse.Namespace, model: GenerativeModel, num: int) -> 
     from zoo.capabilities import Conditional
     from zoo.given import check_given
 
-    classes = options.labels
-    if classes is None and isinstance(model, Conditional):
+    classes = None
+    if options.labels is not None:
+        classes = [_label(word, getattr(options, "classes", [])) for word in options.labels]
+    elif isinstance(model, Conditional):
         classes = list(range(model.num_classes))
     if classes is None:
         return {}

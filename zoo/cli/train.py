@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from zoo.cli.command import command, option
-from zoo.cli.options import NAME, SHARED, checkpoint_of, own_data, own_data_of, seed, whole
+from zoo.cli.command import command, either, option
+from zoo.cli.options import NAME, SHARED, checkpoint_of, number, own_data, own_data_of, seed, whole
 from zoo.config import parse_yaml
 from zoo.errors import ConfigError, ZooError
 from zoo.files import expand
@@ -46,7 +46,8 @@ def split_recipe_keys(arguments: Sequence[str]) -> tuple[list[str], dict[str, An
 
 
 def _check_folder(options: argparse.Namespace) -> None:
-    if options.out.exists():
+    is_result = options.resume and options.out.with_name(f"{options.out.name}.run").exists()
+    if options.out.exists() and not is_result:  # a result to which numbers may be missing
         raise ConfigError(f"{options.out}: exists already; choose another folder")
 
 
@@ -74,12 +75,19 @@ def fit(options: argparse.Namespace) -> None:
     "Train",
     NAME,
     own_data,
-    option("--epochs", type=whole(), default=10, help="Passes over the data (default %(default)s)"),
+    either(
+        option("--steps", type=whole(most=10**7), help="Number of training steps at most (default: 1000)"),
+        option("--minutes", type=number, help="Time to train for, in place of --steps"),
+    ),
     _run_options,
     SHARED,
 )
 def finetune(options: argparse.Namespace) -> None:
-    """Adapt a checkpoint to your own images or arrays."""
+    """Adapt a checkpoint to your own images or arrays.
+
+    Short trial runs find the learning rate. Validation chooses the best weights, so that the result is not worse than
+    the checkpoint, and stops training that gets no better. Folders called train, val and test are splits.
+    """
     checkpoint, data = checkpoint_of(options), own_data_of(options)
 
     from zoo.distributed import is_leader
@@ -90,7 +98,8 @@ def finetune(options: argparse.Namespace) -> None:
             checkpoint,
             data,
             options.out,
-            epochs=options.epochs,
+            steps=options.steps,
+            minutes=options.minutes,
             resize=options.resize,
             binarize=options.binarize,
             skip_corrupt=options.skip_corrupt,

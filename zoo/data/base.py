@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -51,6 +51,7 @@ class DataModule(LightningDataModule, ABC):
         name: Name of the data set in metrics and tables.
         event_shape: Shape of one example, (C, H, W) for images.
         num_classes: Number of classes, or None if there are no labels.
+        classes: Names of the classes in the order of their labels, or None if they have none.
         levels: Number of grey levels: 2 for binary pixels, 256 for 8-bit pixels, None for continuous data.
         files: Published files of the data set, below `root`.
         dataset: Data set of torchvision that downloads the files, or None if each comes from its own address.
@@ -60,6 +61,7 @@ class DataModule(LightningDataModule, ABC):
     name: str
     event_shape: tuple[int, ...]
     num_classes: int | None = None
+    classes: Sequence[str] | None = None
     levels: int | None = None
     files: tuple[Published, ...] = ()
     dataset: type | None = None

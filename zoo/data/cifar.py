@@ -23,6 +23,7 @@ class CIFAR10(DataModule):
     name = "cifar10"
     event_shape = (3, 32, 32)
     num_classes = 10
+    classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     levels = 256
     dataset = datasets.CIFAR10
     files = tuple(

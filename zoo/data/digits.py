@@ -20,6 +20,7 @@ class Digits(DataModule):
     name = "digits"
     event_shape = (1, 8, 8)
     num_classes = 10
+    classes = tuple("0123456789")
 
     def __init__(self, *, batch_size: int = 128, seed: int = 0, binarize: bool = False) -> None:
         """

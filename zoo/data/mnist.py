@@ -38,6 +38,7 @@ class _IDX(DataModule):
 
     event_shape = (1, 28, 28)
     num_classes = 10
+    classes = tuple("0123456789")
     levels = 256
 
     def __init__(
@@ -114,6 +115,9 @@ class FashionMNIST(_IDX):
     """Photographs of clothes (Xiao et al. 2017, https://arxiv.org/abs/1708.07747), 8-bit or dynamically binarised."""
 
     name = "fashion-mnist"
+    classes = (
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    )  # fmt: skip
     dataset = datasets.FashionMNIST
     files = _files(
         datasets.FashionMNIST,

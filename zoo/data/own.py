@@ -34,6 +34,10 @@ PUBLISHED = (
 )
 
 
+SPLITS: dict[str, Which] = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
+"""Names of folders that are splits."""
+
+
 class _Own(DataModule):
     """Data without published splits: about a tenth is for validation and a tenth for testing.
 
@@ -58,7 +62,11 @@ class _Own(DataModule):
     def _parts(self) -> dict[Which, tuple[Tensor, Split]]:
         """Positions and examples of each split. Some splits are empty if there are fewer than 3 examples."""
         names, whole = self._read()
-        return {which: (index, whole.take(index)) for which, index in _divide(names, self.seed).items()}
+        return {which: (index, whole.take(index)) for which, index in self._division(names).items()}
+
+    def _division(self, names: Sequence[str]) -> dict[Which, Tensor]:
+        """Positions of the examples of each split, from the names of all."""
+        return _divide(names, self.seed)
 
     @property
     def _num(self) -> int:
@@ -105,14 +113,31 @@ def _divide(names: Sequence[str], seed: int) -> dict[Which, Tensor]:
     return division(place.argsort(stable=True), num_valid, both - num_valid)
 
 
+def _divide_folders(names: Sequence[str], seed: int) -> dict[Which, Tensor]:
+    """Positions of the splits, by the first folder of each path; a split without a folder gets a tenth of `train`."""
+    by_folder: dict[Which, list[int]] = {"train": [], "valid": [], "test": []}
+    for position, name in enumerate(names):
+        by_folder[SPLITS[name.split("/")[0].lower()]].append(position)
+    train = torch.tensor(by_folder["train"])
+    parts = {which: train[index] for which, index in _divide([names[i] for i in train.tolist()], seed).items()}
+    for which in ("valid", "test"):
+        if by_folder[which]:
+            parts["train"] = torch.cat([parts["train"], parts[which]]).sort().values
+            parts[which] = torch.tensor(by_folder[which])
+    return parts
+
+
 class ImageFolder(_Own):
     """A folder of images, 8-bit or binary. If it has subfolders, each is a class, numbered in the order of their names.
+
+    If the subfolders are called `train`, `val` and `test`, they are the splits, and folders inside them are the
+    classes. A tenth of `train` takes the place of a split that is missing.
 
     Transparent pixels become white, and images are rotated as their EXIF orientation says. Symbolic links are followed.
     Other files are left out with a warning; those whose names begin with a dot, without.
 
     Attributes:
-        classes: Names of the subfolders, or None if the images are in the folder itself.
+        classes: Names of the classes in the order of their labels, or None if the images are in the folder itself.
         used: Paths of the images in their order, relative to the folder. The first use of a split sets it.
         skipped: Paths of the corrupt files that were left out. The first use of a split sets it.
     """
@@ -125,6 +150,7 @@ class ImageFolder(_Own):
         channels: Literal[1, 3] | None = None,
         binarize: bool = False,
         skip_corrupt: bool = False,
+        classes: list[str] | None = None,
         batch_size: int = 128,
         seed: int = 0,
     ) -> None:
@@ -137,6 +163,8 @@ class ImageFolder(_Own):
                 their channels.
             binarize: Whether pixels become 1 where they are at least half grey, and 0 elsewhere.
             skip_corrupt: Whether files that cannot be decoded are left out with a warning.
+            classes: Names of the classes in the order of their labels; there need not be a folder for each. By default,
+                the names of the folders in alphabetical order.
             batch_size: See `DataModule`.
             seed: Seed for the splits and for the order of training.
 
@@ -162,6 +190,7 @@ class ImageFolder(_Own):
         self.binarize = binarize
         self.levels = 2 if binarize else 256
         self.skip_corrupt = skip_corrupt
+        self._chosen = classes
         self.used: list[Path] = []
         self.skipped: list[Path] = []
 
@@ -191,15 +220,34 @@ class ImageFolder(_Own):
         return self._first[1].shape
 
     @cached_property
-    def classes(self) -> list[str] | None:
-        folders = sorted({path.parts[0] for path in self._images if len(path.parts) > 1})
-        loose = next((path for path in self._images if len(path.parts) == 1), None)
+    def _has_splits(self) -> bool:
+        """Whether the subfolders are splits and not classes."""
+        first = {path.parts[0].lower() if len(path.parts) > 1 else "" for path in self._images}
+        return "train" in first and first <= SPLITS.keys()
+
+    def _below_split(self, path: Path) -> tuple[str, ...]:
+        """The parts of a relative path, without the folder of its split."""
+        return path.parts[1:] if self._has_splits else path.parts
+
+    @cached_property
+    def classes(self) -> list[str] | None:  # type: ignore[override]
+        paths = {path: self._below_split(path) for path in self._images}
+        folders = sorted({parts[0] for parts in paths.values() if len(parts) > 1})
+        loose = next((path for path, parts in paths.items() if len(parts) == 1), None)
         if folders and loose is not None:
             raise DataError(
                 f"{self.path / loose}: expected all images in subfolders such as {folders[0]}/, whose names are the "
                 "labels, found one outside; move it into one of them"
             )
-        return folders or None
+        if folders and self._chosen is not None and (unknown := [name for name in folders if name not in self._chosen]):
+            raise DataError(
+                f"{self.path / unknown[0]}: expected folders called {', '.join(self._chosen[:20])}, found another; "
+                "rename it, or leave out the option classes"
+            )
+        return (self._chosen or folders) if folders else None
+
+    def _division(self, names: Sequence[str]) -> dict[Which, Tensor]:
+        return _divide_folders(names, self.seed) if self._has_splits else super()._division(names)
 
     @property
     def num_classes(self) -> int | None:  # type: ignore[override]
@@ -226,7 +274,7 @@ class ImageFolder(_Own):
                 f"{self.skipped[0].name}",
                 stacklevel=2,
             )
-        labels = None if classes is None else torch.tensor([classes.index(path.parts[0]) for path in self.used])
+        labels = None if classes is None else torch.tensor([classes.index(self._below_split(p)[0]) for p in self.used])
         return [path.as_posix() for path in self.used], Split(torch.from_numpy(x[: len(self.used)]), labels)
 
     def _decoded(self, skipped: list[Path]) -> Iterator[tuple[Path, np.ndarray]]:

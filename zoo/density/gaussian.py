@@ -44,6 +44,7 @@ class GaussianDensity(ClosedForm, Flow, Completable):
         jitter: Number added to the variances in the fit; see `Gaussian`.
     """
 
+    regularizer = "jitter"
     loc: Tensor
     size: int
     logit: float | None

@@ -37,6 +37,7 @@ class GaussianMixture(ClosedForm, TractableDensity):
     """
 
     iterative = True
+    regularizer = "jitter"
     log_weights: Tensor
     loc: Tensor
     scale_tril: Tensor

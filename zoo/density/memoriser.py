@@ -49,6 +49,7 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
 
     levels = 2
     iterative = True
+    fixed = "its memory is a published data set"
     logits: Tensor
     log_shifts: Tensor
     examples: Tensor

@@ -38,6 +38,7 @@ class BernoulliMixture(ClosedForm, TractableDensity, Completable):
 
     levels = 2
     iterative = True
+    regularizer = "prior"
     log_weights: Tensor
     logits: Tensor
     fitted: Tensor

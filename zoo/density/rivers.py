@@ -43,6 +43,7 @@ class Rivers(ClosedForm, KnownEntropy, Completable):
     """
 
     levels = 2
+    fixed = "it is a program without weights"
 
     real = ("log_prob",)  # what is no river has the probability 0
 

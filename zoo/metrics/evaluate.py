@@ -25,6 +25,7 @@ from zoo.capabilities import (
 )
 from zoo.config import bind, near
 from zoo.data.base import DataModule, Which
+from zoo.data.own import Arrays, ImageFolder
 from zoo.distributed import share
 from zoo.errors import ConfigError
 from zoo.given import check_given
@@ -171,7 +172,16 @@ def _quality(model: GenerativeModel, study: Study) -> list[Measurement]:
         found = evaluate_quality(
             draw(seed), study.data, study.extractor, again=again, reference=study.split, **study.samples
         )
+    if not _knows_classes(study.extractor, study.data):  # the score would count classes that the images do not have
+        found = [m for m in found if m.name != "inception_score"]
     return [replace(m, details=m.details | sampler_details(model, study.sampler)) for m in found]
+
+
+def _knows_classes(extractor: Extractor, data: DataModule) -> bool:
+    """Whether the classes of an extractor are those of the data. Published data sets choose their own extractor."""
+    if not isinstance(extractor, ClassifierFeatures) or not isinstance(data, ImageFolder | Arrays):
+        return True
+    return data.classes is not None and set(data.classes) <= set(extractor.classes or [])
 
 
 def _floor(model: Classifier, study: Study) -> list[Measurement]:

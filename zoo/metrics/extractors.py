@@ -76,14 +76,22 @@ class ClassifierFeatures(Extractor):
         name: Name of its checkpoint.
         sha256: sha256 of its weights file; by default, of the tensors in memory.
         data: Name of the data set whose classes it knows, if that is known.
+        classes: Names of its classes in the order of the labels, if they are known.
     """
 
     resize = "none"
     batch_size = 500
 
-    def __init__(self, classifier: Classifier, name: str, sha256: str | None = None, data: str | None = None) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        name: str,
+        sha256: str | None = None,
+        data: str | None = None,
+        classes: list[str] | None = None,
+    ) -> None:
         super().__init__()
-        self.name, self.data = name, data
+        self.name, self.data, self.classes = name, data, classes
         self.classifier = classifier.to(memory_format=torch.channels_last)  # twice as fast on the CPU
         self.num_features = classifier.num_features
         self.sha256 = sha256 or _digest(classifier)
@@ -217,4 +225,4 @@ def extractor_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> 
             f"{checkpoint.source}: expected a classifier as extractor, found {type(model).__name__}; use 'lenet-mnist'"
         )
     title = checkpoint.source if checkpoint.entry or checkpoint.root != checkpoint.folder else checkpoint.name
-    return ClassifierFeatures(model, title, checkpoint.weights_sha256, checkpoint.data_name)
+    return ClassifierFeatures(model, title, checkpoint.weights_sha256, checkpoint.data_name, checkpoint.classes)

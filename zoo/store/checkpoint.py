@@ -6,6 +6,7 @@
     recipe.yaml         the input of the run that made it (optional)
     README.md           the model card, generated
     samples.png         a grid of samples (optional)
+    before_after.png    samples before and after fine-tuning, beside training images (optional)
     curve.png           training loss and validation number against steps (optional)
 
 Reading goes from what is cheap and safe to what is costly: names and sizes, the safetensors header, the schema of the
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, METRICS = "config.json", "model.safetensors", "metrics.json"
 RECIPE, CARD, SAMPLES, CURVE = "recipe.yaml", "README.md", "samples.png", "curve.png"
-FILES = (CONFIG, WEIGHTS, METRICS, RECIPE, CARD, SAMPLES, CURVE)
+BEFORE_AFTER = "before_after.png"
+FILES = (CONFIG, WEIGHTS, METRICS, RECIPE, CARD, SAMPLES, CURVE, BEFORE_AFTER)
 """All that a checkpoint folder may hold."""
 
 FORMAT = 2
@@ -202,6 +204,19 @@ class Checkpoint:
     def model_class(self) -> type[ZooModule]:
         """The class of the model."""
         return find_class(self.class_name, str(self.folder / CONFIG), self.plugins)
+
+    @cached_property
+    def classes(self) -> list[str] | None:
+        """Names of the classes in the order of the labels, as its recipe or its published data set says, if any does.
+
+        The data themselves are not needed.
+        """
+        import zoo.data
+
+        section = self.settings.get("data")
+        section = section if isinstance(section, dict) else {}
+        named = section.get("classes") or getattr(getattr(zoo.data, str(section.get("class")), None), "classes", None)
+        return [str(name) for name in named] if isinstance(named, list | tuple) else None
 
     def data(self) -> DataModule:
         """The data that it was made from, as its recipe says.

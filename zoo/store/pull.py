@@ -31,7 +31,8 @@ LEFTOVER = 3600.0
 
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?![.-])){0,95}"  # no ".." (leads elsewhere) and no "--" (used by the cache)
 _NAME = rf"{_PART}(?<![.-])/{_PART}(?<![.-])(?<!\.git)"
-_SOURCE = re.compile(rf"(?P<repo>{_NAME})(?:@(?P<revision>[0-9a-f]{{40}}|{_PART}))?", re.ASCII)
+_REVISION = rf"{_PART}(?:/{_PART}){{0,4}}"  # a tag, a branch such as "fix/typo", or "refs/pr/3"
+_SOURCE = re.compile(rf"(?P<repo>{_NAME})(?:@(?P<revision>[0-9a-f]{{40}}|{_REVISION}))?", re.ASCII)
 REPOSITORY = re.compile(_NAME, re.ASCII)
 _REMEDY = "connect and try again, or copy the folder here and load 'local-dir:PATH'"
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
@@ -46,7 +47,7 @@ def parse_source(source: str) -> tuple[str, str]:
     """
     found = _SOURCE.fullmatch(source.removeprefix(PREFIX))
     if found is None:
-        expected = f"'{PREFIX}user/repository@revision' with a tag or a commit of 40 digits"
+        expected = f"'{PREFIX}user/repository@revision' with a tag, a branch or a commit of 40 digits"
         raise ConfigError(f"expected {expected}, found {brief(source)}")
     return found["repo"], found["revision"] or "main"
 

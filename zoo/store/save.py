@@ -19,6 +19,7 @@ from zoo.errors import CheckpointError, ConfigError, ZooError
 from zoo.files import printable, sync, write_atomically, write_new
 from zoo.measurement import Measurement
 from zoo.store.checkpoint import (
+    BEFORE_AFTER,
     CARD,
     CONFIG,
     CURVE,
@@ -125,7 +126,7 @@ def update(
         ConfigError: A file is none that can be replaced.
     """
     folder, changed = checkpoint.folder, dict(files or {})
-    replaceable = (RECIPE, SAMPLES, CURVE)
+    replaceable = (RECIPE, SAMPLES, CURVE, BEFORE_AFTER)
     if unknown := changed.keys() - set(replaceable):
         raise ConfigError(
             f"{folder}: {min(unknown)!r} is not a file that can be replaced; expected one of {', '.join(replaceable)}"

@@ -15,9 +15,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 from torch.nn import Parameter
 
-from zoo.capabilities import ClosedForm, GenerativeModel, Unnormalized, UnnormalizedDensity
+from zoo.capabilities import ClosedForm, GenerativeModel, Unnormalized, UnnormalizedDensity, ZooModule
 from zoo.distributed import on_leader
-from zoo.errors import CheckpointError, ZooError
+from zoo.errors import CheckpointError, ConfigError, ZooError
 from zoo.files import write_atomically
 from zoo.mcmc import annealed_importance_sampling
 
@@ -227,6 +227,71 @@ class WeightAverage(Callback):
             self._loaded = checkpoint["state_dict"]
 
 
+class KeepBest(Callback):
+    """Gives the trained model the weights that had the best validation number, and stops training that gets no better.
+
+    The weights at the start are a candidate, so that a run is never worse than its start. The number is the one that
+    the model's objective is judged by, or the squared error of an unnormalised model without a likelihood. This
+    callback must come after those that log validation numbers and before weight averaging in the list of callbacks, so
+    that it sees the averaged weights.
+
+    Args:
+        patience: Number of validations without a better number after which training stops; None to never stop.
+
+    Attributes:
+        start: The number before the first step.
+        value: The best number, where lower is better.
+        last: The last number.
+        step: The step after which the best number was measured; 0 for the start.
+    """
+
+    def __init__(self, patience: int | None = None) -> None:
+        self.patience = patience
+        self.start = self.value = self.last = math.inf
+        self.step = 0
+        self._waited = 0
+        self._weights: dict[str, Tensor] = {}
+
+    def on_validation_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, ZooModule)
+        names = (f"valid/{pl_module.objective.judged_by}", "valid/squared_error")
+        metrics = trainer.callback_metrics
+        if (name := next((name for name in names if name in metrics), None)) is None:
+            raise ConfigError(
+                f"trainer: keep_best needs a validation number, and {type(pl_module).__name__} has none; leave it out"
+            )
+        number = self.last = metrics[name].item()
+        if trainer.sanity_checking:
+            self.start = self.value = number if math.isfinite(number) else math.inf
+        elif number < self.value:
+            self.value, self.step, self._waited = number, trainer.global_step, 0
+        else:
+            self._waited += 1
+            self._stop_if_hopeless(trainer)
+            return
+        with torch.inference_mode(False):
+            self._weights = {name: value.detach().clone() for name, value in pl_module.state_dict().items()}
+
+    def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        self._stop_if_hopeless(trainer)  # after a resume of a run that had stopped
+
+    def _stop_if_hopeless(self, trainer: LightningTrainer) -> None:
+        if self.patience is not None and self._waited >= self.patience:
+            trainer.should_stop = True
+
+    def teardown(self, trainer: LightningTrainer, pl_module: LightningModule, stage: str) -> None:
+        # the model and the averaging callback set the weights in `on_fit_end`, which comes before
+        if stage == "fit" and self._weights:
+            pl_module.load_state_dict(self._weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("start", "value", "last", "step", "_waited", "_weights")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+
+
 class SampleGrid(Callback):
     """Draws a grid of samples after every validation, always from the same noise.
 
@@ -267,6 +332,8 @@ class SampleGrid(Callback):
 class RunCheckpoint(Checkpoint):
     """Saves the run in one file, from which it resumes exactly, with or without averaged weights.
 
+    A step that is followed by a validation is not saved, because Lightning would skip this validation after a resume.
+
     If both `max_steps` and `max_epochs` are set, nothing is saved at the end of an epoch, and so nothing at all if an
     epoch has a single batch.
 
@@ -295,8 +362,15 @@ class RunCheckpoint(Checkpoint):
         self, trainer: LightningTrainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         has_stepped, self._now = trainer.global_step != self._now, trainer.global_step
-        if has_stepped and not trainer.is_last_batch:  # a checkpoint does not hold accumulated gradients
+        # a checkpoint does not hold accumulated gradients
+        if has_stepped and not trainer.is_last_batch and not self._is_validated_next(trainer):
             self._save_when_due(trainer)
+
+    @staticmethod
+    def _is_validated_next(trainer: LightningTrainer) -> bool:
+        loop = trainer.fit_loop.epoch_loop
+        position = loop.total_batch_idx if trainer.check_val_every_n_epoch is None else loop.batch_idx
+        return (position + 1) % (trainer.val_check_batch or math.inf) == 0
 
     def on_train_epoch_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
         if -1 in (trainer.max_steps, trainer.max_epochs):  # with both, Lightning would count the epoch twice later

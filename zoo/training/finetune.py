@@ -1,23 +1,60 @@
-"""Fine-tuning of a pretrained checkpoint on your own images or arrays."""
+"""Fine-tuning of a pretrained checkpoint on your own images or arrays.
+
+The recipe of the checkpoint itself says which optimiser suits the model. Fine-tuning derives another recipe from it,
+made for 50 to 5,000 examples: small batches, a budget in steps, validation at every tenth of it, and `keep_best`, so
+that the result is never worse than the start. What depends on the data, the learning rate or the regularisation of a
+closed form, is found by short trial runs.
+"""
 
 from __future__ import annotations
 
+import math
+import tempfile
+import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.config import bind
-from zoo.data.own import own_section
-from zoo.distributed import join, on_leader
-from zoo.errors import ConfigError
+import torch
+
+from zoo.capabilities import Adversarial, Classifier, ClosedForm, Conditional, GenerativeModel, Unnormalized, ZooModule
+from zoo.config import bind, brief, load_yaml
+from zoo.data.base import DataModule
+from zoo.data.own import ImageFolder, own_section
+from zoo.distributed import is_leader, join, on_leader
+from zoo.errors import ConfigError, ZooError
 from zoo.files import expand
+from zoo.measurement import Measurement, mean_and_error
 from zoo.metrics.evaluate import Evaluation, evaluate
-from zoo.metrics.examples import check_classes, check_like, shape_of
-from zoo.store.checkpoint import Checkpoint
+from zoo.metrics.examples import check_classes, check_like, measuring, per_example, shape_of
+from zoo.optim import Optimization
+from zoo.store.checkpoint import BEFORE_AFTER, RECIPE, Checkpoint
 from zoo.store.source import checkpoint
 from zoo.store.zoo import Zoo
-from zoo.training.recipe import build_data, check_absent, make, override
+from zoo.training.before_after import before_after
+from zoo.training.callbacks import KeepBest
+from zoo.training.recipe import begin, build_data, check_place, fit, make, override, run_of
+
+STEPS = 1000
+FEW = 5000
+"""Number of training examples below which batches are small."""
+SMALL_BATCH = 32
+VALIDATIONS = 10
+PATIENCE = 4
+TRIAL_STEPS = 50
+RATES = (1.0, 0.3, 0.1)
+"""Learning rates that are tried, as multiples of the checkpoint's own."""
+STRENGTHS = (1.0, 10.0, 100.0, 1e3, 1e4)
+"""Regularisations of a closed form that are tried, as multiples of the checkpoint's own."""
+WEAKEST = 1e-3
+"""Regularisation in place of one that is zero."""
+EPOCHS = 10
+"""Number of passes over the data for a closed form."""
+TEMPERATURES = 500
+"""Effort of estimating log Z for a validation number."""
+EVALUATION = {"k": 100, "num": 1000, "runs": 100, "temperatures": 1000}
+"""How the result is measured; own data sets are small."""
 
 
 def finetune(
@@ -25,7 +62,8 @@ def finetune(
     data: str | Path,
     folder: str | Path,
     *,
-    epochs: int = 10,
+    steps: int | None = None,
+    minutes: float | None = None,
     resize: bool = False,
     binarize: bool = False,
     skip_corrupt: bool = False,
@@ -34,14 +72,17 @@ def finetune(
 ) -> Path:
     """Fine-tunes a checkpoint on your own data. The result is a checkpoint folder like any other.
 
-    A tenth of the data is held out. The numbers of the model on it, before and after, are printed and recorded in the
-    folder.
+    About a tenth of the data is held out for validation, which chooses the weights, and another tenth for the test. The
+    numbers of the model on the test examples, before and after, are printed and recorded in the folder, and samples
+    before and after are drawn as `before_after.png`.
 
     Args:
         source: A checkpoint, or a source that `Zoo.load` takes.
         data: A folder of images, where folders inside it are labels, or an .npz or .npy file.
         folder: The new checkpoint folder, which must not exist. The run itself is kept in `<folder>.run`.
-        epochs: Number of passes over the data.
+        steps: Largest number of training steps, 1000 by default. Training stops earlier if the validation number gets
+            no better.
+        minutes: Time for training, in place of `steps`. The number of steps is estimated from trial runs.
         resize: Whether to convert images to the size and channels of the model.
         binarize: Whether to make pixels black or white, for models of binary data.
         skip_corrupt: Whether to leave out files that cannot be decoded.
@@ -53,41 +94,271 @@ def finetune(
 
     Raises:
         DataError: The data are missing or damaged, or do not have the shape of the model.
-        ConfigError: The checkpoint or a setting is unknown, or the folder exists already.
+        ConfigError: The checkpoint or a setting is unknown, the folder exists already, or fine-tuning would not change
+            the model.
     """
     folder, path = expand(folder), expand(data).resolve()
+    changes = dict(overrides or {})
     join()
-    on_leader(lambda: check_absent(folder))
-    if epochs < 1:
-        raise ConfigError(f"epochs: expected at least 1, found {epochs}")
+    on_leader(lambda: check_place(folder, resume))
+    for name, value in (("steps", steps), ("minutes", minutes)):
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{name}: expected more than 0, found {value}")
     start = source if isinstance(source, Checkpoint) else checkpoint(source)
     model = start.load()
-    recipe = override(
-        {
-            "name": folder.name,
-            "start": start.source,
-            "seed": 0,
-            "data": own_section(path, shape_of(model), resize, binarize, skip_corrupt),
-            "optimization": {"lr": 2e-4, "schedule": "cosine", "gradient_clip": 100.0},
-            "trainer": {"max_epochs": epochs, "ema_decay": 0.99, "checkpoint_every": 100},
-            "evaluation": {"k": 100, "num": 1000},  # own data sets are small
-        },
-        overrides or {},
-    )
+    if model.fixed:
+        raise ConfigError(f"{start.source}: your data would not change this model, since {model.fixed}")
+    section = own_section(path, shape_of(model), resize, binarize, skip_corrupt)
+    base: dict[str, Any] = {"name": folder.name, "start": start.source, "seed": 0, "data": section}
+    base["evaluation"] = EVALUATION
+    recipe = override(base, changes)
     module = build_data(recipe["data"], recipe["seed"])
-    settings = Evaluation(**bind(Evaluation, recipe["evaluation"] or {}, "evaluation"))
+    if isinstance(model, Classifier | Conditional) and isinstance(module, ImageFolder) and module.classes:
+        base |= _labelled(start, model, module, section)
+        recipe = override(base, changes)
+        module = build_data(recipe["data"], recipe["seed"])
     check_like(start, model, module)
+    model = begin(recipe, recipe["seed"]).eval()
     check_classes(model, module)
-    result = make(recipe, folder, resume=resume, data=module)
-    before, after = (evaluate(m, module, settings) for m in (model, result.load()))
+    settings = Evaluation(**bind(Evaluation, recipe["evaluation"] or {}, "evaluation"))
+    before = _measured(model, module, settings)  # before training, so that what cannot be measured shows now
 
-    def record() -> None:
-        rows = []
-        for old, new in zip(before, after, strict=True):
-            print(f"before: {old}\nafter:  {new}")
-            row = replace(new, details=new.details | {"before": old.value})
-            rows.append({**row.to_dict(), "command": f"zoo evaluate local-dir:{result.name}"})
-        Zoo.update(result, rows)
+    began = run_of(folder) / RECIPE
+    if resume and began.exists():
+        kept = {key: value for key, value in load_yaml(began).items() if key not in ("name", "start")}
+        recipe = override({**base, **kept, "data": {**kept["data"], **base["data"]}}, changes)
+        module.batch_size = recipe["data"]["batch_size"]
+    else:
+        recipe = _planned(base, start, model, module, Budget(steps, minutes), changes)
+    made = make(recipe, folder, resume=resume, data=module)
+    result = made.load()
+    after = _measured(result, module, settings)
+    on_leader(lambda: _record(made, before, after))
+    on_leader(lambda: _draw(made, model, result, module))
+    if is_leader():
+        print(_in_words(model, result, before, after, len(module.split("test"))))
+    return folder
 
-    on_leader(record)
-    return result.folder
+
+# ------------------------------------------------------------------------------------------------------------- recipe
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: a number of steps, or the minutes that they take; `STEPS` if neither is given."""
+
+    steps: int | None = None
+    minutes: float | None = None
+
+
+def _labelled(
+    start: Checkpoint, model: Classifier | Conditional, data: ImageFolder, section: dict[str, Any]
+) -> dict[str, Any]:
+    """Sections of the recipe that say which folder is which label of the model.
+
+    Folders that are called like classes of the model are these classes. Otherwise labels follow the order of the
+    folders, and the model gets as many as there are folders.
+    """
+    found, known = data.classes or [], start.classes or []
+    if set(found) <= set(known) and len(known) == model.num_classes:
+        return {"data": {**section, "classes": known}}
+    if is_leader():
+        print("labels: " + ", ".join(f"{label} = {name}" for label, name in enumerate(found)))
+    changed: dict[str, Any] = {"data": {**section, "classes": found}}
+    if len(found) != model.num_classes:
+        changed["model"] = {"class": start.class_name, **start.arguments, "num_classes": len(found)}
+        if is_leader():
+            print(f"the model had {model.num_classes} labels and now has {len(found)}")
+    return changed
+
+
+def _planned(
+    base: dict[str, Any],
+    start: Checkpoint,
+    model: ZooModule,
+    data: DataModule,
+    budget: Budget,
+    changes: dict[str, Any],
+) -> dict[str, Any]:
+    """The whole recipe, after the trial runs that it takes."""
+    own = start.settings
+    trainer = {
+        "ema_decay": (own.get("trainer") or {}).get("ema_decay", 0.999),
+        "sample_grids": False,
+        "keep_best": True,
+        "patience": PATIENCE,
+    }
+    num = len(data.split("train"))
+    wanted = (own.get("data") or {}).get("batch_size", SMALL_BATCH)
+    if num < FEW and not isinstance(model, ClosedForm):
+        parts = model.critic_steps if isinstance(model, Adversarial) else 1
+        wanted = min(wanted, SMALL_BATCH * parts)
+    size = num // math.ceil(num / wanted)  # an epoch leaves out less than a batch
+    recipe = {**base, "data": {**base["data"], "batch_size": size}, "trainer": trainer}
+    began = time.monotonic()
+    if isinstance(model, ClosedForm):
+        recipe["trainer"] |= {"max_epochs": EPOCHS, "checkpoint_every": 100}
+        best, _ = _tried(recipe, _strengths(start, model), {"max_epochs": 1 + 2 * model.iterative}, data, changes)
+        return override(override(recipe, best), changes)
+    if isinstance(model, Unnormalized):
+        recipe["trainer"]["log_z_temperatures"] = TEMPERATURES
+    optimization = {"schedule": "cosine", **(own.get("optimization") or {})}
+    recipe["optimization"] = {**optimization, "warmup": TRIAL_STEPS // 10}
+    by_steps = {"max_epochs": -1, "check_val_every_n_epoch": None}
+    trial = {**by_steps, "max_steps": TRIAL_STEPS, "val_check_interval": TRIAL_STEPS}
+    rates = [{}] if "optimization.lr" in changes else _rates(optimization)
+    if budget.steps is not None and budget.steps < TRIAL_STEPS:  # trials would take longer than the run itself
+        rates = rates[:1]
+    best, seconds = _tried(recipe, rates, trial, data, changes) if len(rates) > 1 or budget.minutes else (rates[0], 0.0)
+    steps = budget.steps or STEPS
+    if budget.minutes is not None:
+        steps = max(VALIDATIONS, int((60 * budget.minutes - (time.monotonic() - began)) / seconds * TRIAL_STEPS))
+    every = math.ceil(steps / VALIDATIONS)
+    recipe["trainer"] |= {
+        **by_steps,
+        "max_steps": every * math.ceil(steps / every),
+        "val_check_interval": every,
+        "checkpoint_every": 100,
+    }
+    recipe["optimization"]["warmup"] = max(1, steps // 20)
+    return override(override(recipe, best), changes)
+
+
+def _rates(optimization: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Changes of a recipe: the learning rates to try."""
+    own = {name: optimization.get(name, getattr(Optimization, name)) for name in ("lr", "critic_lr")}
+    return [
+        {f"optimization.{name}": float(f"{rate * value:.3g}") for name, value in own.items() if value is not None}
+        for rate in RATES
+    ]
+
+
+def _strengths(start: Checkpoint, model: ClosedForm) -> list[dict[str, Any]]:
+    """Changes of a recipe: the regularisations to try."""
+    if (name := model.regularizer) is None:
+        return [{}]
+    own = max(getattr(model, name), WEAKEST)
+    section = {"class": start.class_name, **start.arguments}
+    return [{"model": {**section, name: strength * own}} for strength in STRENGTHS]
+
+
+def _tried(
+    recipe: dict[str, Any],
+    candidates: list[dict[str, Any]],
+    length: dict[str, Any],
+    data: DataModule,
+    changes: dict[str, Any],
+) -> tuple[dict[str, Any], float]:
+    """Short runs with each of some changes of a recipe.
+
+    Args:
+        recipe: The recipe.
+        candidates: New values by key, one mapping for each run.
+        length: Length of the runs, as options of the trainer.
+        data: The data set.
+        changes: What the user wants changed.
+
+    Returns:
+        The candidate with the best validation number at the end, and the duration of the shortest run in seconds.
+
+    Raises:
+        ZooError: All runs failed.
+    """
+    quiet = {"progress": False, "logger": False, "wandb": None, "patience": None, "checkpoint_every": 10**9}
+    options = {f"trainer.{name}": value for name, value in {**quiet, **length}.items()}
+    data.batch_size = changes.get("data.batch_size", recipe["data"]["batch_size"])
+    numbers, times, failure = [], [], ZooError("no trial run")
+    for candidate in candidates:
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                trained = fit(override(recipe, {**candidate, **changes, **options}), Path(folder) / "trial", data=data)
+                numbers.append(_keeper(trained).last)
+                times.append(time.monotonic() - began)
+            except ZooError as error:  # too high a rate diverges, and a singular covariance has no inverse
+                numbers.append(math.nan)
+                failure = error
+    best = min(range(len(candidates)), key=lambda i: numbers[i] if math.isfinite(numbers[i]) else math.inf)
+    if not times:
+        raise failure
+    if is_leader() and len(candidates) > 1:
+        tried = ", ".join(f"{number:.5g}" for number in numbers)
+        print(f"trial runs: {tried} on the validation images; the best had {brief(candidates[best], 200)}")
+    return candidates[best], min(times)
+
+
+def _keeper(trained: ZooModule) -> KeepBest:
+    callbacks = trained.trainer.callbacks  # type: ignore[attr-defined]
+    return next(callback for callback in callbacks if isinstance(callback, KeepBest))
+
+
+# ------------------------------------------------------------------------------------------------------------ results
+
+
+WORDS = {
+    "nll": "nats per image",
+    "neg_elbo": "nats per image (a bound)",
+    "accuracy": "% of the labels right",
+    "squared_error": "squared error per image",
+    "fid": "FID",
+    "kid": "KID",
+}
+"""What the last line of fine-tuning calls a number; the first that a model has is the one that it tells."""
+
+
+def _measured(model: ZooModule, data: DataModule, settings: Evaluation) -> list[Measurement]:
+    """All numbers of a model on the test examples, in parts that take little memory.
+
+    If none of them is in `WORDS`, the number that the model's objective is judged by is added.
+    """
+    size = max(10, min(500, 400_000 // math.prod(data.event_shape)))
+    found = evaluate(model, data, settings, batch_size=size)
+    if any(number.name in WORDS for number in found):
+        return found
+    name = model.objective.judged_by
+    with measuring(model):
+        values = per_example(
+            lambda batch: model.objective.validation_step(model, batch)[name],
+            data,
+            "test",
+            index=None,
+            batch_size=size,
+            device=model.device,
+            label=f"{name} on {data.name} test",
+            progress=True,
+        )
+    value, error = mean_and_error(values)
+    return [*found, Measurement(name, value, error, "", "estimate", len(values), settings.seed, "test", data.name)]
+
+
+def _record(made: Checkpoint, before: list[Measurement], after: list[Measurement]) -> None:
+    """Prints the numbers, and writes them into the checkpoint."""
+    rows = []
+    for new in after:
+        old = next((number for number in before if number.key == new.key), None)
+        print(f"before: {old}\nafter:  {new}")
+        details = new.details | ({} if old is None else {"before": old.value})
+        rows.append({**replace(new, details=details).to_dict(), "command": f"zoo evaluate local-dir:{made.name}"})
+    Zoo.update(made, rows)
+
+
+def _draw(made: Checkpoint, before: ZooModule, after: ZooModule, data: DataModule) -> None:
+    """Adds a picture of samples before and after to the checkpoint, if the model draws images."""
+    if isinstance(before, GenerativeModel) and isinstance(after, GenerativeModel) and len(data.event_shape) == 3:
+        Zoo.update(made, files={BEFORE_AFTER: before_after(before, after, data)})
+
+
+def _in_words(
+    old_model: ZooModule, new_model: ZooModule, before: list[Measurement], after: list[Measurement], num: int
+) -> str:
+    """What was learned, in one sentence; `num` is the number of test examples."""
+    pairs = {new.name: (old, new) for new in after[::-1] for old in before if old.key == new.key}
+    name = next(name for name in (*WORDS, new_model.objective.judged_by) if name in pairs)
+    old, new = pairs[name]
+    change = f"{old.value:.4g} -> {new.value:.4g} {WORDS.get(name, name)} on {num} test images"
+    advice = "add images, or try more --steps or another --optimization.lr"
+    new_state = new_model.state_dict()
+    if all(torch.equal(value, new_state[key]) for key, value in old_model.state_dict().items()):
+        return f"learned nothing: the checkpoint as it was suits your validation images best; {advice}"
+    is_better = new.value > old.value if name == "accuracy" else new.value < old.value
+    return f"learned: {change}" if is_better else f"learned nothing that the test images show: {change}; {advice}"

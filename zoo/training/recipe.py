@@ -17,10 +17,10 @@ predictions of these checkpoints; see `ZooModule.learn_from`.
 
 from __future__ import annotations
 
-import copy
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import lightning
@@ -32,18 +32,19 @@ from zoo.capabilities import ZooModule
 from zoo.config import bind, brief, check, load_yaml, reason
 from zoo.data import build as build_data
 from zoo.data.base import DataModule
-from zoo.distributed import join, on_leader, sensing_loss, size
+from zoo.distributed import is_leader, join, on_leader, sensing_loss, size
 from zoo.errors import CheckpointError, ConfigError
 from zoo.files import check_outside, expand, write_atomically
 from zoo.measurement import Measurement
 from zoo.metrics.evaluate import evaluate_checkpoint
 from zoo.metrics.examples import check_classes, check_levels
 from zoo.optim import Optimization
-from zoo.store.checkpoint import CURVE, RECIPE, Checkpoint
+from zoo.store.checkpoint import CONFIG, CURVE, RECIPE, Checkpoint
 from zoo.store.names import find_class
 from zoo.store.zoo import Zoo
 from zoo.training.curve import draw_curve
 from zoo.training.tracking import failing, finish, is_tracked
+from zoo.training.trainer import CHECKPOINT, Trainer
 
 SECTIONS: dict[str, Any] = {
     "name": str,
@@ -79,7 +80,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
 
 def override(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a copy of a recipe with new values, such as {"trainer.devices": 2}, after checking its sections."""
-    changed = copy.deepcopy(dict(recipe))
+    changed: dict[str, Any] = _plain(recipe, "recipe")
     for key, value in overrides.items():
         *parents, last = key.split(".")
         section = changed
@@ -89,8 +90,27 @@ def override(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
             section = section[parent]
             if not isinstance(section, dict):
                 raise ConfigError(f"--{key}: {parent!r} is not a section of the recipe; check the name of the key")
-        section[last] = value
+        section[last] = _plain(value, f"--{key}")
     return check(changed, SECTIONS, "recipe", optional=SECTIONS)
+
+
+def _plain(value: Any, where: str) -> Any:
+    """A copy of a value as YAML has it: a number of NumPy or torch becomes one of Python, and a path becomes its text.
+
+    Raises:
+        ConfigError: It has no such form.
+    """
+    if isinstance(value, Mapping):
+        return {key: _plain(entry, where) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry, where) for entry in value]
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, PurePath):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ConfigError(f"{where}: expected a value that YAML can hold, found {brief(value)}")
 
 
 def build_model(section: Mapping[str, Any], seed: int = 0) -> ZooModule:
@@ -131,8 +151,9 @@ def _begin(recipe: Mapping[str, Any], seed: int) -> ZooModule:
     model = build_model(recipe["model"], seed)
     if "start" in recipe:
         start, model.pretrained = Zoo.load(recipe["start"]), True
+        is_relabelled = getattr(start, "num_classes", None) != getattr(model, "num_classes", None)
         try:
-            unused = model.take_weights(start)
+            unused = _take_weights(model, start) if is_relabelled else model.take_weights(start)
         except RuntimeError as error:  # its message is a page of names and shapes
             unused = [str(error)]
         if unused:
@@ -141,6 +162,23 @@ def _begin(recipe: Mapping[str, Any], seed: int) -> ZooModule:
                 f"{type(model).__name__} in the section `model`; give it the same sizes"
             )
     return model
+
+
+def _take_weights(model: ZooModule, start: ZooModule) -> list[str]:
+    """As `ZooModule.take_weights`, for a model with another number of labels.
+
+    Rows and columns of labels that the start lacks stay as they are, and those that the model lacks are dropped.
+    """
+    new, old = model.state_dict(), start.state_dict()
+    excess = start.num_classes - model.num_classes  # type: ignore[operator]
+    for name in old.keys() & new.keys():
+        sizes = list(zip(old[name].shape, new[name].shape, strict=False))
+        if old[name].ndim == new[name].ndim and all(size - other in (0, excess) for size, other in sizes):
+            common = tuple(slice(min(pair)) for pair in sizes)
+            fitted = new[name].clone()
+            fitted[common] = old[name][common]
+            old[name] = fitted
+    return model.load_state_dict(old, strict=False).unexpected_keys
 
 
 @contextmanager
@@ -179,11 +217,9 @@ def fit(
         CheckpointError: The checkpoint of the run cannot be read or written.
         ZooError: Training diverged.
     """
-    from zoo.training.trainer import CHECKPOINT, Trainer
-
     recipe, folder = override(recipe, {}), expand(folder)
     join()
-    on_leader(lambda: _check_outside(folder, recipe["data"]))
+    on_leader(lambda: check_outside_data(folder, recipe["data"]))
     on_leader(lambda: _check_free(recipe, folder, resume))
     seed = recipe.get("seed", 0)
     data = data or build_data(recipe["data"], seed)
@@ -196,28 +232,46 @@ def fit(
         raise ConfigError("trainer: folder is not an option of a recipe; choose it when you run the recipe")
     if options.get("max_epochs") is None and options.get("max_steps") is None:  # schedules need more than max_time
         raise ConfigError("trainer: expected max_epochs or max_steps, found neither; say where training ends")
-    trainer = Trainer(**bind(Trainer, {"folder": str(folder), **options}, "trainer"))
-    with failing(trainer):
-        if size() not in (1, trainer.world_size):
-            raise ConfigError(
-                f"trainer: expected devices x num_nodes to equal the {size()} processes that were started, found "
-                f"{trainer.world_size}; set trainer.devices"
-            )
-        on_leader(lambda: _note(recipe, folder))
-        model.to(memory_format=torch.channels_last)  # three times faster convolutions on the CPU
-        model.train()
-        last = folder / CHECKPOINT
-        try:
-            with sensing_loss():
-                trainer.fit(model, data, ckpt_path=last if resume and last.exists() else None, weights_only=True)
-        except (MisconfigurationException, ValueError) as error:
-            if not isinstance(error, MisconfigurationException) and "val_check_interval" not in str(error):
-                raise
-            raise ConfigError(f"trainer: {reason(error)}") from error
+    with _clearing(folder, model):
+        trainer = Trainer(**bind(Trainer, {"folder": str(folder), **options}, "trainer"))
+        with failing(trainer):
+            if size() not in (1, trainer.world_size):
+                raise ConfigError(
+                    f"trainer: expected devices x num_nodes to equal the {size()} processes that were started, found "
+                    f"{trainer.world_size}; set trainer.devices"
+                )
+            on_leader(lambda: _note(recipe, folder))
+            last = folder / CHECKPOINT
+            _train(trainer, model, data, last if resume and last.exists() else None)
     return model.eval()
 
 
-def _check_outside(folder: Path, section: Mapping[str, Any]) -> None:
+def _train(trainer: lightning.Trainer, model: ZooModule, data: DataModule, last: Path | None) -> None:
+    """Trains a model, from the checkpoint of the run if there is one."""
+    model.to(memory_format=torch.channels_last)  # three times faster convolutions on the CPU
+    model.train()
+    try:
+        with sensing_loss():
+            trainer.fit(model, data, ckpt_path=last, weights_only=True)
+    except (MisconfigurationException, ValueError) as error:
+        if not isinstance(error, MisconfigurationException) and "val_check_interval" not in str(error):
+            raise
+        raise ConfigError(f"trainer: {reason(error)}") from error
+
+
+@contextmanager
+def _clearing(folder: Path, model: ZooModule) -> Iterator[None]:
+    """If the body of the `with` statement fails before the first step, removes the folder of the run, if it is new."""
+    is_new = not folder.exists()
+    try:
+        yield
+    except BaseException:
+        if is_new and is_leader() and (model._trainer is None or model.global_step == 0):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def check_outside_data(folder: Path, section: Mapping[str, Any]) -> None:
     """Checks that a folder to be written does not lie in the folder of own data that the section `data` names."""
     if isinstance(path := section.get("path"), str):
         check_outside(folder, path)
@@ -228,10 +282,8 @@ def _check_free(recipe: Mapping[str, Any], folder: Path, resume: bool) -> None:
 
     The number of epochs and the devices may change.
     """
-    if not folder.exists():
-        return
     if not resume:
-        raise ConfigError(f"{folder}: there is a run already; resume it, or choose another folder")
+        _check_no_run(folder)
     path = folder / RECIPE
     began = load_yaml(path) if path.exists() else recipe
     for section in ("seed", "data", "model", "start", "teachers", "optimization"):
@@ -240,6 +292,11 @@ def _check_free(recipe: Mapping[str, Any], folder: Path, resume: bool) -> None:
                 f"{path}: the run to resume began with another section {section!r}: expected "
                 f"{brief(began.get(section))}, found {brief(recipe.get(section))}; choose another folder"
             )
+
+
+def _check_no_run(folder: Path) -> None:
+    if folder.exists():
+        raise ConfigError(f"{folder}: there is a run already; resume it, or choose another folder")
 
 
 def _note(recipe: Mapping[str, Any], folder: Path) -> None:
@@ -290,9 +347,11 @@ def make(
     """
     folder = expand(folder)
     join()
-    on_leader(lambda: check_absent(folder))
-    on_leader(lambda: _check_outside(folder, recipe["data"]))
-    run = folder.with_name(f"{folder.name}.run")
+    on_leader(lambda: check_place(folder, resume))
+    on_leader(lambda: check_outside_data(folder, recipe["data"]))
+    if folder.exists():  # only what comes after training was interrupted
+        return Checkpoint.of_folder(folder)
+    run = run_of(folder)
     model = fit(recipe, run, resume=resume, data=data)
     with failing(model.trainer):
         on_leader(lambda: _export(model, recipe, run, folder))
@@ -303,13 +362,20 @@ def make(
     return made
 
 
-def check_absent(folder: Path) -> None:
-    """Checks that a folder is not there yet.
+def run_of(folder: Path) -> Path:
+    """The folder of the run that makes a checkpoint folder."""
+    return folder.with_name(f"{folder.name}.run")
+
+
+def check_place(folder: Path, resume: bool) -> None:
+    """Checks that neither a checkpoint folder nor its run is there yet, unless the run is to be resumed.
 
     Raises:
-        ConfigError: The folder exists already.
+        ConfigError: One of them exists already.
     """
-    if folder.exists():
+    if not resume:
+        _check_no_run(run_of(folder))
+    if folder.exists() and not (resume and (run_of(folder) / RECIPE).exists() and (folder / CONFIG).exists()):
         raise ConfigError(f"{folder}: exists already; choose another folder")
 
 

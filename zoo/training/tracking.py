@@ -7,6 +7,7 @@ module opens the W&B run, and ends it with the numbers and files of the finished
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -93,7 +94,8 @@ def finish(trainer: lightning.Trainer, folder: Path, numbers: list[Measurement])
         import wandb
 
         logger.log_metrics({_title(number): number.value for number in numbers}, step=trainer.global_step)
-        artifact = wandb.Artifact(folder.name, "model", metadata={_title(number): number.value for number in numbers})
+        title = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.name)  # W&B allows no other characters
+        artifact = wandb.Artifact(title, "model", metadata={_title(number): number.value for number in numbers})
         artifact.add_dir(str(folder))
         logger.experiment.log_artifact(artifact)
         logger.experiment.finish()

@@ -25,7 +25,15 @@ from zoo.distributed import launcher, on_leader
 from zoo.errors import ConfigError
 from zoo.files import expand
 from zoo.progress import on_terminal
-from zoo.training.callbacks import AtomicCheckpointIO, LogMeans, LogNormalizer, RunCheckpoint, SampleGrid, WeightAverage
+from zoo.training.callbacks import (
+    AtomicCheckpointIO,
+    KeepBest,
+    LogMeans,
+    LogNormalizer,
+    RunCheckpoint,
+    SampleGrid,
+    WeightAverage,
+)
 from zoo.training.tracking import begin, wandb_logger
 
 CHECKPOINT = "last.ckpt"
@@ -53,6 +61,8 @@ def Trainer(  # noqa: N802 - it is called in place of the class
     checkpoint_every: int = 500,
     sample_grids: bool = True,
     log_z_temperatures: int | None = None,
+    keep_best: bool = False,
+    patience: int | None = None,
     wandb: dict[str, Any] | None = None,
     progress: bool = True,
     callbacks: list[Callback] | None = None,
@@ -68,6 +78,9 @@ def Trainer(  # noqa: N802 - it is called in place of the class
         sample_grids: Whether to draw a grid of samples after each validation.
         log_z_temperatures: Number of temperatures of a short annealed importance sampling after each validation of an
             unnormalised model, which estimates log Z and with it the likelihood; None for none.
+        keep_best: Whether the trained model gets the weights with the best validation number, those at the start
+            included; see `KeepBest`.
+        patience: Number of validations without a better number after which training stops; it needs `keep_best`.
         wandb: Arguments of `WandbLogger` and `wandb.init` (project, name, offline, ...); None to log to CSV only.
         progress: Whether to show a progress bar, on a terminal or in a notebook.
         callbacks: Further callbacks.
@@ -89,6 +102,8 @@ def Trainer(  # noqa: N802 - it is called in place of the class
         raise ConfigError(f"trainer: checkpoint_every must be at least 1, found {checkpoint_every}")
     if log_z_temperatures is not None and log_z_temperatures < 1:
         raise ConfigError(f"trainer: log_z_temperatures must be at least 1, found {log_z_temperatures}")
+    if patience is not None and (patience < 1 or not keep_best):
+        raise ConfigError(f"trainer: patience must be at least 1 and needs keep_best: true, found {patience}")
     if (precision := options.get("precision")) not in (None, *_PRECISIONS):
         raise ConfigError(
             f"trainer: precision: expected 32-true or bf16-mixed, found {brief(precision)}; choose one of the two, "
@@ -104,6 +119,8 @@ def Trainer(  # noqa: N802 - it is called in place of the class
         ours.append(SampleGrid(folder / "samples"))  # before the averaging callback, so that it uses the averages
     if log_z_temperatures is not None:
         ours.append(LogNormalizer(log_z_temperatures))
+    if keep_best:
+        ours.append(KeepBest(patience))
     if ema_decay is not None:
         ours.append(WeightAverage(ema_decay))
     ours.append(RunCheckpoint(folder / CHECKPOINT, checkpoint_every))
@@ -114,7 +131,7 @@ def Trainer(  # noqa: N802 - it is called in place of the class
         "accelerator": "gpu" if torch.cuda.is_available() else "cpu",
         "devices": 1,
         "logger": True,
-        "num_sanity_val_steps": 0,
+        "num_sanity_val_steps": -1 if keep_best else 0,  # this validates the start
         "log_every_n_steps": 50,
         "use_distributed_sampler": False,  # the data module itself divides batches among processes
         "enable_model_summary": False,
@@ -131,6 +148,12 @@ def Trainer(  # noqa: N802 - it is called in place of the class
             f"({os.cpu_count()}); ask for fewer"
         )
     strategy = settings.get("strategy", "auto")
+    method = strategy if isinstance(strategy, str) else getattr(strategy, "_start_method", "")
+    if any(word in str(method) for word in ("spawn", "fork", "notebook")):
+        raise ConfigError(
+            f"trainer: strategy: {brief(strategy)} copies this process, and the trained model would stay in a copy; "
+            "choose ddp, or leave it out for one device"
+        )
     if strategy == "ddp" or (strategy == "auto" and (num_processes not in (1, "1") or num_nodes != 1)):
         settings["strategy"] = _DDP()
     try:

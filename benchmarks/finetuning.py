@@ -1,0 +1,89 @@
+"""Fine-tunes one checkpoint of each kind on 1,000 images of clothes, with the defaults of `zoo finetune`.
+
+The table says what the numbers of each model are on the test images before and after, and how long it took on one core
+(set OMP_NUM_THREADS=1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from report import ROOT
+
+NAMES = (
+    "gaussian-mnist",
+    "mixture-binarized-mnist",
+    "nade-binarized-mnist",
+    "made-binarized-mnist",
+    "gated-pixelcnn-mnist",
+    "vae-mnist",
+    "maf-mnist",
+    "rbm-binarized-mnist",
+    "gan-mnist",
+    "dcgan-mnist",
+    "conditional-edm-mnist",
+    "lenet-mnist",
+)
+NUM = 1000
+SHOWN = ("nll", "neg_elbo", "accuracy", "squared_error", "kid")
+RESULTS = ROOT / "benchmarks" / "results" / "finetuning.json"
+
+
+def run(name: str, folder: Path) -> dict[str, Any]:
+    """Fine-tunes one checkpoint: its numbers before and after, and the seconds of one core."""
+    from zoo.data import FashionMNIST
+    from zoo.store.checkpoint import Checkpoint
+    from zoo.training.finetune import finetune
+
+    train = FashionMNIST().split("train")
+    is_binary = "-binarized-" in name
+    x = train.x[:NUM].numpy()
+    np.savez(folder / "clothes.npz", x=x >= 128 if is_binary else x, labels=train.labels[:NUM].numpy())  # type: ignore
+    began = time.process_time()
+    made = Checkpoint.of_folder(finetune(name, folder / "clothes.npz", folder / name))
+    numbers = {number.name: number for number in made.numbers if number.unit != "bits/dim"}
+    shown = [numbers[key] for key in SHOWN if key in numbers][:2]
+    found = {number.name: [number.details["before"], number.value, number.unit] for number in shown}
+    return {"numbers": found, "seconds": round(time.process_time() - began), "lr": rate(made.settings)}
+
+
+def rate(recipe: dict[str, Any]) -> float | None:
+    """The learning rate that was found, if there is one."""
+    return (recipe.get("optimization") or {}).get("lr")
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """The results as Markdown."""
+    lines = [
+        "| checkpoint | number on test images | before | after | minutes of one core |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name in [name for name in NAMES if name in results]:
+        found = results[name]
+        for number, (before, after, unit) in found["numbers"].items():
+            title = f"{number} ({unit})" if unit else number
+            lines.append(f"| `{name}` | {title} | {before:.4g} | {after:.4g} | {found['seconds'] / 60:.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="checkpoints (default: the recorded results are printed)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of results (default %(default)s)")
+    arguments = parser.parse_args()
+    results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    for name in arguments.names:
+        with tempfile.TemporaryDirectory() as folder:
+            results[name] = run(name, Path(folder))
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
