@@ -120,6 +120,21 @@ def test_python_of_pages(block: str, place: Path, monkeypatch: pytest.MonkeyPatc
     exec(compile(block, "page", "exec"), {})
 
 
+def test_python_of_pages_has_types(tmp_path: Path) -> None:
+    for page in PAGES:
+        for number, block in enumerate(blocks(page.read_text(), "python")):
+            (tmp_path / f"{page.stem.replace('-', '_')}_{number}.py").write_text(block)
+    (tmp_path / "given_a_kind.py").write_text(
+        'from zoo import Zoo\nfrom zoo.vae import VAE\n\nvae = Zoo.load("vae-mnist", VAE)\n'
+        'reveal_type(vae)\nreveal_type(Zoo.load("vae-mnist"))\nreveal_type(vae.elbo(vae.sample(2)))\n'
+    )
+    words = ["mypy", "--config-file", str(ROOT / "pyproject.toml"), *map(str, tmp_path.glob("*.py"))]
+    done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    kinds = re.findall(r'Revealed type is "(?:\w+\.)*(\w+)"', done.stdout)
+    assert kinds == ["VAE", "GenerativeModel", "Tensor"]
+
+
 def test_rows_of_the_readme_are_what_checkpoints_record() -> None:
     rows = re.findall(
         r"^\| \[`([\w.-]+)`\]\(checkpoints/([\w.-]+)\) \| (.+?) (nats|bits/dim) \| ", README, re.MULTILINE

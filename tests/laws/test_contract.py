@@ -182,7 +182,7 @@ def test_fabric_has_new_noise_at_each_step() -> None:
         loss = wrapped.training_step(batch, number)["loss"]
         fabric.backward(loss)
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert len(set(losses)) == 3 and model.global_step == 3
 
 

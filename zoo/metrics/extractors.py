@@ -34,7 +34,7 @@ INCEPTION = Published(
 
 
 class Extractor(nn.Module, ABC):
-    """A frozen network of images, as torchmetrics takes it for `feature=`.
+    """A frozen network of images, as torchmetrics takes it for `feature=`; its `InceptionScore` takes `logits`.
 
     Attributes:
         name: Name in the details of a measurement.
@@ -58,6 +58,11 @@ class Extractor(nn.Module, ABC):
         """[B, C, H, W], uint8 or float in [0, 1] -> [B, num_features]."""
         return self.features_and_logits(images)[0]
 
+    @property
+    def logits(self) -> nn.Module:
+        """The network that gives logits in place of features: [B, C, H, W] -> [B, number of classes]."""
+        return _Logits(self)
+
     def details(self) -> dict[str, Any]:
         """What a measurement says of the extractor."""
         return {
@@ -66,6 +71,15 @@ class Extractor(nn.Module, ABC):
             "num_features": self.num_features,
             "resize": self.resize,
         }
+
+
+class _Logits(nn.Module):
+    def __init__(self, extractor: Extractor) -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.extractor.features_and_logits(images)[1]
 
 
 class ClassifierFeatures(Extractor):
