@@ -33,10 +33,9 @@ class Potential(nn.Module):
             layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(wide, hidden), act()]
             width = hidden
         self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(width, 1)
+        self.head = nn.Linear(width, 1, bias=False)  # a constant would change log Z alone
         with torch.no_grad():
             self.head.weight.zero_()
-            self.head.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, *event_shape] -> [B]."""
