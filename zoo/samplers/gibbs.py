@@ -17,11 +17,11 @@ from zoo.samplers.base import Sampler
 class Gibbs(Sampler):
     """Runs a chain from noise: each sweep draws every unit of an energy model given the others.
 
-    The result tends to the model's distribution with the number of sweeps. It never starts from data.
+    The result tends to the model's distribution as the number of sweeps grows. The chain never starts from data.
 
     Args:
         steps: Number of sweeps.
-        temperature: Number by which energies are divided; below 1, draws are more likely and less varied.
+        temperature: Number by which energies are divided, above 0; below 1, draws are more likely and less varied.
 
     Raises:
         ConfigError: An argument is out of range.
