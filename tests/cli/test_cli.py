@@ -49,6 +49,8 @@ from zoo.training.callbacks import LogMeans
 from zoo.vae.conditional_vae import ConditionalVAE
 from zoo.vae.vae import VAE
 
+pytestmark = pytest.mark.xdist_group("cli")  # its tests share what takes long to make
+
 DATA = {"class": "Digits", "batch_size": 256}
 VAE_RECIPE = {
     "name": "vae",
