@@ -22,8 +22,8 @@ once per pixel, and the rest once per channel.
 Differs from the papers: the earlier channels of a pixel enter only the last layers, not groups of channels in all
 layers; levels can also enter as learned vectors (MNIST checkpoint); the linear prediction (CIFAR-10 checkpoint, which
 is also trained on mirrored images); the differences of the gated stacks from their paper; dropout, which the
-checkpoints do not use; a learned bias at each position; clipped gradients; Muon with a cosine schedule; averaged
-weights.
+checkpoints do not use; a learned bias at each position; clipped gradients; Muon with a warm-up and a cosine schedule;
+averaged weights. The CIFAR-10 checkpoint comes from two runs, the first in bfloat16.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ nothing is known, or if K = 1 and the ordering begins with the known pixels. Oth
 ordering is chosen with equal probability, however likely it makes the known pixels.
 Prediction: exact, given the ordering of the ensemble in which an image was drawn. The ensemble itself has no order.
 Differs from the papers: shifted images (see `zoo.autoregressive.regularization`); clipped gradients; AdamW with a
-cosine schedule; averaged weights. For k > 1, p<0> is learned, not the mean of the training images; every step sees m,
-which the authors' settings leave out (https://github.com/yaoli/nade_k); relu, not tanh.
+warm-up and a cosine schedule; averaged weights. For k > 1, p<0> is learned, not the mean of the training images; every
+step sees m, which the authors' settings leave out (https://github.com/yaoli/nade_k); relu, not tanh.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ https://proceedings.mlr.press/v38/gan15.html
 Density: exact, one matrix product.
 Sampling: exact, one pixel at a time.
 Differs from the paper: a Gaussian prior on the weights, which favours near pixels over far ones and allows large
-weights for pixels that hardly vary; Adam with a cosine schedule; averaged weights.
+weights for pixels that hardly vary; Adam with a warm-up and a cosine schedule; averaged weights.
 """
 
 from __future__ import annotations

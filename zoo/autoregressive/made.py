@@ -13,7 +13,7 @@ sees are known.
 Prediction: exact, p(x_d = 1 | x_<d) = sum_k p(k | x_<d) sigmoid(o_kd): earlier pixels weight the sets of masks, k.
 Differs from the paper: all masks use the natural order of pixels, and their degrees may be close to each other
 (`spread`); masked connections also skip each hidden layer, from pixels to h2 and from h1 to o; shifted images (see
-`zoo.autoregressive.regularization`); dropout; AdamW with a cosine schedule; averaged weights.
+`zoo.autoregressive.regularization`); dropout; AdamW with a warm-up and a cosine schedule; averaged weights.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ only if the first convolution reaches that far.
 Density: exact, one pass with a step for each row or diagonal.
 Sampling: exact, one pixel at a time. The fast version computes each activation once, and the sums over the rows above
 once per row.
-Differs from the paper: a learned bias at each position; shifted images; dropout; clipped gradients; AdamW with a cosine
-schedule; averaged weights.
+Differs from the paper: a learned bias at each position; shifted images; dropout; clipped gradients; AdamW with a
+warm-up and a cosine schedule; averaged weights.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ Sampling: exact, one pixel at a time. The fast version takes one step of the net
 Differs from the papers: the same network for all three ways of training; gated recurrent units; a learned bias of the
 input and of the logit at each position; the network sees several previous pixels, not one; shifted images, also where
 the model draws during training; dropout; clipped gradients; both sides of professor forcing are updated at once in
-every step; AdamW with a cosine schedule; averaged weights. The checkpoints of scheduled sampling and professor forcing
-continue from the checkpoint of teacher forcing for 100 steps.
+every step; AdamW with a warm-up and a cosine schedule; averaged weights. The checkpoints of scheduled sampling and
+professor forcing continue from the checkpoint of teacher forcing for 100 steps.
 """
 
 from __future__ import annotations
