@@ -363,7 +363,7 @@ def test_completions_are_those_of_the_model(instance: Instance) -> None:
     )
     assert torch.equal(found, expected) and torch.equal(found[:, mask], x[:, mask])
     for refuse in (lambda x: complete(model, x, mask), lambda x: model.complete(x, mask)):
-        with pytest.raises(DataError, match="complete: expected (images|examples) of shape"):
+        with pytest.raises(DataError, match=r"^complete: expected (images|examples) of shape"):
             refuse(x[..., 1:])
 
 
