@@ -535,6 +535,18 @@ def test_extractors_are_what_torchmetrics_takes(extractor: Extractor) -> None:
         assert metric.compute().item() == pytest.approx(fid(*ours)[0], rel=1e-3)
 
 
+def test_inception_score_of_torchmetrics_takes_the_logits_of_an_extractor(extractor: Extractor) -> None:
+    from torchmetrics.image.inception import InceptionScore
+
+    samples = pixels(100, 1, 28, 28)
+    with torch.no_grad():
+        expected = inception_score(extractor.features_and_logits(samples)[1], splits=1)[0]
+    metric = InceptionScore(extractor.logits, splits=2)
+    metric.splits = 1
+    metric.update(samples)
+    assert metric.compute()[0].item() == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A file like torch-fidelity's, with random weights."""

@@ -18,6 +18,7 @@ from zoo.cli.options import (
     SEED,
     SHARED,
     checkpoint_of,
+    name,
     num,
     one_of,
     own_data,
@@ -28,7 +29,7 @@ from zoo.cli.options import (
 )
 from zoo.cli.output import check_place, out, write
 from zoo.errors import ConfigError, ZooError
-from zoo.files import check_outside, encoded, expand
+from zoo.files import check_exists, check_outside, encoded, expand
 from zoo.metrics.names import GROUPS, TABLES
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from zoo.capabilities import GenerativeModel
     from zoo.measurement import Measurement
+    from zoo.metrics.score import Comparison, Scores
     from zoo.store.checkpoint import Checkpoint
 
 MANY = 10**9
@@ -232,8 +234,10 @@ def reproduce(options: argparse.Namespace) -> None:
 
 @command(
     "Measure",
-    NAME,
+    name("Checkpoint, as elsewhere; leave it out to compare --new with --data", nargs="?"),
     own_data,
+    option("--new", metavar="PATH", type=expand, help="Images to compare with those of --data, which are good ones"),
+    option("--size", type=whole(8, 128), help="With --new: height and width to bring images to (default: as they are)"),
     num(64, "images on the sheet"),
     option("--k", type=whole(1, MANY), default=100, help="Number of importance samples (default %(default)s)"),
     SEED,
@@ -242,21 +246,35 @@ def reproduce(options: argparse.Namespace) -> None:
     DEVICE,
 )
 def score(options: argparse.Namespace) -> None:
-    """Rank your own images by their likelihood, odd ones first.
+    """Rank your own images by their likelihood, the least likely first.
 
-    The command writes a table of all images, and a sheet that shows the first and the last ones.
+    `zoo score NAME --data images` ranks images by their likelihood under a checkpoint. `zoo score --data good --new
+    images` finds those that are unlike good ones: it fits quick densities to the good images, and says which of the new
+    ones are less likely than 99 % of good ones. Both write a table, and a sheet that shows the first and the last ones.
     """
     sheet = options.sheet or options.out.parent / f"{options.out.stem}.png"
     if sheet.resolve() == options.out.resolve():
         raise ConfigError(f"--out: {sheet} is where the sheet goes; name the table .csv, or the sheet with --sheet")
     check_place(sheet, options.overwrite, "sheet")
     for place in (options.out, sheet):
-        check_outside(place, options.data)
+        for folder in filter(None, (options.data, options.new)):
+            check_outside(place, folder)
+    scores = _compared(options) if options.name is None else _scored(options)
+    picture = encoded(scores.sheet(options.num), sheet, "sheet") if scores.is_visible else None
+    table = scores.to_csv().encode(errors="surrogateescape")  # names of files as they are, text or not
+    write(options.out, table, options.overwrite, "table")
+    if picture is not None:
+        write(sheet, picture, options.overwrite, "sheet")
+
+
+def _scored(options: argparse.Namespace) -> Scores:
+    if options.new is not None:
+        raise ConfigError("--new: is compared with --data without a checkpoint; leave out NAME, or --new")
     checkpoint, data = checkpoint_of(options), own_data_of(options)
 
     from zoo.metrics.score import score
 
-    scores = score(
+    return score(
         checkpoint,
         data,
         resize=options.resize,
@@ -266,8 +284,31 @@ def score(options: argparse.Namespace) -> None:
         seed=options.seed,
         device=options.device,
     )
-    picture = encoded(scores.sheet(options.num), sheet, "sheet") if scores.is_visible else None
-    table = scores.to_csv().encode(errors="surrogateescape")  # names of files as they are, text or not
-    write(options.out, table, options.overwrite, "table")
-    if picture is not None:
-        write(sheet, picture, options.overwrite, "sheet")
+
+
+def _compared(options: argparse.Namespace) -> Comparison:
+    if options.new is None:
+        raise ConfigError(
+            "score: expected the NAME of a checkpoint, or --new with images to compare with those of --data"
+        )
+    for flag in ("resize", "binarize"):
+        if getattr(options, flag):
+            raise ConfigError(f"--{flag}: is for a checkpoint; leave it out, and bring images to one size with --size")
+
+    data = own_data_of(options)
+    check_exists(options.new, "a folder of images, or a .npy or .npz file")
+
+    from zoo.metrics.score import compare
+
+    found = compare(
+        data,
+        options.new,
+        size=options.size,
+        skip_corrupt=options.skip_corrupt,
+        seed=options.seed,
+    )
+    print(
+        f"{found.num_odd} of {len(found.files)} images are less likely than 99 % of good ones, of which "
+        f"{found.novelty.num_good} were given"
+    )
+    return found

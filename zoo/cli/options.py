@@ -86,11 +86,11 @@ def fraction(text: str) -> float:
 # ------------------------------------------------------------------------------------------------------ shared options
 
 
-def name(text: str) -> Part:
+def name(text: str, **settings: Any) -> Part:
     """NAME, a checkpoint, and `--plugin`, the packages whose classes it may use; see `checkpoint_of`."""
 
     def add(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("name", metavar="NAME", help=text)
+        parser.add_argument("name", metavar="NAME", help=text, **settings)
         plugin = "Installed package whose model classes the checkpoint may use; can be given several times"
         parser.add_argument("--plugin", dest="plugins", metavar="PACKAGE", action="append", default=[], help=plugin)
 

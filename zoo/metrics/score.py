@@ -1,10 +1,10 @@
-"""Ranks own images by their likelihood under a model, and draws a sheet of them, odd ones first."""
+"""Ranks own images by their likelihood under a model, or by how unlike good images they are; draws sheets of them."""
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from zoo.measurement import nats_to
 from zoo.metrics.estimators import CAPABILITIES, estimators_of
 from zoo.metrics.examples import check_like, shape_of
 from zoo.metrics.likelihood import log_likelihood
+from zoo.metrics.novelty import Novelty, novelty
 from zoo.store.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 SHOWN = 64
 """Number of images on the sheet."""
+LARGEST = 128
+"""Height and width of the largest images that `compare` takes; a minute for 60 of them."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Scores:
     @property
     def is_visible(self) -> bool:
         """Whether the examples are grey or colour images, so that a sheet can show them."""
-        return self.images.ndim == 4 and self.images.shape[1] in (1, 3)
+        return _is_visible(self.images)
 
     def sheet(self, num: int = SHOWN, columns: int = 8) -> Image:
         """Draws the images in reading order, the least likely first, each above its nats.
@@ -76,34 +79,88 @@ class Scores:
         Raises:
             DataError: The examples are not grey or colour images.
         """
-        if not self.is_visible:
-            shape = list(self.images.shape[1:])
-            raise DataError(f"score: a sheet shows images of one channel or three, found examples of shape {shape}")
-        from PIL import Image, ImageDraw, ImageFont
+        captions = [f"{value:.1f}" for value in self.nats.tolist()]
+        return _sheet(self.images, captions, f"({self.name} in nats, {self.kind})", num, columns)
 
-        from zoo.pictures import pixels
 
-        total, half = len(self.files), -(-num // 2)
-        halves = [list(range(total))] if total <= num else [list(range(half)), list(range(total - half, total))]
-        font, ink, margin, caption = ImageFont.load_default(11), "#404040", 8, 16
-        height, width = self.images.shape[-2:]
-        scale = max(1, round(56 / width))
-        across, down = max(width * scale, 56) + margin, height * scale + caption + margin
-        rows = [-(-len(part) // columns) for part in halves]
-        titles = ["least likely first"] if len(halves) == 1 else [f"the {half} least likely", f"the {half} most likely"]
-        size = (columns * across + margin, sum(row * down + 24 for row in rows) + margin)
-        sheet = Image.new("RGB", size, "white")
-        draw, top = ImageDraw.Draw(sheet), margin
-        for part, title, row in zip(halves, titles, rows, strict=True):
-            draw.text((margin, top), f"{title} of {total} ({self.name} in nats, {self.kind})", ink, font)
-            for place, i in enumerate(part):
-                x, y = margin + place % columns * across, top + 20 + place // columns * down
-                image = pixels(self.images[i]).movedim(0, -1).squeeze(-1).numpy()
-                picture = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
-                sheet.paste(picture, (x, y))
-                draw.text((x, y + height * scale + 2), f"{self.nats[i]:.1f}", ink, font)
-            top += row * down + 24
-        return sheet
+@dataclass(frozen=True)
+class Comparison:
+    """New images compared with good ones, the least likely first; see `zoo.metrics.novelty`.
+
+    Attributes:
+        files: Path of each new image below the folder, or its position in the array.
+        labels: Names of their folders, or numbers; None if there are no labels.
+        images: The images, [N, C, H, W], in [0, 1].
+        novelty: Their scores and p-values, and the threshold.
+    """
+
+    files: list[str]
+    labels: list[str] | None
+    images: Tensor
+    novelty: Novelty
+
+    @property
+    def num_odd(self) -> int:
+        """Number of images whose score is above the threshold."""
+        return int((self.novelty.scores > self.novelty.threshold).sum())
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether the images are grey or colour images, so that a sheet can show them."""
+        return _is_visible(self.images)
+
+    def to_csv(self) -> str:
+        """One line per image, the least likely first: rank, file, label, score, p_value, and odd: yes or no."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["rank", "file", "label", "score", "p_value", "odd"])
+        for i, file in enumerate(self.files):
+            label = "" if self.labels is None else self.labels[i]
+            value, p = self.novelty.scores[i].item(), self.novelty.p_values[i].item()
+            is_odd = "yes" if value > self.novelty.threshold else "no"
+            writer.writerow([i + 1, file, label, f"{value:.4f}", f"{p:.3g}", is_odd])
+        return text.getvalue()
+
+    def sheet(self, num: int = SHOWN, columns: int = 8) -> Image:
+        """Draws the images as `Scores.sheet` does, each above its p-value."""
+        captions = [f"p {p:.2g}" for p in self.novelty.p_values.tolist()]
+        return _sheet(self.images, captions, f"given {self.novelty.num_good} good ones", num, columns)
+
+
+def _is_visible(images: Tensor) -> bool:
+    return images.ndim == 4 and images.shape[1] in (1, 3)
+
+
+def _sheet(images: Tensor, captions: list[str], what: str, num: int, columns: int) -> Image:
+    """Draws images with captions: all, or the first and the last `num`/2; `what` ends the titles."""
+    if not _is_visible(images):
+        shape = list(images.shape[1:])
+        raise DataError(f"score: a sheet shows images of one channel or three, found examples of shape {shape}")
+    from PIL import Image, ImageDraw, ImageFont
+
+    from zoo.pictures import pixels
+
+    total, half = len(images), -(-num // 2)
+    halves = [list(range(total))] if total <= num else [list(range(half)), list(range(total - half, total))]
+    font, ink, margin, caption = ImageFont.load_default(11), "#404040", 8, 16
+    height, width = images.shape[-2:]
+    scale = max(1, round(56 / width))
+    across, down = max(width * scale, 56) + margin, height * scale + caption + margin
+    rows = [-(-len(part) // columns) for part in halves]
+    titles = ["least likely first"] if len(halves) == 1 else [f"the {half} least likely", f"the {half} most likely"]
+    size = (columns * across + margin, sum(row * down + 24 for row in rows) + margin)
+    sheet = Image.new("RGB", size, "white")
+    draw, top = ImageDraw.Draw(sheet), margin
+    for part, title, row in zip(halves, titles, rows, strict=True):
+        draw.text((margin, top), f"{title} of {total} {what}", ink, font)
+        for place, i in enumerate(part):
+            x, y = margin + place % columns * across, top + 20 + place // columns * down
+            image = pixels(images[i]).movedim(0, -1).squeeze(-1).numpy()
+            picture = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
+            sheet.paste(picture, (x, y))
+            draw.text((x, y + height * scale + 2), captions[i], ink, font)
+        top += row * down + 24
+    return sheet
 
 
 class _Everything(DataModule):
@@ -178,3 +235,66 @@ def score(
         name=found.name,
         kind=found.estimate.kind,
     )
+
+
+def compare(
+    good: str | Path,
+    new: str | Path,
+    *,
+    size: int | None = None,
+    skip_corrupt: bool = False,
+    false_alarms: float = 0.01,
+    seed: int = 0,
+) -> Comparison:
+    """Finds the images that are unlike good ones, by densities that are fitted to the good ones in seconds.
+
+    Args:
+        good: A folder of good images of one kind, or a .npz or .npy file of 8-bit images.
+        new: The images to judge, in the same form.
+        size: Height and width to which the central square of each image is scaled; by default images stay as they are,
+            and all must have one size.
+        skip_corrupt: Whether to leave out files that cannot be decoded.
+        false_alarms: Rate of false alarms among good images, in (0, 1).
+        seed: Seed of the division of good images.
+
+    Raises:
+        ConfigError: `size` is for folders alone.
+        DataError: Images are missing or damaged, too few, too large, or of several shapes.
+    """
+    x = []
+    for path in (good, new):
+        own = _images_at(expand(path).resolve(), size, skip_corrupt)
+        whole = own.everything()
+        if own.levels != 256 or whole.x.ndim != 4:
+            raise DataError(f"{path}: expected 8-bit images, found other arrays; pass an array of uint8, [N, C, H, W]")
+        if max(whole.x.shape[2:]) > LARGEST:
+            height, width = whole.x.shape[2:]
+            raise DataError(f"{path}: expected at most {LARGEST} pixels a side, found {height}x{width}; pass --size 64")
+        x.append(whole.x.float() / 255)
+    found = novelty(*x, false_alarms=false_alarms, seed=seed)
+    order = found.scores.argsort(descending=True, stable=True)
+    files, labels = _titles(own, whole, order)
+    ranked = replace(found, scores=found.scores[order], p_values=found.p_values[order])
+    return Comparison(files, labels, x[1][order], ranked)
+
+
+def _images_at(path: Path, size: int | None, skip_corrupt: bool) -> ImageFolder | Arrays:
+    section = own_section(path, (), skip_corrupt=skip_corrupt)
+    if size is not None:
+        if section["class"] != "ImageFolder":
+            raise ConfigError(f"{path}: size is for a folder of images, found no folder; prepare arrays yourself")
+        section["size"] = size
+    own = build(section)
+    assert isinstance(own, ImageFolder | Arrays)
+    return own
+
+
+def _titles(own: ImageFolder | Arrays, whole: Split, order: Tensor) -> tuple[list[str], list[str] | None]:
+    """Names and labels of examples in an order."""
+    files, names = [str(i) for i in range(len(whole))], None
+    if isinstance(own, ImageFolder):
+        files, names = [str(path) for path in own.used], own.classes
+    labels = None
+    if whole.labels is not None:
+        labels = [names[label] if names else str(label) for label in whole.labels[order].tolist()]
+    return [files[i] for i in order.tolist()], labels
