@@ -1,27 +1,29 @@
-"""PixelCNN for grey levels and colours: the channels of a pixel in turn, each a choice among all levels (van den Oord
-et al. 2016, https://arxiv.org/abs/1601.06759, sections 2 and 3.4), on gated stacks (https://arxiv.org/abs/1606.05328).
+"""PixelCNN for grey levels and colours: it predicts the channels of a pixel in turn, each over all levels (van den Oord
+et al. 2016, https://arxiv.org/abs/1601.06759, sections 2 and 3.4), with gated stacks
+(https://arxiv.org/abs/1606.05328).
 
     log p(x) = sum over pixels of log p(R | before) + log p(G | before, R) + log p(B | before, R, G)
     p(x_c = l | before, x_<c) = softmax_l(V_c relu(W_c relu(h) + sum_{c' < c} E_cc'[x_c']))
 
 `before` stands for all channels of the rows above and of the pixels to the left. The stacks of
-`zoo.autoregressive.gated_pixelcnn` turn them into h. Grey images have one channel.
+`zoo.autoregressive.gated_pixelcnn` map them to h. Grey images have one channel.
 
-With `num_logistics`, a mixture of logistic distributions over the levels takes the place of the softmax (Salimans et
-al. 2017, https://arxiv.org/abs/1701.05517, eqs. 1 and 2). It knows from the start that near levels are alike. With
-`linear`, its centres are offsets from a linear prediction l, so that the network only says where an image is not
-smooth:
+With `num_logistics`, a mixture of logistic distributions over the levels replaces the softmax (Salimans et al. 2017,
+https://arxiv.org/abs/1701.05517, eqs. 1 and 2). It treats neighbouring levels as similar from the start. With `linear`,
+the centres of the mixture are offsets from a linear prediction l, so that the network only has to model where an image
+is not smooth:
 
     centre_ck = f_ck(before, x_<c) + l_c + sum_{c' < c} g_cc'k(before, x_<c) (x_c' - l_c')
     l_c = sum over the nearest pixels before of A_c x + sum_{c' < c} B_cc' x_c'
 
 Density: exact, one pass.
-Sampling: exact, one channel at a time. The fast way computes the vertical stack once a row, the horizontal one once a
-pixel, and the rest once a channel.
-Differs from the papers: the earlier channels of a pixel enter in the last layers alone, not in groups of all layers;
-levels may also be seen as learned vectors (the checkpoint of MNIST); the linear prediction (that of CIFAR-10, which
-also trains on mirrored images); the stacks' differences from their paper; dropout, which the checkpoints do without; a
-learned bias at each position; clipped gradients; Muon with a cosine schedule; averaged weights.
+Sampling: exact, one channel at a time. The fast version computes the vertical stack once per row, the horizontal stack
+once per pixel, and the rest once per channel.
+Differs from the papers: the earlier channels of a pixel enter only the last layers, not groups of channels in all
+layers; levels can also enter as learned vectors (MNIST checkpoint); the linear prediction (CIFAR-10 checkpoint, which
+is also trained on mirrored images); the differences of the gated stacks from their paper; dropout, which the
+checkpoints do not use; a learned bias at each position; clipped gradients; Muon with a cosine schedule; averaged
+weights.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ from zoo.nn.discretized import mixture_cdf, mixture_log_prob
 from zoo.progress import steps
 from zoo.random import Streams, rand
 
-PART = 32  # images whose logits are in memory at once without gradients: 3 MB each at 256 levels of 32x32x3
+PART = 32  # images at once without gradients; the logits of one take 3 MB at 256 levels of 32x32x3
 
 
 class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
@@ -61,10 +63,10 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         num_layers: Number of gated layers.
         kernel: Size of the convolutions, odd.
         first_kernel: Size of the first convolution, odd.
-        hidden: Units of the layer before the logits of a channel.
-        embedding: Components of a learned vector for each level, which the network sees beside its value; None for no
-            vectors.
-        dropout: Fraction of a layer's outputs that each training image does without.
+        hidden: Number of units of the layer before the logits of each channel.
+        embedding: Dimension of a learned vector for each level, which the network sees as well as the level's value;
+            None for no vectors.
+        dropout: Fraction of a layer's outputs that dropout zeroes in training.
         num_logistics: Number of logistic distributions in the mixture of a channel; None for a softmax.
         linear: Whether the centres of the mixture are offsets from a linear prediction.
     """
@@ -99,7 +101,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         outputs = levels if num_logistics is None else (3 + linear * (colors - 1)) * num_logistics  # for a channel
         self.vectors = nn.Embedding(levels, embedding) if embedding else None
         seen = colors * (1 + (embedding or 0))
-        first = channels + colors * linear  # those of the stacks, then A
+        first = channels + colors * linear  # channels of the stacks, then those of A
         self.above = nn.Conv2d(seen, first, (self.reach, first_kernel), padding=(0, self.reach))
         self.left = nn.Conv2d(seen, first, (1, self.reach))
         self.position = nn.Parameter(torch.zeros(2 * first, height, width))
@@ -110,13 +112,13 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         self.output = nn.Conv2d(colors * hidden, colors * outputs, 1, groups=colors)  # V
         if linear:
             self.across = nn.ParameterList(F.one_hot(torch.tensor(c), c + 1).float() for c in range(colors - 1))  # B
-            # rounded to half precision, those of CIFAR-10 cost up to 0.02 bits/dim
+            # rounding these to half precision costs up to 0.02 bits/dim on CIFAR-10
             self.unrounded = ("above.weight", "left.weight", *(f"across.{c}" for c in range(colors - 1)))
             self._begin_smooth()
 
     @torch.no_grad()
     def _begin_smooth(self) -> None:
-        """Sets A and B so that l continues a plane, and each channel steps as the channel before it did.
+        """Sets A and B so that l continues a plane, and each channel changes as the channel before it does.
 
         p_c = 3/4 left + 3/4 above - 1/2 above and left, in channel c;    l_c = p_c + x_(c-1) - p_(c-1)
         """
@@ -133,14 +135,14 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         bias = cast(Tensor, self.output.bias).unflatten(0, (self.event_shape[0], 2 + self.event_shape[0], -1))
         bias.zero_()
         bias[:, 1] = torch.linspace(-0.05, 0.05, bias.shape[-1])
-        bias[:, 2] = 2 + max(-3.5, -math.log(self.levels - 1))  # scales of e^-3.5, or of a level where that is more
+        bias[:, 2] = 2 + max(-3.5, -math.log(self.levels - 1))  # scales of e^-3.5, or of one level if that is larger
 
     def _number(self, x: Tensor) -> Tensor:
-        """Number of the level of each value, int64."""
+        """Index of the level of each value, int64."""
         return (x.detach() * (self.levels - 1)).round().long()
 
     def _seen(self, x: Tensor) -> Tensor:
-        """What the first convolutions see: the channels, [B, C, ...], then the vectors of their levels."""
+        """Input of the first convolutions: the channels, [B, C, ...], then the vectors of their levels."""
         if self.vectors is None:
             return x
         return torch.cat([x, self.vectors(self._number(x)).movedim(-1, 2).flatten(1, 2)], 1)
@@ -153,7 +155,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         return v + above, self.left(F.pad(x, (self.reach, -1))) + left
 
     def logits(self, x: Tensor, streams: Streams | None = None) -> Tensor:
-        """Logits of every level of every channel given what comes before: [B, C, H, W] -> [B, C, levels, H, W]."""
+        """Logits of all levels of each channel, given the values before it: [B, C, H, W] -> [B, C, levels, H, W]."""
         return self._over_levels(self._outputs(x, streams).movedim(2, -1)).movedim(-1, 2)
 
     def _over_levels(self, outputs: Tensor) -> Tensor:
@@ -171,7 +173,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
 
     def _outputs(self, x: Tensor, streams: Streams | None) -> Tensor:
         """The network's outputs for every channel: [B, C, H, W] -> [B, C, outputs, H, W]."""
-        check_images(self, x, "ColorPixelCNN")  # smaller ones would go through, without the rest
+        check_images(self, x, "ColorPixelCNN")  # smaller images would raise no error
         with _precise(x.device):
             begin_v, begin_h = self._begin(x)
         v, h = (y[:, : self.channels].contiguous(memory_format=torch.channels_last) for y in (begin_v, begin_h))
@@ -191,9 +193,12 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         return torch.stack(moved, 1)
 
     def _moved(self, outputs: Tensor, linear: Tensor, errors: Tensor) -> Tensor:
-        """The mixture of a channel, [B, 3 K, ...], with centres counted from its linear prediction, [B, ...].
+        """The mixture of a channel, [B, 3 K, ...], with its centres moved by the linear prediction, [B, ...].
 
-        It needs the network's outputs, [B, (3 + C - 1) K, ...], and the errors of earlier predictions, [B, c, ...].
+        Args:
+            outputs: The network's outputs for the channel, [B, (3 + C - 1) K, ...].
+            linear: Linear prediction of the channel, [B, ...].
+            errors: Errors of the linear predictions of the c earlier channels, [B, c, ...].
         """
         weights, loc, log_scale, *factors = outputs.chunk(2 + self.event_shape[0], 1)
         for error, factor in zip(errors.unbind(1), factors, strict=False):
@@ -219,7 +224,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
 
     @faster(fast.from_uniforms)
     def from_uniforms(self, uniforms: Tensor, x: Tensor, known: Tensor) -> Tensor:
-        """Draws in turn the values of x, [B, C, H, W], that are not known, given uniforms, [B, H, W, C]."""
+        """Draws the unknown values of x, [B, C, H, W], one after another from uniforms, [B, H, W, C]."""
         x = x.clone()
         colors, height, width = self.event_shape
         for row, column, c in steps(list(product(range(height), range(width), range(colors))), "channel"):
@@ -242,7 +247,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         check_known_first(self, known.movedim(1, -1))
 
     def expected(self, x: Tensor, order: Tensor | None = None) -> Tensor:
-        """The mean level of every channel given what comes before; see `Autoregressive`."""
+        """The expected value of every channel given the values before it; see `Autoregressive`."""
         means = []
         for part in x.split(PART):
             below = self._cumulative(self._outputs(part, None).movedim(2, -1))[..., :-1]
@@ -260,7 +265,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
 
 @contextmanager
 def _precise(device: torch.device) -> Iterator[None]:
-    """Turns off autocast, in which near levels are one, and TF32, which keeps 11 bits of a prediction."""
+    """Turns off autocast, which would merge neighbouring levels, and TF32, which keeps 11 bits of a prediction."""
     cudnn = torch.backends.cudnn
     full = cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
     with torch.autocast(device.type, enabled=False), full:

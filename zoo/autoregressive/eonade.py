@@ -5,19 +5,20 @@ Tractable Density Estimator, https://arxiv.org/abs/1310.1757; Uria et al. 2016, 
     p<t> = sigmoid(b + V h(x m + p<t-1> (1 - m), m)),    p<0> = sigmoid(b);    EoNADE: p<1> = sigmoid(b + V h(x m, m))
     log p(x | o) = sum_d log p(x_o(d) | x_o(<d)),    log p(x) = logsumexp_o log p(x | o) - log K
     training: D/(D - d) sum_{i >= d} log p(x_o(i) | x_o(<d)),    o and d drawn anew for each image            (eq. 18)
-              for k > 1, the mean of this over p<1>, ..., p<k>; after that, of p<k> alone
+              for k > 1, the mean of this over p<1>, ..., p<k>; after that, p<k> alone
 
-The ensemble averages the orderings' probabilities, not their logits, which would give no density. With k > 1 steps of
-inference of the unknown pixels, the model is EoNADE-k (Raiko et al. 2014, Iterative Neural Autoregressive Distribution
-Estimator NADE-k, https://arxiv.org/abs/1406.1485). In the sums of the first layer, an unknown pixel is p<t-1> - p<0>;
-the biases and the weights of m can hold the rest. So the first step is that of k = 1, without sums over unknown pixels.
+The ensemble averages the probabilities of the orderings; averaging their logits would not give a density. With k > 1
+steps of inference of the unknown pixels, the model is EoNADE-k (Raiko et al. 2014, Iterative Neural Autoregressive
+Distribution Estimator NADE-k, https://arxiv.org/abs/1406.1485). In the sums of the first layer, an unknown pixel counts
+as p<t-1> - p<0>; the biases and the weights of m can absorb the rest. The first step is therefore the same as for
+k = 1 and needs no sums over unknown pixels.
 
-Density: exact, for K orderings; O(K D (k H^2 + (k - 1) D H)). Only the first layer of the first step changes by one
-pixel at a time; the other steps pass over all unknown pixels for each.
+Density: exact, for K orderings; O(K D (k H^2 + (k - 1) D H)). Only the first layer of the first step can be updated
+one pixel at a time; the later steps sum over all unknown pixels each time.
 Sampling: exact, one pixel at a time, O(D (k H^2 + (k - 1) D H)).
-Completion: from any mask, in an ordering of the ensemble with the known pixels moved to its front. That is the exact
-conditional where nothing is known, and for K = 1 where the ordering begins with the known pixels. Otherwise it is what
-the network says: all orderings are equally likely, however likely each makes the known pixels.
+Completion: from any mask, in an ordering of the ensemble with the known pixels moved to its front. This is exact if
+nothing is known, or if K = 1 and the ordering begins with the known pixels. Otherwise it is an approximation: each
+ordering is chosen with equal probability, however likely it makes the known pixels.
 Prediction: exact, given the ordering of the ensemble in which an image was drawn. The ensemble itself has no order.
 Differs from the papers: shifted images (see `zoo.autoregressive.regularization`); clipped gradients; AdamW with a
 cosine schedule; averaged weights. For k > 1, p<0> is learned, not the mean of the training images; every step sees m,
@@ -45,24 +46,24 @@ from zoo.random import Streams, rand
 
 
 class _AllOrderings(MaximumLikelihood):
-    """Validation takes the estimate of the last step; its mean is at least the `nll` of all orderings together."""
+    """Validates with the last step's estimate, whose mean is at least the `nll` of the mixture of all orderings."""
 
     def validation_step(self, model: EoNADE, batch: Batch) -> Losses:
         return {"nll": -model.estimates(batch.x, model.streams(batch, training=False))[-1]}
 
 
 class EoNADE(TractableDensity, Completable, Autoregressive):
-    """A network that sees some pixels, and which ones they are, and predicts the others.
+    """A network that sees some of the pixels, and a mask of their positions, and predicts the others.
 
     Args:
         event_shape: Shape of one example; values in {0, 1}.
-        hidden: Units of each hidden layer.
+        hidden: Number of units of each hidden layer.
         num_layers: Number of hidden layers.
         num_orderings: Number of orderings in the ensemble, K.
-        order_seed: Seed of these orderings.
-        num_steps: Steps of inference, k.
-        cost: Cost that training minimises: the `mean` of all steps, or that of the `last` step alone.
-        max_shift: Pixels by which training shifts every second image, at most, along both axes.
+        order_seed: Seed for drawing these orderings.
+        num_steps: Number of inference steps, k.
+        cost: Cost that training minimises: the `mean` over all steps, or that of the `last` step alone.
+        max_shift: Largest shift along each axis, in pixels; training shifts each image with probability 1/2.
     """
 
     objective: Objective = _AllOrderings()
@@ -88,8 +89,8 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         self.num_steps = num_steps
         self.cost, self.max_shift = cost, max_shift
         scale = 1 / math.sqrt(size)
-        self.weight = nn.Parameter(torch.randn(size, hidden) * scale)  # of the pixels, a row for each
-        self.mask_weight = nn.Parameter(torch.randn(size, hidden) * scale)  # of whether they are known
+        self.weight = nn.Parameter(torch.randn(size, hidden) * scale)  # of the pixels, [D, H]
+        self.mask_weight = nn.Parameter(torch.randn(size, hidden) * scale)  # of the mask m, [D, H]
         self.bias = nn.Parameter(torch.zeros(hidden))
         self.layers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(num_layers - 1))
         self.output = nn.Parameter(torch.randn(size, hidden) / math.sqrt(hidden))  # V
@@ -116,8 +117,8 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
 
         Args:
             first: Input of the first nonlinearity in the first step, [B, H].
-            unknown: 1 for each unknown pixel, else 0, [B, D]; None where all pixels are unknown.
-            pixels: Rows of W, V and b for some pixels, among them all unknown ones; None for all pixels.
+            unknown: 1 for each unknown pixel, else 0, [B, D]; None if all pixels are unknown.
+            pixels: Rows of W, V and b for some pixels, including all unknown ones; None for all pixels.
         """
         weight, output, bias = pixels or (self.weight, self.output, self.output_bias)
         h, earlier = self._hidden(first), []
@@ -137,7 +138,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         return [*earlier, F.linear(h, self.output, self.output_bias)]
 
     def logits(self, x: Tensor, known: Tensor) -> Tensor:
-        """Logits of all pixels, [B, D], given those of x, [B, D], where `known`, [B, D], is 1 and not 0."""
+        """Logits of all pixels, [B, D], given the pixels of x, [B, D], where the mask `known`, [B, D], is 1."""
         return self._every_step(x, known)[-1]
 
     def log_prob_given(self, x: Tensor, order: Tensor) -> Tensor:
@@ -159,11 +160,11 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         return self._fill(known.to(self.dtype), known, streams).view(-1, *self.event_shape)
 
     def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
-        """Fills in from any mask, by what the network says. This is rarely exact; see the module."""
+        """Draws the unknown pixels under any mask. The distribution is rarely exact; see the module's docstring."""
         return self._fill(x.flatten(1).to(self.dtype), known.flatten(1), streams).view_as(x)
 
     def _fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
-        """Draws the unknown pixels, in an ordering that each image draws first: [B, D], [B, D] -> [B, D]."""
+        """Draws an ordering for each image, then its unknown pixels in this order: [B, D], [B, D] -> [B, D]."""
         choice = self._choice(streams)
         uniforms = forced(rand((len(x), self.size), streams, self.device), x, known)
         order = (self.orders.argsort(1)[choice] - self.size * known.long()).argsort(1)  # the known ones come first
@@ -185,11 +186,11 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         return self.orders[self._choice(streams)]
 
     def _choice(self, streams: Streams) -> Tensor:
-        """The number of an ordering for each image, its first draw: [len(streams)]."""
+        """Index of the ordering of each image, the first draw from its stream: [len(streams)]."""
         return (rand((len(streams), 1), streams, self.device)[:, 0] * self.num_orderings).long()
 
     def expected(self, x: Tensor, order: Tensor | None = None) -> Tensor:
-        """Expectations given an ordering, which each image may have for itself; see `Autoregressive`."""
+        """Expectations given an ordering, which may differ between images; see `Autoregressive`."""
         values, rows = x.flatten(1), torch.arange(len(x), device=x.device)
         order = self.orders[:1].expand(len(x), -1) if order is None else order
         first, logits, rank = self.bias.expand(len(x), -1), torch.empty_like(values), order.argsort(1)
@@ -209,7 +210,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
         return self.size / (self.size - num_known[:, 0]) * log_probs
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
-        """An estimate from one pass of the mean of log p(x | o) over all orderings, for shifted images; see `cost`."""
+        """A one-pass estimate, [B], of the mean of log p(x | o) over all orderings, for shifted images; see `cost`."""
         x, shifts = shift(x, self.max_shift, streams)
         estimates = self.estimates(x, streams, shifts)
         return estimates.mean(0) if self.cost == "mean" else estimates[-1]

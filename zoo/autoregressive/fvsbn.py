@@ -3,14 +3,14 @@
     log p(x) = sum_d log p(x_d | x_<d),    p(x_d = 1 | x_<d) = sigmoid(c_d + sum_{j<d} W_dj x_j)
     training: maximise  E[log p(x)] - lambda/2 sum_dj |d - j| s_d s_j W_dj^2
 
-|d - j| is the distance of the two pixels, and s_d the standard deviation of a pixel among the images of a batch. The
-model is one logistic regression for each pixel: what training maximises is concave in c and W. Gan et al.:
+|d - j| is the distance between the two pixels, and s_d the standard deviation of a pixel over the images of a batch.
+The model is one logistic regression for each pixel, so the training objective is concave in c and W. Gan et al.:
 https://proceedings.mlr.press/v38/gan15.html
 
 Density: exact, one matrix product.
 Sampling: exact, one pixel at a time.
-Differs from the paper: a Gaussian prior of the weights, by which near pixels count more than far ones, and a pixel that
-is nearly always the same may have large weights; Adam with a cosine schedule; averaged weights.
+Differs from the paper: a Gaussian prior on the weights, which favours near pixels over far ones and allows large
+weights for pixels that hardly vary; Adam with a cosine schedule; averaged weights.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class FVSBN(RasterOrder):
 
     Args:
         event_shape: Shape of one example; values in {0, 1}.
-        prior: lambda, in nats per example: precision of each weight's Gaussian prior at a distance of one pixel,
-            divided by the deviations of both pixels and by the number of training examples.
+        prior: lambda, in nats per example. With N training examples, the Gaussian prior of the weight W_dj has the
+            precision N lambda |d - j| s_d s_j.
     """
 
     distance: Tensor
@@ -58,7 +58,7 @@ class FVSBN(RasterOrder):
         self.register_buffer("distance", torch.cdist(places, places), persistent=False)
 
     def matrix(self) -> Tensor:
-        """W, [pixel, earlier pixel], zero elsewhere."""
+        """W, [D, D]: row d has the weights of the pixels before pixel d, and zeros elsewhere."""
         return torch.zeros_like(self.distance, dtype=self.weight.dtype).masked_scatter(self.is_earlier, self.weight)
 
     def logits(self, x: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class FVSBN(RasterOrder):
         return x.T.reshape(uniforms.shape)
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
-        """log p(x) plus an example's share of the weights' log prior, with deviations over these examples."""
+        """log p(x) plus an example's share of the weights' log prior, [B]; s_d is computed over these examples."""
         if not self.prior:
             return self.log_prob(x)
         flat, matrix = x.flatten(1), self.matrix()

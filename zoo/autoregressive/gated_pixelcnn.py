@@ -5,8 +5,8 @@
     h' = h + W_o [tanh(U_f * h + V_f * v) sigmoid(U_g * h + V_g * v)]     horizontal stack     (eq. 2, figure 2)
 
 Density: exact, one pass.
-Sampling: exact, one pixel at a time. The fast way computes the vertical stack once a row, the horizontal one once a
-pixel.
+Sampling: exact, one pixel at a time. The fast version computes the vertical stack once per row and the horizontal
+stack once per pixel.
 Differs from the paper: binary pixels; a residual connection in the vertical stack too; no skip connections; no classes;
 a learned bias at each position; shifted images; clipped gradients; cosine schedules; averaged weights. The checkpoint
 comes from several runs: the first with 14 layers, dropout and AdamW, the others with Muon, without dropout and with
@@ -51,7 +51,7 @@ class GatedLayer(nn.Module):
 
 
 def _gate(x: Tensor) -> Tensor:
-    """tanh(a) sigmoid(b) of the two halves a and b of the channels."""
+    """tanh(a) sigmoid(b) for the two halves a and b of the channels."""
     a, b = x.chunk(2, 1)
     return a.tanh() * b.sigmoid()
 
@@ -65,9 +65,9 @@ class GatedPixelCNN(RasterOrder):
         num_layers: Number of gated layers.
         kernel: Size of the convolutions, odd.
         first_kernel: Size of the first convolution, odd.
-        hidden: Units of the layer before the logits.
-        dropout: Fraction of a layer's outputs that each training image does without.
-        max_shift: Pixels by which training shifts every second image, at most, along both axes.
+        hidden: Number of units of the layer before the logits.
+        dropout: Fraction of a layer's outputs that dropout zeroes in training.
+        max_shift: Largest shift along each axis, in pixels; training shifts each image with probability 1/2.
     """
 
     teachers: tuple[Regularized, ...] = ()

@@ -4,15 +4,15 @@
     h1 = relu(b1 + (W1 * M1) x),  h2 = relu(b2 + (W2 * M2) h1),  o = c + (V * MV) h2 + (A * MA) x            (eq. 10)
     M1[k, d] = 1 if m1(k) >= d,  M2[k, j] = 1 if m2(k) >= m1(j),  MV[d, k] = 1 if d > m2(k)           (eqs. 12, 13)
 
-The degrees m(k) are drawn at random, anew for each of `num_masks` masks that share the weights (connectivity-agnostic
-training). The model is the mixture of the masks' distributions, which averages probabilities.
+The degrees m(k) are drawn at random for each of `num_masks` sets of masks, which share the weights
+(connectivity-agnostic training). The model is the mixture of the distributions under each set of masks.
 
-Density: exact, one pass for each mask.
-Sampling: exact, one pixel at a time. The fast way computes each hidden unit once, as soon as the pixels that it sees
-are known.
-Prediction: exact, p(x_d = 1 | x_<d) = sum_k p(k | x_<d) sigmoid(o_kd): the pixels before tell the masks apart.
-Differs from the paper: the natural order of pixels in all masks, whose degrees may be near each other (`spread`);
-masked connections past each hidden layer, from pixels to h2 and from h1 to o; shifted images (see
+Density: exact, one pass for each set of masks.
+Sampling: exact, one pixel at a time. The fast version computes each hidden unit once, as soon as the pixels that it
+sees are known.
+Prediction: exact, p(x_d = 1 | x_<d) = sum_k p(k | x_<d) sigmoid(o_kd): earlier pixels weight the sets of masks, k.
+Differs from the paper: all masks use the natural order of pixels, and their degrees may be close to each other
+(`spread`); masked connections also skip each hidden layer, from pixels to h2 and from h1 to o; shifted images (see
 `zoo.autoregressive.regularization`); dropout; AdamW with a cosine schedule; averaged weights.
 """
 
@@ -39,25 +39,25 @@ from zoo.random import Streams, rand
 LAYERS = ("first", "second", "output")
 
 MAX_DEGREES = 2**18
-"""Largest number of degrees of a layer, in all masks. They are drawn before a file has shown that it has weights."""
+"""Largest number of degrees of a layer over all sets of masks. Loading draws them before it has checked the file."""
 
 
 class MADE(TractableDensity, Completable, Autoregressive):
     """A mixture of masked two-layer networks over binary pixels in raster order.
 
-    A vector holds those entries of each matrix of weights that some set of masks uses, row after row. (Those of
-    `second` join the highest degree of a unit to the lowest of another, which is hardly more than one set of masks
-    does.)
+    Each weight matrix is stored as a vector of the entries that any set of masks uses, row by row. (`second` keeps an
+    entry if the highest degree of its row is at least the lowest degree of its column. These are few more entries than
+    the masks use.)
 
     Args:
         event_shape: Shape of one example; values in {0, 1}.
-        hidden: Units of each of the two hidden layers.
+        hidden: Number of units of each of the two hidden layers.
         num_masks: Number of sets of masks, used in turn in training and all together in `log_prob`.
-        mask_seed: Seed of the degrees.
-        spread: Largest distance of a unit's degree from its degree in the first set of masks; None for any distance, as
-            in the paper. The nearer the sets, the more their weights have in common.
-        max_shift: Pixels by which training shifts every second image, at most, along both axes.
-        dropout: Fraction of the hidden units that each training image does without.
+        mask_seed: Seed for drawing the degrees.
+        spread: Largest difference between a unit's degree and its degree in the first set of masks; None for no limit,
+            as in the paper. The closer the degrees, the more weights the sets share.
+        max_shift: Largest shift along each axis, in pixels; training shifts each image with probability 1/2.
+        dropout: Fraction of the hidden units that dropout zeroes in training.
 
     Raises:
         ConfigError: `hidden` times `num_masks` is above `MAX_DEGREES`.
@@ -97,7 +97,7 @@ class MADE(TractableDensity, Completable, Autoregressive):
             "first_to_output": (self.size, hidden),
             "direct": (self.size, self.size),
         }
-        # as many as `_places` finds; they are counted, since a model that is built without memory has none to look at
+        # the lengths of `_places`, counted without masks, which a model that is built without memory does not have
         numbers = {
             "first": first.sum(dtype=np.int64),
             "second": np.searchsorted(np.sort(lowest), second, "right").sum(),
@@ -118,7 +118,7 @@ class MADE(TractableDensity, Completable, Autoregressive):
             self.shift_biases = shift_biases(event_shape, max_shift, 2 * hidden + self.size)
 
     def _masks(self, rows: Tensor, columns: Tensor) -> dict[str, Tensor]:
-        """Which weights join units of these degrees, [2, H] each. All of `direct` are in every set of masks."""
+        """Which weights connect units with these degrees, [2, H] each. Every set of masks uses all of `direct`."""
         pixel = torch.arange(1, self.size + 1, device=rows.device, dtype=rows.dtype)
         (first, second), (from_first, from_second) = rows[..., None], columns
         return {
@@ -130,7 +130,7 @@ class MADE(TractableDensity, Completable, Autoregressive):
         }
 
     def _places(self) -> dict[str, Tensor]:
-        """Place of each entry of a vector in its matrix, row after row; found once on each device."""
+        """Position of each entry of a vector in its flattened matrix; computed once on each device."""
         device = self.degrees.device
         if not self._found or self._found["direct"].device != device:
             with torch.inference_mode(False):  # gradients need them too
@@ -145,7 +145,7 @@ class MADE(TractableDensity, Completable, Autoregressive):
         matrices = {}
         for name, places in self._places().items():
             weight, shape = self.weights[name][0], self.shapes[name]
-            if name in masks:  # the vector has half as many numbers as the matrix
+            if name in masks:  # masks the vector, which has half as many numbers as the matrix
                 weight = weight.where(masks[name].take(places), 0)
             matrices[name] = weight.new_zeros(math.prod(shape)).index_copy_(0, places, weight).view(shape)
         return matrices
@@ -178,13 +178,13 @@ class MADE(TractableDensity, Completable, Autoregressive):
         return (weights.to(logits) * logits.sigmoid()).sum(0).view_as(x)
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
-        """Log-likelihood of shifted images, with dropout, under the masks whose turn it is: one network a step."""
+        """Log-likelihood of shifted images with dropout, [B], under one set of masks: the sets take turns by step."""
         x, shifts = shift(x, self.max_shift, streams)
         return log_likelihood(self.logits(x, self.global_step % self.num_masks, shifts, streams), x).sum(-1)
 
     @faster(fast.from_uniforms)
     def from_uniforms(self, uniforms: Tensor, masks: Tensor) -> Tensor:
-        """Draws each pixel in turn under each image's set of masks, [B]; see `RasterOrder.from_uniforms`."""
+        """Draws each pixel in turn, given the index of each image's masks, [B]; see `RasterOrder.from_uniforms`."""
         images = torch.arange(len(masks), device=masks.device)
 
         def logits(x: Tensor) -> Tensor:
@@ -216,8 +216,8 @@ class MADE(TractableDensity, Completable, Autoregressive):
 def _degrees(size: int, hidden: int, num_masks: int, seed: int, spread: int | None) -> np.ndarray:
     """Degrees of the units of both hidden layers under each set of masks, [K, 2, H]. Degree m sees the pixels 1 to m.
 
-    The number of weights follows from them, so they must be the same everywhere. NumPy promises that for this
-    generator, which also draws where tensors have no memory.
+    They determine the number of weights, so they must be the same everywhere. NumPy promises this for its generator,
+    which also works where tensors have no memory.
     """
     generator, last = np.random.RandomState(seed % 2**32), max(1, size - 1)
 

@@ -5,9 +5,9 @@
 
 https://proceedings.mlr.press/v15/larochelle11a.html, https://arxiv.org/abs/1605.02226
 
-Density: exact, O(D H). The fast way computes h only after pixels that are on, where it changes.
-Sampling: exact, one pixel at a time, O(D H); likewise.
-Differs from the paper: shifted images; dropout, which the checkpoint does without; AdamW with a cosine schedule;
+Density: exact, O(D H). The fast version computes h only after pixels that are on, where it changes.
+Sampling: exact, one pixel at a time, O(D H), with the same fast version.
+Differs from the paper: shifted images; dropout, which the checkpoint does not use; AdamW with a cosine schedule;
 averaged weights.
 """
 
@@ -36,13 +36,13 @@ from zoo.random import Streams
 
 
 class NADE(RasterOrder):
-    """One hidden layer for each pixel, all with the same weights.
+    """One hidden layer for each pixel, with shared weights.
 
     Args:
         event_shape: Shape of one example; values in {0, 1}.
-        hidden: Units of a hidden layer.
-        dropout: Fraction of the hidden units that each training image does without.
-        max_shift: Pixels by which training shifts every second image, at most, along both axes.
+        hidden: Number of units of a hidden layer.
+        dropout: Fraction of the hidden units that dropout zeroes in training.
+        max_shift: Largest shift along each axis, in pixels; training shifts each image with probability 1/2.
     """
 
     teachers: tuple[Regularized, ...] = ()
@@ -92,7 +92,7 @@ def _products(x: Tensor, c: Tensor, weight: Tensor, output: Tensor, keep: Tensor
         c: Biases of the hidden units, [B, H].
         weight: W, [D, H].
         output: V, [D, H].
-        keep: Factor of each hidden unit by dropout, [B, H], or None.
+        keep: Dropout factor of each hidden unit, [B, H], or None.
     """
     before = F.pad(x[:, :-1], (1, 0))[..., None] * weight.roll(1, 0)  # W_{d-1} x_{d-1} at pixel d, [B, D, H]
     h = (c[:, None] + before.cumsum(1)).sigmoid()

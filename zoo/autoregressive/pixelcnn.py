@@ -8,8 +8,8 @@ and further to the right than the kernels reach is in the blind spot (van den Oo
 https://arxiv.org/abs/1606.05328, figure 1); `zoo.autoregressive.gated_pixelcnn` has none.
 
 Density: exact, one pass.
-Sampling: exact, one pixel at a time. The fast way computes each activation once, and the sums over the rows above once
-a row.
+Sampling: exact, one pixel at a time. The fast version computes each activation once, and the sums over the rows above
+once per row.
 Differs from the paper: a learned bias at each position; shifted images; dropout; clipped gradients; AdamW with a cosine
 schedule; averaged weights.
 """
@@ -31,7 +31,7 @@ from zoo.random import Streams
 
 
 class Block(nn.Module):
-    """A residual block: maps [B, 2C, H, W] -> the same."""
+    """A residual block: maps [B, 2C, H, W] -> maps of the same shape."""
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
@@ -49,13 +49,13 @@ class PixelCNN(RasterOrder):
 
     Args:
         event_shape: Shape of one example, (1, H, W); values in {0, 1}.
-        channels: h of the paper; maps between the blocks have twice as many channels.
+        channels: h in the paper; maps between the blocks have twice as many channels.
         num_layers: Number of residual blocks.
         kernel: Size of their masked convolutions, odd.
         first_kernel: Size of the first convolution, odd.
-        hidden: Units of the layer before the logits.
-        dropout: Fraction of a block's activations that each training image does without.
-        max_shift: Pixels by which training shifts every second image, at most, along both axes.
+        hidden: Number of units of the layer before the logits.
+        dropout: Fraction of a block's activations that dropout zeroes in training.
+        max_shift: Largest shift along each axis, in pixels; training shifts each image with probability 1/2.
     """
 
     teachers: tuple[Regularized, ...] = ()

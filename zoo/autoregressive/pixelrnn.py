@@ -8,13 +8,13 @@ An LSTM steps over lines. In a Row LSTM these are rows, and K_ss is a convolutio
 BiLSTM they are both kinds of diagonals, and K_ss reaches the pixels beside and above. A pixel of a Row LSTM sees a
 triangle: in the row above as far right as the first convolution reaches, and one pixel further with each row up.
 
-Skewing moves each row one pixel further right than the row above, which makes the diagonals columns. What comes from
-the right is moved down by a row, so that no pixel sees a later one. The last pixel of the row above is seen only as far
-left as the first convolution reaches.
+Skewing moves each row one pixel further right than the row above, which turns the diagonals into columns. States from
+the right are moved down by one row, so that no pixel sees a later one. A pixel sees the last pixel of the row above
+only if the first convolution reaches that far.
 
 Density: exact, one pass with a step for each row or diagonal.
-Sampling: exact, one pixel at a time. The fast way computes each activation once, and the sums over the rows above once
-a row.
+Sampling: exact, one pixel at a time. The fast version computes each activation once, and the sums over the rows above
+once per row.
 Differs from the paper: a learned bias at each position; shifted images; dropout; clipped gradients; AdamW with a cosine
 schedule; averaged weights.
 """
@@ -39,17 +39,17 @@ from zoo.random import Streams
 
 @faster(fused.lstm)
 def _lstm(inputs: Tensor, weight: Tensor, before: int, after: int) -> Tensor:
-    """h of an LSTM that steps over lines.
+    """Computes h of an LSTM that steps over lines.
 
     Args:
-        inputs: What each gate gets from the pixels, [lines, D, B, places, 4C], with D LSTMs side by side.
-        weight: Weights of h on the line before: at `before` places before, at the place itself, and at `after` places
+        inputs: Inputs of the gates from the pixels, [lines, D, B, places, 4C], with D LSTMs side by side.
+        weight: Weights of h on the previous line: at `before` places before, at the place itself, and at `after` places
             after it, [D, (before + 1 + after) C, 4C].
         before: Number of places before, 0 or 1.
         after: Number of places after, 0 or 1.
 
     Returns:
-        [lines, D, B, places, C].
+        h, [lines, D, B, places, C].
     """
     h = c = torch.zeros_like(inputs[0, ..., : inputs.shape[-1] // 4])
     states = []
@@ -62,7 +62,7 @@ def _lstm(inputs: Tensor, weight: Tensor, before: int, after: int) -> Tensor:
 
 
 def _cell(sums: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """h and c of an LSTM, [..., C], given the sums in its gates, [..., 4C], and c before."""
+    """h and c of an LSTM, [..., C], given the sums in its gates, [..., 4C], and the previous c."""
     channels = c.shape[-1]
     gates, g = sums.split([3 * channels, channels], -1)
     o, f, i = gates.sigmoid().chunk(3, -1)
@@ -71,13 +71,13 @@ def _cell(sums: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _windows(h: Tensor, before: int, after: int) -> Tensor:
-    """h [..., places, C] of each place and its neighbours, zeros beyond the ends: [..., places, windows C]."""
+    """Joins h, [..., places, C], of each place and its neighbours, zero beyond the ends: [..., places, windows C]."""
     moved = (F.pad(h, (0, 0, places, -places)) if places else h for places in range(before, -after - 1, -1))
     return torch.cat(list(moved), -1)
 
 
 def _skew(x: Tensor) -> Tensor:
-    """Moves row r right by r places: [..., H, W, C] -> [..., H, W + H - 1, C], with zeros where nothing is."""
+    """Moves row r right by r places: [..., H, W, C] -> [..., H, W + H - 1, C], with zeros elsewhere."""
     *_, height, width, _ = x.shape
     flat = F.pad(x, (0, 0, 0, height)).flatten(-3, -2)
     return flat[..., :-height, :].unflatten(-2, (height, width + height - 1))
@@ -91,18 +91,18 @@ def _unskew(x: Tensor) -> Tensor:
 
 
 class Layer(nn.Module):
-    """A residual layer of LSTMs: maps [B, 2C, H, W] -> the same."""
+    """A residual layer of LSTMs: maps [B, 2C, H, W] -> maps of the same shape."""
 
     def __init__(self, channels: int, taps: int, directions: int, windows: int) -> None:
         super().__init__()
-        self.input = nn.Conv2d(2 * channels, directions * 4 * channels, (1, taps))  # K_is; its mask hides what is right
+        self.input = nn.Conv2d(2 * channels, directions * 4 * channels, (1, taps))  # K_is; masked to the left
         self.state = nn.Parameter(torch.empty(directions, windows * channels, 4 * channels))  # K_ss
         nn.init.uniform_(self.state, -((windows * channels) ** -0.5), (windows * channels) ** -0.5)
         self.out = nn.Conv2d(channels, 2 * channels, 1)
 
     @abstractmethod
     def states(self, gates: Tensor) -> Tensor:
-        """h, [B, H, W, C], given what the gates get from the pixels, [B, H, W, 4C in each direction]."""
+        """h, [B, H, W, C], given the inputs of the gates from the pixels, [B, H, W, 4C in each direction]."""
 
     def forward(self, x: Tensor, rate: float, streams: Streams | None) -> Tensor:
         taps = self.input.kernel_size[1]
@@ -135,13 +135,13 @@ class PixelRNN(RasterOrder):
 
     Args:
         event_shape: Shape of one example, (1, H, W); values in {0, 1}.
-        layer: Kind of the layers, `row-lstm` or `diagonal-bilstm`.
-        channels: h of the paper; maps between the layers have twice as many channels.
+        layer: Kind of layer, `row-lstm` or `diagonal-bilstm`.
+        channels: h in the paper; maps between the layers have twice as many channels.
         num_layers: Number of residual layers.
         first_kernel: Size of the first convolution, odd.
-        hidden: Units of the layer before the logits.
-        dropout: Fraction of a layer's outputs that each training image does without.
-        max_shift: Pixels by which training shifts every second image, at most, along both axes.
+        hidden: Number of units of the layer before the logits.
+        dropout: Fraction of a layer's outputs that dropout zeroes in training.
+        max_shift: Largest shift along each axis, in pixels; training shifts each image with probability 1/2.
     """
 
     teachers: tuple[Regularized, ...] = ()

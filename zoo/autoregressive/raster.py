@@ -1,10 +1,10 @@
-"""What autoregressive models of binary pixels in raster order share: rows from the top, each row from the left.
+"""Common parts of autoregressive models of binary pixels in raster order: rows from the top, each row from the left.
 
     log p(x) = sum_d log p(x_d | x_<d)
     x_d = 1 if u_d < p(x_d = 1 | x_<d), else 0,    u_d uniform on [0, 1)
 
-`pixel_by_pixel` is the plain way to draw: one pass of the network for each pixel. Most models have a faster way in
-`zoo.autoregressive.fast`, which draws the same pixels.
+`pixel_by_pixel` draws in the plain way, with one pass of the network for each pixel. Most models have a faster version
+in `zoo.autoregressive.fast`, which draws the same pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from zoo.random import Streams, rand
 
 
 class RasterOrder(TractableDensity, Completable, Autoregressive):
-    """A density of binary pixels that is a product over pixels, each given the pixels before it."""
+    """A density of binary pixels: the product of the probabilities of each pixel given the pixels before it."""
 
     levels: int = 2
 
@@ -36,7 +36,7 @@ class RasterOrder(TractableDensity, Completable, Autoregressive):
         return log_likelihood(self.logits(x), x).sum(-1)
 
     def from_uniforms(self, uniforms: Tensor) -> Tensor:
-        """Draws each pixel in turn: x_d is 1 where u_d < p(x_d = 1 | x_<d). [B, *event_shape] -> the same."""
+        """Draws each pixel in turn: x_d = 1 if u_d < p(x_d = 1 | x_<d), else 0. [B, *event_shape] -> the same shape."""
         return pixel_by_pixel(self.logits, uniforms)
 
     def draw(self, streams: Streams) -> Tensor:
@@ -63,7 +63,7 @@ def pixel_by_pixel(logits: Callable[[Tensor], Tensor], uniforms: Tensor) -> Tens
     """Draws each pixel in turn, with one pass of the network for each.
 
     Args:
-        logits: Function of images [B, *event_shape] that gives the logit of each pixel given those before it, [B, D].
+        logits: Function from images, [B, *event_shape], to the logit of each pixel given the pixels before it, [B, D].
         uniforms: Numbers in [0, 1) that decide the pixels, [B, *event_shape].
 
     Returns:
@@ -84,7 +84,8 @@ def forced(uniforms: Tensor, x: Tensor, known: Tensor) -> Tensor:
 def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
     """Log-likelihood of each pixel in nats, [B, D], given logits, [B, D], and images, [B, ...] with D values each.
 
-    The values are pixels in {0, 1}, or probabilities of 1; the result is then the mean over pixels drawn with these.
+    The values are pixels in {0, 1}, or probabilities of 1. With probabilities, the result is the mean over pixels that
+    are drawn from them.
     """
     return -F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="none")
 

@@ -1,14 +1,14 @@
-"""What keeps a model from memorising its training images: shifted images, dropout, teachers.
+"""Ways to keep a model from memorising its training images: shifted images, dropout, teachers.
 
 Shifts (distribution augmentation, Jun et al. 2020, https://proceedings.mlr.press/v119/jun20a.html): training moves
-every second image by a few pixels and tells the network how far, as biases. It maximises log p(x | shift). Without a
-shift, the model is a density of the images as they are.
+each image by a few pixels with probability 1/2, and biases tell the network how far. It maximises log p(x | shift). At
+shift zero, the model is a density of the original images.
 
 Dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html), with one stream of noise per image.
 
-Teachers (distillation, Hinton et al. 2015, https://arxiv.org/abs/1503.02531): other models say what they expect of each
-pixel given the earlier ones, and the pupil learns that probability in place of the pixel. Several teachers count by the
-mean of their logits.
+Teachers (distillation, Hinton et al. 2015, https://arxiv.org/abs/1503.02531): other models predict the probability of
+each pixel given the earlier ones, and the pupil learns this probability instead of the pixel's value. The logits of
+several teachers are averaged.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from zoo.random import Streams, rand
 
 
 def dropout(x: Tensor, rate: float, streams: Streams | None) -> Tensor:
-    """Zeroes a fraction `rate` of x, [B, ...], and scales up the rest; without streams, gives x itself."""
+    """Zeroes a fraction `rate` of x, [B, ...], and scales up the rest; without streams, returns x itself."""
     if streams is None or not rate:
         return x
     return x * (rand(tuple(x.shape), streams, x.device) >= rate) / (1 - rate)
 
 
 def shift(x: Tensor, max_shift: int, streams: Streams) -> tuple[Tensor, Tensor]:
-    """Moves every second image, on average, by up to `max_shift` pixels along each axis. What moves in is zero.
+    """Moves each image with probability 1/2 by up to `max_shift` pixels along each axis, and pads it with zeros.
 
     Args:
         x: Images, [B, C, H, W].
@@ -50,7 +50,7 @@ def shift(x: Tensor, max_shift: int, streams: Streams) -> tuple[Tensor, Tensor]:
         return x, torch.zeros(len(x), 2, dtype=torch.long, device=x.device)
     which, chance = rand((len(x), 2), streams, x.device).unbind(1)
     width = 2 * max_shift + 1
-    numbers = (which * width**2).long().where(chance < 0.5, width**2 // 2)  # the middle one moves nothing
+    numbers = (which * width**2).long().where(chance < 0.5, width**2 // 2)  # the middle number is shift zero
     shifts = torch.stack([numbers // width, numbers % width], 1)
     rows, columns = (torch.arange(size, device=x.device) for size in x.shape[-2:])
     rows, columns = rows + shifts[:, :1], columns + shifts[:, 1:]  # of the padded images, [B, H], [B, W]
@@ -72,14 +72,14 @@ def shift_biases(event_shape: Sequence[int], max_shift: int, channels: int) -> n
 
 
 def bias_of(shifts: Tensor, biases: Tensor) -> Tensor:
-    """Rows of `shift_biases` for shifts, [B, 2] -> [B, channels]. That for no shift gets no gradient and stays zero."""
+    """Rows of `shift_biases` for shifts: [B, 2] -> [B, channels]. Shift zero gets no gradient, and its row stays zero."""
     width = math.isqrt(len(biases))
     rows, columns = (shifts + width // 2).unbind(1)
     return F.embedding(rows * width + columns, biases, padding_idx=len(biases) // 2)
 
 
 class PositionBias(nn.Module):
-    """A learned bias at each position of a map, and one for each shift; a convolution does not know where a pixel is.
+    """A learned bias at each position of a map, which convolutions cannot tell apart, and one for each shift.
 
     Args:
         channels: Channels of the map.
@@ -106,7 +106,7 @@ class Regularized(Protocol):
 
     Attributes:
         event_shape: Shape of one example.
-        max_shift: Largest shift of the images that the model knows, in pixels.
+        max_shift: Largest shift of the images that the model has biases for, in pixels.
         teachers: Models that it learns from; none by default.
     """
 
@@ -120,10 +120,10 @@ class Regularized(Protocol):
 
 
 def take_teachers(pupil: Regularized, teachers: Sequence[ZooModule]) -> None:
-    """`ZooModule.learn_from`: lets the pupil learn from these models, which become its `teachers`.
+    """Implements `ZooModule.learn_from`: makes these models the `teachers` of the pupil.
 
     Raises:
-        ConfigError: A teacher is another kind of model or has another `event_shape`.
+        ConfigError: A teacher is not a `Regularized` model, or its `event_shape` is not the pupil's.
     """
     for each in teachers:
         if not isinstance(each, Regularized) or each.event_shape != pupil.event_shape:
@@ -136,10 +136,10 @@ def take_teachers(pupil: Regularized, teachers: Sequence[ZooModule]) -> None:
 
 
 def regularized_log_prob(model: Regularized, x: Tensor, streams: Streams) -> Tensor:
-    """`TractableDensity.training_log_prob`: log p(x | shift) of shifted images, with dropout, [B].
+    """Implements `TractableDensity.training_log_prob`: log p(x | shift) of shifted images with dropout, in nats, [B].
 
-    With teachers, its mean over pixels that are drawn with the teachers' probabilities; then images are shifted no
-    further than all of them know.
+    With teachers, this is the mean over pixels drawn from the teachers' probabilities. No image is then shifted further
+    than the smallest `max_shift` of the pupil and its teachers.
     """
     x, shifts = shift(x, min(each.max_shift for each in (model, *model.teachers)), streams)
     logits = model.logits(x, shifts, streams)

@@ -2,23 +2,23 @@
 
     log p(x) = sum_d log p(x_d | x_<d),    p(x_d = 1 | x_<d) = sigmoid(b_d + v h_d),    h_d = GRU(h_d-1, x_d-1)
 
-What the network gets as x_d-1 in training:
+Input x_d-1 of the network in training:
 - teacher forcing (Williams & Zipser 1989, https://doi.org/10.1162/neco.1989.1.2.270): the pixel of the image;
 - scheduled sampling (Bengio et al. 2015, https://arxiv.org/abs/1506.03099, section 2.4): with a probability that rises
   linearly to `sampled` over `ramp` steps, the model's own draw instead, through which no gradient goes;
 - professor forcing (Lamb et al. 2016, https://arxiv.org/abs/1610.09038, eqs. 2 to 4): the pixel of the image. A
   discriminator D learns to tell these states h and probabilities, together b(x), from those of free running, b(x'),
-  where x' are draws of the model. The model learns to make D wrong about the latter:
+  where x' are draws of the model. The model learns to make D mistake the latter for the former:
 
     C_d = -log D(b(x)) - log(1 - D(b(x'))) for D,    -log p(x) - weight log D(b(x')) for the model
 
 Density: exact, one pass of D steps.
-Sampling: exact, one pixel at a time. The fast way takes one step of the network for each.
-Differs from the papers: one network for three ways to train it; gated recurrent units; a learned bias of the input and
-of the logit at each position; several last pixels come in, not one; shifted images, also where the model draws in
-training; dropout; clipped gradients; both sides of professor forcing take their step at once, in each step; AdamW with
-a cosine schedule; averaged weights. The checkpoints of scheduled sampling and professor forcing go on from that of
-teacher forcing for 100 steps.
+Sampling: exact, one pixel at a time. The fast version takes one step of the network for each.
+Differs from the papers: the same network for all three ways of training; gated recurrent units; a learned bias of the
+input and of the logit at each position; the network sees several previous pixels, not one; shifted images, also where
+the model draws during training; dropout; clipped gradients; both sides of professor forcing are updated at once in
+every step; AdamW with a cosine schedule; averaged weights. The checkpoints of scheduled sampling and professor forcing
+continue from the checkpoint of teacher forcing for 100 steps.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ class RNN(RasterOrder):
 
     Args:
         event_shape: Shape of one example, (C, H, W); values in {0, 1}.
-        hidden: Units of a layer.
+        hidden: Number of units of a layer.
         num_layers: Number of layers.
-        window: Number of last pixels that the network gets at each step; 1 in the papers.
-        forcing: What training puts into the network, `teacher`, `scheduled` or `professor`.
+        window: Number of previous pixels that the network sees at each step; 1 in the papers.
+        forcing: Way of training: `teacher` forcing, `scheduled` sampling or `professor` forcing.
         sampled: Largest probability with which scheduled sampling replaces a pixel.
-        ramp: Number of steps until this probability is reached.
+        ramp: Number of training steps until this probability is reached.
         weight: Weight of the discriminator's term in professor forcing.
-        dropout: Fraction of a layer's outputs that each training image does without.
-        max_shift: Pixels by which training shifts every second image, at most, along both axes.
+        dropout: Fraction of a layer's outputs that dropout zeroes in training.
+        max_shift: Largest shift along each axis, in pixels; training shifts each image with probability 1/2.
     """
 
     teachers: tuple[Regularized, ...] = ()
@@ -115,11 +115,11 @@ class RNN(RasterOrder):
 
     @faster(fast.from_uniforms)
     def from_uniforms(self, uniforms: Tensor, shifts: Tensor | None = None) -> Tensor:
-        """Draws each pixel in turn, of images with these shifts, [B, 2]; see `RasterOrder.from_uniforms`."""
+        """Draws each pixel in turn, for images with these shifts, [B, 2]; see `RasterOrder.from_uniforms`."""
         return pixel_by_pixel(lambda x: self.logits(x, shifts), uniforms)
 
     def training_log_prob(self, x: Tensor, streams: Streams) -> Tensor:
-        """Log-likelihood of shifted images with dropout, or what another forcing than `teacher` puts in its place."""
+        """Log-likelihood of shifted images with dropout, or the objective of another `forcing`: [B]."""
         if self.forcing == "teacher":
             return regularized_log_prob(self, x, streams)
         x, shifts = shift(x, self.max_shift, streams)
@@ -136,7 +136,7 @@ class RNN(RasterOrder):
 
     @torch.no_grad()
     def _mixed(self, x: Tensor, shifts: Tensor, streams: Streams) -> Tensor:
-        """Images in which the model has drawn some pixels itself, given those before."""
+        """Images in which the model has drawn some of the pixels itself, given the pixels before each."""
         uniforms, chance = (rand(tuple(x.shape), streams, x.device) for _ in range(2))
         rate = self.sampled * min(1.0, self.global_step / self.ramp)
         return self._draw(forced(uniforms, x, chance >= rate), shifts=shifts)

@@ -1,6 +1,6 @@
-"""Faster ways to compute what the models define in plain code: one file per model or kernel.
+"""Fast versions of functions that the models define in plain code: one file per model or kernel.
 
-The paper's file has the plain way. `faster` puts a function of this package in its place:
+The model's own file has the plain version. `faster` replaces it by a function of this package:
 
     @faster(fast.from_uniforms)
     def from_uniforms(self, uniforms):
@@ -20,10 +20,10 @@ R = TypeVar("R")
 
 
 def faster(fast: Callable[..., R | None]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorates a plain function with a faster one of the same arguments.
+    """Replaces a plain function by a faster one with the same arguments.
 
     Args:
-        fast: Function that gives the same result, or None where it does not apply. Then the plain function is called.
+        fast: Function that returns the same result, or None where it does not apply; then the plain function is called.
     """
 
     def decorate(plain: Callable[P, R]) -> Callable[P, R]:

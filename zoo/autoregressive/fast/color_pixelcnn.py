@@ -1,4 +1,4 @@
-"""PixelCNN for colours: both stacks as in `zoo.autoregressive.fast.gated_pixelcnn`, then the channels of each pixel."""
+"""Fast sampling of PixelCNN for colours: the stacks of `zoo.autoregressive.fast.gated_pixelcnn`, then each channel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def from_uniforms(model: ColorPixelCNN, uniforms: Tensor, x: Tensor, known: Tensor) -> Tensor:
-    """Takes the place of `ColorPixelCNN.from_uniforms`."""
+    """Fast version of `ColorPixelCNN.from_uniforms`."""
     (colors, height, width), reach = model.event_shape, model.reach
     padded = F.pad(model._seen(x), (reach, 0, reach, 0))  # zeros to the left and above
     layers = cast("list[GatedLayer]", list(model.layers))
@@ -44,9 +44,9 @@ def from_uniforms(model: ColorPixelCNN, uniforms: Tensor, x: Tensor, known: Tens
 def _draw_pixel(
     model: ColorPixelCNN, active: Tensor, nearest: Tensor, pixel: Tensor, known: Tensor, uniforms: Tensor
 ) -> None:
-    """Draws the unknown channels of a pixel, [B, C], in turn and in place, given relu of h there, [B, channels].
+    """Draws the unknown channels of a pixel, [B, C], in turn and in place, given relu(h) at the pixel, [B, channels].
 
-    `nearest`, [B, C], holds the linear prediction by earlier pixels; that by earlier channels is added to it.
+    `nearest`, [B, C], holds the linear prediction from earlier pixels; the part from earlier channels is added to it.
     """
     inner = F.linear(active, model.inner.weight[:, :, 0, 0], model.inner.bias).unflatten(1, (-1, model.hidden))
     bias = cast(Tensor, model.output.bias)

@@ -1,4 +1,4 @@
-"""Recurrent layers as one kernel each, where the GPU can run it; see `zoo.autoregressive.fast.scans`."""
+"""Runs a recurrent layer as a single kernel if the GPU supports it; see `zoo.autoregressive.fast.scans`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def lstm(inputs: Tensor, weight: Tensor, before: int, after: int) -> Tensor | None:
-    """Takes the place of `_lstm` of `zoo.autoregressive.pixelrnn`, up to 32 places a line and 32 channels."""
+    """Fast version of `_lstm` in `zoo.autoregressive.pixelrnn`, for up to 32 places per line and 32 channels."""
     if inputs.shape[3] > 32 or not is_fused(inputs, inputs.shape[-1] // 4, 32):
         return None
     from zoo.autoregressive.fast.scans import lstm
@@ -19,7 +19,7 @@ def lstm(inputs: Tensor, weight: Tensor, before: int, after: int) -> Tensor | No
 
 
 def gru(layer: nn.GRU, x: Tensor) -> Tensor | None:
-    """Takes the place of `_gru` of `zoo.autoregressive.rnn`, up to 128 units."""
+    """Fast version of `_gru` in `zoo.autoregressive.rnn`, for up to 128 units."""
     if not is_fused(x, layer.hidden_size, 128):
         return None
     from zoo.autoregressive.fast.scans import gru
@@ -29,12 +29,12 @@ def gru(layer: nn.GRU, x: Tensor) -> Tensor | None:
 
 
 def is_fused(x: Tensor, width: int, widest: int) -> bool:
-    """Whether a kernel can run: on GPUs that know bfloat16, under autocast, with Triton, for widths that make tiles.
+    """Whether a kernel can run. It needs a GPU with bfloat16, autocast, Triton, and a width that fills a tile.
 
     Args:
         x: Input of the layer.
-        width: Width of the states; a tile's is a power of two, at least 16.
-        widest: Largest width of the kernel. Above 64, its weights fit into the shared memory of A100, H100 and H200.
+        width: Width of the states; it fills a tile if it is a power of two and at least 16.
+        widest: Largest width of the kernel. Widths above 64 fit into the shared memory of A100, H100 and H200 only.
     """
     if not (x.is_cuda and torch.is_autocast_enabled("cuda") and x.dtype != torch.float64):
         return False

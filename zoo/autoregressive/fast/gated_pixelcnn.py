@@ -1,6 +1,6 @@
 """Gated PixelCNN pixel by pixel, with each activation computed once; see `zoo.autoregressive.fast.lines`.
 
-A gate takes one tanh, since sigmoid(b) = (tanh(b/2) + 1)/2. The weights hold the halves of b.
+A gate needs only tanh, since sigmoid(b) = (tanh(b/2) + 1)/2. The weights are scaled to give b/2.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ class _Line(Line):
 
 
 class Vertical:
-    """The vertical stack, a row at a time: one product a layer, for both stacks.
+    """The vertical stack, one row at a time. One matrix product per layer serves both stacks.
 
     Args:
-        layers: Layers from the first.
+        layers: The layers in order.
         batch: Number of images.
         width: Width of the images.
     """
 
     def __init__(self, layers: list[GatedLayer], batch: int, width: int) -> None:
         reach, channels, half = layers[0].reach, layers[0].out.in_channels, _half(layers)
-        # v before and after the layers in the last rows, with zeros around; then what each place sees of it
+        # v before and after the layers in the last rows, padded with zeros; then the window that each place sees
         self.rows = half.new_zeros(len(layers) + 1, reach + 1, batch, width + 2 * reach, channels)
         self.last = [rows[-1, :, reach : reach + width] for rows in self.rows]
         seen = self.rows[:-1].unfold(3, 2 * reach + 1, 1).permute(0, 2, 3, 1, 5, 4)  # [L, B, W, rows, kernel, C]
@@ -65,7 +65,7 @@ class Vertical:
             self.layers.append((*memory, *weights))
 
     def scan(self, v: Tensor) -> Tensor:
-        """The next row: v before the first layer, [B, W, C] -> what `Horizontal` gets from it, [L, B, W, 2C]."""
+        """Computes the next row: v before the first layer, [B, W, C] -> the input of `Horizontal`, [L, B, W, 2C]."""
         self.rows[:, :-1] = self.rows[:, 1:].clone()
         self.last[0].copy_(v)
         for seen, total, gates, here, following, bias, weight in self.layers:
@@ -76,15 +76,15 @@ class Vertical:
 
 
 class Horizontal:
-    """The horizontal stack, a pixel at a time.
+    """The horizontal stack, one pixel at a time.
 
     Args:
-        layers: Layers from the first.
+        layers: The layers in order.
         batch: Number of images.
         width: Width of the images.
 
     Attributes:
-        start: h before the first layer in the row that is drawn, [B, W, C]; to be written before `step`.
+        start: h before the first layer in the current row, [B, W, C]; the caller sets it before `step`.
     """
 
     def __init__(self, layers: list[GatedLayer], batch: int, width: int) -> None:
@@ -111,11 +111,11 @@ class Horizontal:
         ]
 
     def begin(self, sums: Tensor) -> None:
-        """Begins a row, given what it gets from above, [L, B, W, 2C]."""
+        """Begins a row, given its input from the vertical stack, [L, B, W, 2C]."""
         self.sums.copy_(sums.permute(2, 0, 1, 3))
 
     def step(self, column: int) -> Tensor:
-        """One, and relu of the pixel's h after the last layer, [B, 1 + C]; valid until the next step."""
+        """A one, then relu(h) of the pixel after the last layer: [B, 1 + C]; valid until the next step."""
         for total, a, b, seen, h, following, (taps, out) in self.columns[column]:
             total.addmm_(seen, taps).tanh_()
             torch.addcmul(a, a, b, out=self.gate)
@@ -125,7 +125,7 @@ class Horizontal:
 
 
 def _half(layers: list[GatedLayer]) -> Tensor:
-    """Factors that halve b among the sums of a gate, [2C]."""
+    """Factors for the sums (a, b) of a gate, [2C]: 1 for a, 1/2 for b."""
     half = torch.ones_like(cast(Tensor, layers[0].vertical.bias))
     half[len(half) // 2 :] = 0.5
     return half

@@ -1,7 +1,7 @@
-"""Drawing row by row and pixel by pixel, with each activation computed once: for PixelRNN and both PixelCNNs.
+"""Draws images row by row and pixel by pixel, computing each activation once, for PixelRNN and both binary PixelCNNs.
 
-For small tensors, memory takes as long to allocate, slice or join as the arithmetic does. So a line writes into memory
-that is allocated and sliced once, outside of autograd. Biases are weights of an input that is always one.
+For small tensors, allocating, slicing and joining memory takes as long as the arithmetic. A line therefore writes into
+memory that is allocated and sliced once, outside of autograd. Biases are the weights of an input that is always one.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     Model: TypeAlias = GatedPixelCNN | PixelCNN | PixelRNN
 
-PART = 25  # images at once: what lies between their layers then stays in the cache of a CPU
+PART = 25  # images at once, so that their activations stay in the cache of a CPU
 
 
 def log_prob(model: Model, x: Tensor) -> Tensor | None:
-    """Takes the place of `log_prob` on the CPU without gradients: a few images at a time."""
+    """Fast version of `log_prob` for the CPU without gradients: a few images at a time."""
     if torch.is_grad_enabled() or x.is_cuda or len(x) <= PART:
         return None
     return torch.cat([model.log_prob(part) for part in x.split(PART)])
@@ -37,7 +37,7 @@ class Line(ABC):
 
     Attributes:
         left: Weights with which the pixels to the left enter the maps before the first layer, [taps, C].
-        start: The maps before the first layer, in the row that is drawn, [B, W, C].
+        start: The maps before the first layer, in the current row, [B, W, C].
     """
 
     left: Tensor
@@ -45,7 +45,7 @@ class Line(ABC):
 
     @abstractmethod
     def begin(self, above: Tensor, row: int) -> None:
-        """Begins the next row: sets `start`, except for what comes from the left.
+        """Begins the next row: sets `start`, except for the contribution of pixels to the left.
 
         Args:
             above: Pixels of the last rows, one row per tap, with one zero per tap at each side,
@@ -58,17 +58,17 @@ class Line(ABC):
         """Computes the next pixel, whose `start` is complete.
 
         Returns:
-            One, and relu of the map after the last layer, [B, 1 + C]; valid until the next step.
+            A one, then relu of the map after the last layer, [B, 1 + C]; valid until the next step.
         """
 
 
 def draw(model: Model, line: Line, uniforms: Tensor) -> Tensor:
-    """Draws each pixel in turn: `from_uniforms` of a model whose `hidden` and `output` follow the lines."""
+    """Draws each pixel in turn: `from_uniforms` for a model that ends with the layers `hidden` and `output`."""
     batch, _, height, width = uniforms.shape
     taps, firsts = len(line.left), line.start.unbind(1)
     x = uniforms.new_zeros(batch, 1, taps + height, taps + width + taps)  # with zeros around
     pixels = uniforms.new_zeros(batch, taps + width)  # of a row, with zeros to the left
-    places = [place.split(taps, 1) for place in pixels.unfold(1, taps + 1, 1).unbind(1)]  # those before, and the pixel
+    places = [place.split(taps, 1) for place in pixels.unfold(1, taps + 1, 1).unbind(1)]  # pixels before, the pixel
     hidden, output = with_bias(model.hidden), model.output.weight[:, :, 0, 0].T.contiguous()
     inner, logit = (uniforms.new_empty(batch, layer.out_channels) for layer in (model.hidden, model.output))
     limits = uniforms.new_empty(width, *logit.shape)
@@ -90,7 +90,7 @@ class MaskedLine(Line):
     """A row of a model that begins with a masked convolution.
 
     Attributes:
-        sums: What each layer gets from the rows above, with its bias, pixel by pixel, [W, L, B, ...].
+        sums: Contribution of the rows above to each layer, plus its bias, for each pixel, [W, L, B, ...].
     """
 
     sums: Tensor
@@ -101,15 +101,15 @@ class MaskedLine(Line):
 
     @abstractmethod
     def above(self) -> Tensor:
-        """What `sums` of the next row hold, once a row is drawn: [L, B, W, ...]."""
+        """Computes `sums` for the next row after a row is drawn: [L, B, W, ...]."""
 
     def begin(self, above: Tensor, row: int) -> None:
-        self.sums.copy_(self.above().permute(2, 0, 1, 3))  # while `start` is still that of the row before
+        self.sums.copy_(self.above().permute(2, 0, 1, 3))  # before `start` of the previous row is overwritten
         torch.add(F.conv2d(above, self.first)[:, :, 0].mT, self.bias_of_first[row], out=self.start)
 
 
 def with_bias(layer: nn.Conv2d) -> Tensor:
-    """A convolution of single pixels as one matrix, [1 + in, out], of an input whose first entry is one; a copy."""
+    """A copy of a 1x1 convolution as a matrix, [1 + in, out], for inputs whose first entry is one."""
     return torch.cat([cast(Tensor, layer.bias)[None], layer.weight[:, :, 0, 0].T])
 
 

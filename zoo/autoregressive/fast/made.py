@@ -13,14 +13,14 @@ from zoo.progress import steps
 if TYPE_CHECKING:
     from zoo.autoregressive.made import MADE
 
-BLOCK = 28  # pixels whose units are followed one by one; any size gives the same samples, and this is about the fastest
+BLOCK = 28  # pixels in a block; every size gives the same samples, and this one is about the fastest
 
 
 def from_uniforms(model: MADE, uniforms: Tensor, masks: Tensor) -> Tensor:
-    """Takes the place of `MADE.from_uniforms`.
+    """Fast version of `MADE.from_uniforms`.
 
-    A unit of degree m is complete after pixel m. What pixels and units of a block get from earlier blocks comes in one
-    matrix product a layer. Only the few units that complete inside the block are followed pixel by pixel.
+    A unit of degree m is complete after pixel m. One matrix product per layer adds the contributions of earlier blocks
+    to the pixels and units of a block. Only the few units that complete inside the block are updated pixel by pixel.
     """
     if not len(uniforms):
         return uniforms
@@ -47,10 +47,10 @@ def from_uniforms(model: MADE, uniforms: Tensor, masks: Tensor) -> Tensor:
         bias = torch.cat([biases["output"][block - 1], biases["first"][new1], biases["second"][new2]], 1)
         sums = torch.baddbmm(bias[..., None], weight[..., :start], pixels[:, :start])
         logits, inputs1, inputs2 = sums.split(rows, 1)
-        # what comes from units of earlier blocks
+        # contributions of units of earlier blocks
         logits.baddbmm_(w["first_to_output"][block - 1], h1).baddbmm_(w["output"][block - 1], h2)
         inputs2.baddbmm_(w["second"][new2], h1)
-        # and from inside the block
+        # contributions from inside the block
         weight = weight[..., start:]
         weight2 = w["second"][new2[..., None], new1[:, None]] * (m2[..., None] >= m1[:, None])
         output1 = w["first_to_output"][block[..., None] - 1, new1[:, None]] * (block[..., None] > m1[:, None])
@@ -69,9 +69,9 @@ def from_uniforms(model: MADE, uniforms: Tensor, masks: Tensor) -> Tensor:
 
 
 def _completed(degrees: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Units with degrees from start + 1 to stop: indices, degrees, and whether it is such a unit, all [K, width].
+    """Indices and degrees of the units with degrees from start + 1 to stop, and whether an entry is one of them.
 
-    Where a mask has fewer of them than another, the rest are other units, of a degree that nothing sees.
+    All three are [K, width]. Masks with fewer such units are padded with other units, given a degree that nothing sees.
     """
     inside = (degrees > start) & (degrees <= stop)  # [K, H]
     is_one, index = inside.byte().topk(int(inside.sum(1).max()))

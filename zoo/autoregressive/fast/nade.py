@@ -1,4 +1,4 @@
-"""NADE on the CPU: hidden states are computed only after pixels that are on, since others change nothing."""
+"""NADE on the CPU: hidden states are computed only after pixels that are on, since other pixels do not change them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def from_uniforms(model: NADE, uniforms: Tensor) -> Tensor:
-    """Takes the place of `NADE.from_uniforms`."""
+    """Fast version of `NADE.from_uniforms`."""
     limits = (uniforms.flatten(1).clamp(0, 1).logit() - model.bias).T.contiguous()  # [D, B], so that a pixel is a row
     x = torch.zeros_like(limits)
     sums = model.hidden_bias.expand(len(uniforms), -1).clone()
@@ -33,19 +33,19 @@ def from_uniforms(model: NADE, uniforms: Tensor) -> Tensor:
 
 
 def products(x: Tensor, c: Tensor, weight: Tensor, output: Tensor, keep: Tensor | None) -> Tensor | None:
-    """Takes the place of `_products` of `zoo.autoregressive.nade` on the CPU, unless x needs a gradient."""
+    """Fast version of `_products` in `zoo.autoregressive.nade` for the CPU, unless x needs a gradient."""
     if not len(x) or x.device.type != "cpu" or x.requires_grad:
         return None
     return _Products.apply(x, c, weight, output, keep)
 
 
 class _Products(torch.autograd.Function):
-    """V_d sigmoid(c + W_<d x_<d) of every pixel d; see `_products` of `zoo.autoregressive.nade`.
+    """V_d sigmoid(c + W_<d x_<d) for every pixel d; see `_products` in `zoo.autoregressive.nade`.
 
-    The S states of all images are rows of one matrix. Its first part has the states before any pixel that is on, the
-    second those after the first such pixel, the third those after the second, ... Images with more pixels on come
-    first. So the images of a part are the first ones of the part before it: a part is those rows plus a row of W for
-    each.
+    The S states of all images are the rows of one matrix. Its first part holds each image's state before any pixel is
+    on, the second part the states after the first such pixel, the third part those after the second, and so on. Images
+    with more pixels on come first, so that the images of a part are the first images of the part before it. A part is
+    thus the first rows of the part before it, plus a row of W for each.
     """
 
     @staticmethod
@@ -104,19 +104,19 @@ class _Products(torch.autograd.Function):
 class _States(NamedTuple):
     """The S states that images go through."""
 
-    order: Tensor  # [B], numbers of the images, those with more pixels on first; below, images are sorted like this
-    sizes: list[int]  # number of images that have a state before any pixel that is on, after the first, the second, ...
+    order: Tensor  # [B], indices of the images, those with more pixels on first; the fields below use this order
+    sizes: list[int]  # number of states in each part of the matrix of `_Products`
     image: Tensor  # [S], the image that each state belongs to
     after: Tensor  # [S], the pixel that is on, after which each state begins; -1 for none
     of: Tensor  # [B, D], the state of each pixel
     pixels: Tensor  # [B * D], all pixels, sorted by their states
-    first: Tensor  # [S + 1], where the pixels of each state begin among these
-    place: Tensor  # [B, D], where each pixel is among these
+    first: Tensor  # [S + 1], where the pixels of each state begin in `pixels`
+    place: Tensor  # [B, D], where each pixel is in `pixels`
 
 
 def _states(x: Tensor) -> _States:
     """The states of images, [B, D] with values in {0, 1}."""
-    on = x[:, :-1] > 0  # nothing is after the last pixel
+    on = x[:, :-1] > 0  # no pixel follows the last one
     order = on.sum(1).argsort(descending=True)
     on = on[order]
     number = F.pad(on.cumsum(1), (1, 0))  # of pixels that are on before each

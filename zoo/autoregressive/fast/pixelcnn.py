@@ -21,7 +21,7 @@ class _Line(MaskedLine):
     """A row of the blocks.
 
     Attributes:
-        rows: Inputs of the masked convolutions with zeros around, in the rows that they reach, the row that is drawn
+        rows: Inputs of the masked convolutions in the rows that they reach, padded with zeros; the current row comes
             last, [reach + 1, L, B, W + 2 reach, C].
     """
 

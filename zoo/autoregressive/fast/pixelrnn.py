@@ -20,12 +20,12 @@ def from_uniforms(model: PixelRNN, uniforms: Tensor) -> Tensor:
 
 
 def _slices(total: Tensor, c: Tensor, h: Tensor) -> tuple[Tensor, ...]:
-    """Arguments of `_cell_`: slices of the sums in the gates, [..., 4C], then c and h as they are, [..., C]."""
+    """Arguments of `_cell_`: slices of the sums in the gates, [..., 4C], then c and h unchanged, [..., C]."""
     return total[..., : -c.shape[-1]], *total.chunk(4, -1), c, h
 
 
 def _cell_(gates: Tensor, o: Tensor, f: Tensor, i: Tensor, g: Tensor, c: Tensor, h: Tensor) -> None:
-    """A step of an LSTM in place, with slices that are made once: `gates` holds o, f and i; c is c before, too."""
+    """One LSTM step, in place, on slices that were made once: `gates` holds o, f and i; c is updated."""
     gates.sigmoid_()
     g.tanh_()
     c.mul_(f).addcmul_(i, g)
@@ -59,11 +59,11 @@ class _Line(MaskedLine):
         """Slices the memory of shape [L, B, W, ...] for each pixel.
 
         Args:
-            seen: What the gates multiply with `taps`.
+            seen: Inputs that the gates multiply by `taps`.
             taps: Weights of the gates, [L, in, 4C].
-            c: Memory of the cells; c before, too.
+            c: Memory of the cells, updated in place.
             h: Outputs of the cells.
-            outputs: One, then h from each direction.
+            outputs: A one, then h from each direction.
             maps: Inputs of the layers.
         """
         self.start, self.columns = maps[0], []
@@ -84,7 +84,7 @@ class _Line(MaskedLine):
 
 
 class _Row(_Line):
-    """A row of a Row LSTM: the row above is the step before, and the convolution sees the pixel to the left."""
+    """A row of a Row LSTM: the row above is the previous step, and the convolution sees the pixel to the left."""
 
     def __init__(self, model: PixelRNN, batch: int) -> None:
         super().__init__(model, batch)

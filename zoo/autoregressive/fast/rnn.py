@@ -1,6 +1,6 @@
 """RNN over pixels: one step of each layer for each pixel.
 
-For small tensors, memory takes as long to allocate as the arithmetic does, so it is allocated once.
+For small tensors, allocating memory takes as long as the arithmetic, so memory is allocated once.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def from_uniforms(model: RNN, uniforms: Tensor, shifts: Tensor | None = None) -> Tensor:
-    """Takes the place of `RNN.from_uniforms`."""
+    """Fast version of `RNN.from_uniforms`."""
     batch, window = len(uniforms), model.window
     pixels = uniforms.new_zeros(batch, window + model.size)
-    places = [place.split(window, 1) for place in pixels.unfold(1, window + 1, 1).unbind(1)]  # those before, the pixel
+    places = [place.split(window, 1) for place in pixels.unfold(1, window + 1, 1).unbind(1)]  # before, the pixel
     cells = [_Cell(batch, *cast(nn.GRU, layer).all_weights[0]) for layer in model.layers]
     start, h = model.input.bias + model.position, uniforms.new_empty(batch, len(model.input.bias))
     if shifts is not None and model.max_shift:
@@ -38,9 +38,10 @@ def from_uniforms(model: RNN, uniforms: Tensor, shifts: Tensor | None = None) ->
 
 
 class _Cell:
-    """A layer's step, h = (1 - z) n + z h_before, in memory that is allocated once.
+    """One step of a layer, h = (1 - z) n + z h_before, in memory that is allocated once.
 
-    The weights are laid out as a product with few rows reads them. Those of `nn.GRU`, transposed, take twice as long.
+    The weights are laid out in the order in which a product with few rows reads them. The transposed layout of `nn.GRU`
+    takes twice as long.
     """
 
     def __init__(self, batch: int, weight_x: Tensor, weight_h: Tensor, bias_x: Tensor, bias_h: Tensor) -> None:

@@ -1,9 +1,9 @@
-"""LSTMs over lines and gated recurrent units as one Triton kernel for all steps, on GPUs in mixed precision.
+"""Triton kernels that run all steps of an LSTM over lines, or of a gated recurrent unit, on GPUs in mixed precision.
 
-Step by step, such a layer is thousands of small kernels, each of which takes longer to start than to run. Here the
+Step by step, such a layer takes thousands of small kernels, each of which takes longer to start than to run. Here the
 states stay in registers from the first step to the last, forwards and backwards (as in Diamos et al. 2016, Persistent
-RNNs, https://proceedings.mlr.press/v48/diamos16.html). Products are computed in the type of the inputs, sums and states
-in float32.
+RNNs, https://proceedings.mlr.press/v48/diamos16.html). Products are computed in the type of the inputs, and sums and
+states in float32.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-PLACES = 32  # most places of a line: a tile of the kernels
-IMAGES = 16  # images in a program of the kernels of gated recurrent units: the fewest rows of a product
+PLACES = 32  # largest number of places in a line: one tile of the kernels
+IMAGES = 16  # images per program of the GRU kernels: the fewest rows that a product can have
 
 
 @triton.jit
@@ -39,7 +39,7 @@ def _four(weight, channels: tl.constexpr):
 
 @triton.jit
 def _moved(h, by: tl.constexpr, tile: tl.constexpr):
-    """h of the place that is `by` before, exactly: a product with a matrix of zeros and ones."""
+    """Moves h along the line by `by` places. A product with a matrix of zeros and ones does so exactly."""
     place = tl.arange(0, tile)
     return tl.dot((place[:, None] == place[None, :] + by).to(h.dtype), h).to(h.dtype)
 
@@ -194,7 +194,7 @@ class _LSTM(torch.autograd.Function):
         to_states, num_warps = to_states.contiguous(), _warps(channels)
         with torch.cuda.device_of(low):
             _lstm_backward[grid](to_states, low, cells, gates, to_inputs, *ctx.sizes, num_warps=num_warps)
-        near = torch.nn.functional.pad(states[:-1], (0, 0, before, after))  # of lines before
+        near = torch.nn.functional.pad(states[:-1], (0, 0, before, after))  # of the previous lines
         near = torch.cat([near[..., k : k + places, :] for k in range(before + 1 + after)], -1)
         # [directions, lines * batch * places, ...]
         seen, told = (y.transpose(0, 1).flatten(1, 3) for y in (near, to_inputs[1:]))
@@ -202,18 +202,18 @@ class _LSTM(torch.autograd.Function):
 
 
 def lstm(inputs: Tensor, weight: Tensor, before: int, after: int) -> Tensor:
-    """h of LSTMs that step over lines and start from zero; see `_lstm` of `zoo.autoregressive.pixelrnn`.
+    """Computes h of LSTMs that step over lines and start from zero; see `_lstm` in `zoo.autoregressive.pixelrnn`.
 
     Args:
-        inputs: What the gates o, f, i and g get from elsewhere, [lines, D, B, places, 4C], with D LSTMs side by side. C
-            is a power of two and at least 16, and there are at most `PLACES` places.
-        weight: Weights of h on the line before: at the place before, the place itself and the place after,
+        inputs: Inputs of the gates o, f, i and g, [lines, D, B, places, 4C], with D LSTMs side by side. C is a power of
+            two and at least 16, and there are at most `PLACES` places.
+        weight: Weights of h on the previous line: at the place before, the place itself and the place after,
             [D, (before + 1 + after) C, 4C].
-        before: 1 with the place before, else 0.
-        after: 1 with the place after, else 0.
+        before: 1 if the LSTM sees the place before, else 0.
+        after: 1 if the LSTM sees the place after, else 0.
 
     Returns:
-        [lines, D, B, places, C].
+        h, [lines, D, B, places, C].
     """
     return _LSTM.apply(inputs, weight, before, after)
 
@@ -314,14 +314,14 @@ class _GRU(torch.autograd.Function):
 
 
 def gru(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """h of a layer of gated recurrent units that starts from zero.
+    """Computes h of a layer of gated recurrent units that starts from zero.
 
     Args:
-        inputs: What the gates r, z and n get from elsewhere, [B, steps, 3H]. H is a power of two from 16 to 128.
-        weight: Weights of h before, [3H, H], as in `torch.nn.GRU`.
-        bias: Biases of h before, [3H], as in `torch.nn.GRU`.
+        inputs: Inputs of the gates r, z and n, [B, steps, 3H]. H is a power of two from 16 to 128.
+        weight: Weights of the previous h, [3H, H], as in `torch.nn.GRU`.
+        bias: Biases of the previous h, [3H], as in `torch.nn.GRU`.
 
     Returns:
-        [B, steps, H].
+        h, [B, steps, H].
     """
     return _GRU.apply(inputs, weight, bias)
