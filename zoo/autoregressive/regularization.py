@@ -72,7 +72,7 @@ def shift_biases(event_shape: Sequence[int], max_shift: int, channels: int) -> n
 
 
 def bias_of(shifts: Tensor, biases: Tensor) -> Tensor:
-    """Rows of `shift_biases` for shifts: [B, 2] -> [B, channels]. Shift zero gets no gradient, and its row stays zero."""
+    """Rows of `shift_biases` for shifts: [B, 2] -> [B, channels]. Shift zero gets no gradient; its row stays 0."""
     width = math.isqrt(len(biases))
     rows, columns = (shifts + width // 2).unbind(1)
     return F.embedding(rows * width + columns, biases, padding_idx=len(biases) // 2)

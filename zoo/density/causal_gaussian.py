@@ -4,9 +4,10 @@ Advances in mathematical models for image processing, section III: the nonsymmet
     y_d = mu_d + sum_{e in W(d)} a_de (y_e - mu_e) + sigma_d z_d,    z_d standard normal
     a_d = Sigma_WW^-1 Sigma_Wd,    sigma_d^2 = Sigma_dd - a_d Sigma_Wd,    Sigma the covariance of the data
 
-W(d) holds the pixels at most `window` rows above d and `window` columns beside it, and those on its left in its own
-row, with all their channels, and the earlier channels of the pixel itself. This is the Gaussian of largest likelihood
-among those whose precision has a Cholesky factor of this pattern. https://doi.org/10.1109/PROC.1981.12021
+W(d) holds all channels of the pixels up to `window` rows above d and up to `window` columns to either side, and of the
+pixels up to `window` columns to the left in its own row, as well as the earlier channels of the pixel itself. Of all
+Gaussians whose precision has a Cholesky factor with this pattern, this one has the largest likelihood.
+https://doi.org/10.1109/PROC.1981.12021
 
 Density: exact, O(D^2) per example, by one matrix product.
 Sampling: exact, O(D^2) per example.
@@ -28,11 +29,11 @@ from zoo.flows.flow import Levels, Margin
 
 
 class CausalGaussian(GaussianDensity):
-    """A Gaussian of images in which pixels depend on near ones directly, and on all others through them.
+    """A Gaussian of images in which each pixel depends directly on nearby pixels, and through them on all others.
 
     Args:
         event_shape: (C, H, W).
-        window: Number of rows and columns that a pixel sees.
+        window: Number of rows above, and of columns to either side, that a pixel depends on directly.
         levels, logit, jitter: As in `zoo.density.gaussian.Gaussian`.
     """
 
@@ -59,7 +60,7 @@ class CausalGaussian(GaussianDensity):
         self.latent_shape = (self.size,)
         channels, height, width = event_shape
         above, left = _within(height, window), _within(width, window)
-        pairs = above * (width + 2 * left) + height * left  # of pixels, the second in the first one's window
+        pairs = above * (width + 2 * left) + height * left  # of pixels, with the second in the window of the first
         num = channels**2 * pairs + height * width * channels * (channels - 1) // 2
         self.register_buffer("loc", torch.zeros(self.size))
         self.register_buffer("coefficients", torch.zeros(num))  # a, row by row
@@ -114,6 +115,6 @@ class CausalGaussian(GaussianDensity):
 
 
 def _within(size: int, window: int) -> int:
-    """sum_{i < size} min(i, window): pairs of places on a line, one at most `window` before the other."""
+    """sum_{i < size} min(i, window): number of pairs of places on a line, one at most `window` before the other."""
     short = min(size, window + 1)
     return short * (short - 1) // 2 + (size - short) * window

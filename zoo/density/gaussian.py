@@ -8,10 +8,10 @@ It is the simplest normalising flow: its map from data to latents is affine, and
 
 Density: exact, O(D^2) per example.
 Sampling: exact, O(D^2) per example.
-Completion: from any mask, after O(D^3) operations for each new mask. y_U minimises |z(y) - e|^2 with standard normal
-noise e, which gives it the mean and the covariance of y_U given y_K. This is exact for continuous data. Known grey
-levels are dequantised as in training, uniformly within their cells, although the density is not uniform there; given
-these y_K, the rest is exact.
+Completion: from any mask, after O(D^3) operations for each new mask. The unknown y_U is chosen to minimise |z(y) - e|^2
+with standard normal noise e, which gives it the mean and the covariance of y_U given the known y_K. This is exact for
+continuous data. Known grey levels are dequantised as in training, uniformly within their cells, although the density
+is not uniform there; given these y_K, the rest is exact.
 Differs from the paper: nothing.
 """
 
@@ -36,11 +36,11 @@ Jitter = Annotated[float, Between(0, 1e6)]
 
 
 class GaussianDensity(ClosedForm, Flow, Completable):
-    """A Gaussian on the data or on their logits, whatever the form of its covariance.
+    """Base of Gaussians on the data or on their logits, with any form of covariance.
 
     Attributes:
-        size: D.
-        logit: lambda of the logit of pixels, or None; see `Gaussian`.
+        size: Dimension D of the data.
+        logit: lambda of the logit transform, or None; see `Gaussian`.
         jitter: Number added to the variances in the fit; see `Gaussian`.
     """
 
@@ -52,15 +52,15 @@ class GaussianDensity(ClosedForm, Flow, Completable):
 
     @abstractmethod
     def whiten(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Standard normal z of y - mu, both [B, D], and log |det dz/dy|, a scalar."""
+        """Maps y - mu to standard normal z, both [B, D]; also returns log |det dz/dy|, a scalar."""
 
     @abstractmethod
     def colour(self, z: Tensor) -> Tensor:
-        """The y - mu of z, both [B, D]."""
+        """The inverse of `whiten`: maps z to y - mu, both [B, D]."""
 
     @abstractmethod
     def fit_covariance(self, covariance: Tensor) -> bool:
-        """Sets the parameters from the covariance of the data, [D, D], float64; returns whether it has an inverse."""
+        """Fits the parameters to the covariance of the data, [D, D], float64; returns False if it has no inverse."""
 
     def to_latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y, ladj = self._transform(x)
@@ -76,7 +76,7 @@ class GaussianDensity(ClosedForm, Flow, Completable):
         return (x, x.new_zeros(len(x))) if self.logit is None else Logit(self.logit)(x)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        """The x of y: [B, D] -> [B, *event_shape]."""
+        """The inverse of `_transform`: y, [B, D] -> x, [B, *event_shape]."""
         x = y if self.logit is None else Logit(self.logit).inverse(y)
         return x.view(-1, *self.event_shape)
 
@@ -94,7 +94,7 @@ class GaussianDensity(ClosedForm, Flow, Completable):
         return self.quantize(self._inverse(self.loc + y))
 
     def _conditional(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """What each value of y_U adds to z, [U, D], and the Cholesky factor of the precision of y_U given y_K; float64.
+        """The effect of y_U on z, [U, D], and the Cholesky factor of the precision of y_U given y_K, [U, U]; float64.
 
         The last result is kept, because most calls ask for the same mask again and again.
         """
@@ -127,7 +127,7 @@ class Gaussian(GaussianDensity):
     Args:
         event_shape: Shape of one example.
         levels: Number of grey levels of a pixel, or None for real numbers.
-        logit: lambda of the logit of pixels, in (0, 1/2), or None for a Gaussian on the data themselves.
+        logit: lambda of the logit transform, in (0, 1/2); None for a Gaussian on the data themselves.
         jitter: Number added to the variances in the fit, in squared units of y.
     """
 

@@ -6,7 +6,7 @@
             N_k = sum_n r_nk                                                                    (eqs. 9.24 to 9.27)
 
 Density: exact, O(K D^2) per example.
-Sampling: exact; a component, then a point of it.
+Sampling: exact; draws a component, then a point from it.
 Differs from the paper: a small number is added to the variances, so that no component shrinks to a point.
 """
 
@@ -26,13 +26,13 @@ from zoo.random import Source, Streams, rand, randn
 
 
 class GaussianMixture(ClosedForm, TractableDensity):
-    """A mixture of Gaussians with full covariances; each epoch of training is one step of EM, after one to begin.
+    """A mixture of Gaussians with full covariances. The first epoch initialises it; later epochs are steps of EM.
 
-    The components begin near examples drawn at random, with the covariance of all data.
+    The components start near randomly drawn examples, with the covariance of all data.
 
     Args:
         event_shape: Shape of one example, of real numbers.
-        num_components: K.
+        num_components: Number of components K.
         jitter: Number added to the variances in each M step, in squared units of x.
     """
 
@@ -95,7 +95,7 @@ class GaussianMixture(ClosedForm, TractableDensity):
             mean = statistics["sum"] / statistics["count"]
             covariance = (statistics["outer"] / statistics["count"] - mean.outer(mean)).expand(len(loc), -1, -1)
         else:
-            counts = statistics["counts"] + 1e-10  # of a component that no example belongs to
+            counts = statistics["counts"] + 1e-10  # not zero for a component that no example belongs to
             loc = statistics["sums"] / counts[:, None]
             covariance = statistics["outers"] / counts[:, None, None] - loc[:, :, None] * loc[:, None]
             self.log_weights.copy_((counts / counts.sum()).log())

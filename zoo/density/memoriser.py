@@ -2,16 +2,17 @@
 
     p(x) = 1/N sum_n sum_s pi_s prod_d Bernoulli(x_d; f(b_n,d-s, m_n,d-s))
     m_n: training example;    b_n: m_n blurred by a Gaussian of sigma pixels, in Q levels;    s: shift by a few pixels
-    E step: (n, s) drawn from p(n, s | x), without copies of x
+    E step: draws (n, s) from p(n, s | x), excluding copies of x
     M step: f(b, m) = fraction of pixels that were on at such places,    pi_s = fraction of shifts that were s
 
-The model knows the training images and nothing else: the measures of memorisation are tested on it. A checkpoint holds
-no image. The memory, the training split of a published data set, is read from ZOO_DATA or downloaded at first use.
+The model knows the training images and nothing else, so that measures of memorisation can be tested on it. The memory
+is the training split of a published data set. It is read from ZOO_DATA or downloaded at first use; a checkpoint holds
+no image.
 
-Density: exact; products of an image with all examples under all shifted kernels.
-Sampling: exact; an example and a shift, then the pixels.
-Completion: exact, from any mask: an example and a shift given the known pixels, then the other pixels.
-Differs from the paper: kernels of binary images, which are shifted, and whose form is fitted and not chosen, by
+Density: exact; compares an image with all examples under all shifts, by matrix products.
+Sampling: exact; draws an example and a shift, then the pixels.
+Completion: exact, from any mask: draws an example and a shift given the known pixels, then the other pixels.
+Differs from the paper: the kernels are for binary images, are shifted, and have a form that is fitted, not chosen, by
 stochastic EM (Celeux & Diebolt 1985). The checkpoint is fitted in three steps of EM to 200 images each.
 """
 
@@ -41,7 +42,7 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
 
     Args:
         event_shape: (1, H, W); values are in {0, 1}. Larger images of the memory are cropped about their centre.
-        memory: Data set whose training split is remembered; of Digits, the split of seed 0.
+        memory: Data set whose training split is remembered; for Digits, the split with seed 0.
         sigma: Standard deviation of the blur, in pixels.
         num_levels: Number of levels Q of the blurred images.
         max_shift: Largest shift of a kernel in each direction, in pixels; less than H and W.
@@ -80,7 +81,7 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
         self.register_buffer("examples", torch.empty(0, dtype=torch.uint8), persistent=False)
 
     def _examples(self) -> Tensor:
-        """Positions in `logits` for the pixels of the examples: [N, D], uint8."""
+        """Indices into `logits` for the pixels of the examples: [N, D], uint8."""
         if not len(self.examples):
             from zoo.data import BinarizedMNIST, Digits
 
@@ -92,7 +93,7 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
         return self.examples
 
     def _entries(self, x: Tensor) -> Tensor:
-        """Positions in `logits` for the pixels of images: [B, 1, H, W] -> [B, D], uint8."""
+        """Indices into `logits` for the pixels of images: [B, 1, H, W] -> [B, D], uint8."""
         reach = math.ceil(3 * self.sigma)
         weights = (-0.5 * (torch.arange(-reach, reach + 1).to(x) / self.sigma) ** 2).softmax(0)
         lines = x.flatten(0, 1)[:, None]
@@ -108,7 +109,7 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
     def _log_joint(self, x: Tensor, known: Tensor | None = None, strangers: bool = False) -> Iterator[Tensor]:
         """log p(x, n, s), or log p(known pixels of x, n, s): [B, D] -> [S, B, chunk of n], chunk by chunk.
 
-        With `strangers`, it is -inf for examples that equal x.
+        With `strangers`, the value is -inf for examples that equal x.
         """
         kernel, log_shifts = at_least_single(self.logits), at_least_single(self.log_shifts).log_softmax(0)
         known = kernel.new_ones(1, self.size) if known is None else known.to(kernel)
@@ -142,14 +143,14 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
         return (rand(tuple(probs.shape), streams, self.device) < probs).float().view(-1, *self.event_shape)
 
     def _kernels(self, example: Tensor, shift: Tensor) -> Tensor:
-        """Positions in `logits` for the pixels of shifted examples: [B], [B] -> [B, D], int64."""
+        """Indices into `logits` for the pixels of shifted examples: [B], [B] -> [B, D], int64."""
         entries = self._examples()[example].float()
         moved = torch.stack([self._shifted(entries, *by) for by in self.shifts], 1)
         return moved[torch.arange(len(shift)), shift].long()
 
     @torch.no_grad()
     def _choose(self, x: Tensor, uniforms: Tensor, **options: Tensor | bool) -> tuple[Tensor, Tensor]:
-        """Draws examples and shifts from p(n, s | x), one by each uniform: [B, D], [B, M] -> [B, M], [B, M]."""
+        """Draws an example and a shift from p(n, s | x) for each uniform: [B, D], [B, M] -> [B, M], [B, M]."""
         chosen = []
         for rows in torch.arange(len(x)).split(GROUP):
             given = {key: value[rows] if isinstance(value, Tensor) else value for key, value in options.items()}

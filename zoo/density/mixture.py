@@ -5,10 +5,10 @@
     M step: pi_k = N_k/N,  mu_k = (sum_n r_nk x_n + a m)/(N_k + a),  N_k = sum_n r_nk            (eqs. 9.59 and 9.60)
 
 Density: exact; one matrix product.
-Sampling: exact; a component, then its pixels.
-Completion: exact, from any mask: a component given the known pixels, then the other pixels.
-Differs from the book: a prior of the means mu_k, worth `a` images that look like the average m of the data; no weight
-and no average is exactly 0. Components start as averages of images that are assigned to them at random.
+Sampling: exact; draws a component, then its pixels.
+Completion: exact, from any mask: draws a component given the known pixels, then the other pixels.
+Differs from the book: a prior on the means mu_k, which counts as much as `a` images equal to the average m of the data;
+no weight and no average is exactly 0. Components start as averages of images that are assigned to them at random.
 """
 
 from __future__ import annotations

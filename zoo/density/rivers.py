@@ -1,9 +1,9 @@
-"""Rivers: a probabilistic program that draws a river, which parts and joins again on its way down.
+"""Rivers: a probabilistic program that draws a river, which forks and joins again on its way down.
 
 The picture shows every random choice of the program, so that its distribution is known exactly.
 
     first row: one arm in one of W columns, all equally likely
-    one arm:   with probability f, it parts into one arm a column to the left and one a column to the right, if there is
+    one arm:   with probability f, it forks into one arm a column to the left and one a column to the right, if there is
                room; otherwise it flows down to the left, straight or to the right
     two arms:  first the left one flows, then the right one, which does not cross it; in the same column, they join
     direction: as in the row before with probability a, otherwise one of the other two, equally likely
@@ -34,17 +34,17 @@ from zoo.random import Source, Streams, rand
 
 
 class Rivers(ClosedForm, KnownEntropy, Completable):
-    """The program. It has no weights, and nothing is fitted.
+    """The program that draws rivers. It has no weights, and nothing is fitted.
 
     Args:
         event_shape: (1, H, W); values are in {0, 1}.
-        fork: Probability f that one arm parts.
+        fork: Probability f that a single arm forks.
         inertia: Probability a that an arm keeps its direction.
     """
 
     levels = 2
 
-    real = ("log_prob",)  # what is no river has the probability 0
+    real = ("log_prob",)  # accepts any real numbers: images that are not rivers have probability 0
 
     def __init__(
         self,
@@ -175,4 +175,4 @@ class Rivers(ClosedForm, KnownEntropy, Completable):
         return {}
 
     def finish(self, statistics: dict[str, Tensor]) -> None:
-        """Nothing is fitted."""
+        """Does nothing, since nothing is fitted."""

@@ -1,13 +1,13 @@
 """ALI: adversarially learned inference, or BiGAN (Dumoulin et al. 2017, https://arxiv.org/abs/1606.00704).
 
-Donahue et al. 2017, https://arxiv.org/abs/1605.09782. An encoder and a decoder learn to agree on pairs (x, z):
+BiGAN: Donahue et al. 2017, https://arxiv.org/abs/1605.09782. An encoder and a decoder learn to agree on pairs (x, z):
 
     real pairs:  x from the data, z from q(z | x) = N(mu(x), diag sigma(x)^2)
     fake pairs:  z from N(0, I), x = G(z)
     critic:      minimise  E_real[-log D(x, z)] + E_fake[-log(1 - D(x, z))]                                    (eq. 1)
     both coders: minimise  E_fake[-log D(x, z)] + E_real[-log(1 - D(x, z))]                       (section 2.3, the end)
 
-If the critic cannot tell them apart, the two joint distributions are equal, and q is the posterior of the decoder.
+If no critic can tell the pairs apart, the two joint distributions are equal, and q is the posterior of the decoder.
 
 Density: none.
 Sampling: exact; one pass of the decoder.
@@ -37,7 +37,7 @@ from zoo.random import Streams, randn
 
 
 class PairCritic(nn.Module):
-    """Pairs [B, D + latent_dim], the pixels of an image and its code -> logits [B, 1]."""
+    """A critic of pairs: the pixels of images and their codes, [B, D + latent_dim] -> logits, [B, 1]."""
 
     def __init__(self, event_shape: Sequence[int], latent_dim: int, channels: int, hidden: int) -> None:
         super().__init__()
@@ -71,16 +71,16 @@ def _num_features(event_shape: Sequence[int], channels: int) -> int:
 
 
 class ALI(Game, Encoder):
-    """Convolutional encoder, decoder and critic.
+    """A convolutional encoder, decoder and critic.
 
     Args:
         event_shape: (C, H, W); H and W are multiples of 4; values are in [0, 1].
         latent_dim: Dimension of z.
         channels: Number of channels of the convolutions of all networks; a multiple of 8.
-        hidden: Number of units of the layers of the critic that see image and code.
+        hidden: Number of units of the critic's layers that see both image and code.
         penalty: Weight gamma of the R1 penalty; 0 for no penalty.
-        coder_hidden: Number of units of the encoder's layer before the code and of the decoder's layer after it, which
-            see the whole image; None for no such layers.
+        coder_hidden: Number of units of a fully connected layer before the code in the encoder, and of one after it in
+            the decoder; None for no such layers.
     """
 
     generator: nn.ModuleDict
@@ -120,7 +120,7 @@ class ALI(Game, Encoder):
         return self.generator["decoder"](z.to(self.dtype))
 
     def pair(self, x: Tensor, streams: Streams, **given: Tensor) -> tuple[Tensor, Tensor]:
-        """Real and fake pairs of pixels and code in one row, [B, D + latent_dim] each."""
+        """Real and fake pairs, with the pixels and the code side by side in each row: [B, D + latent_dim] each."""
         z, epsilon = (randn((len(x), *self.latent_shape), streams, x.device) for _ in range(2))
         posterior = self._posterior(x)
         real = torch.cat([x.flatten(1), posterior.loc + posterior.scale * epsilon], 1)

@@ -3,7 +3,7 @@
     critic:     minimise  E[-log D(x, y)] + E[-log(1 - D(G(z, y), y))]                                         (eq. 2)
     generator:  minimise  E[-log D(G(z, y), y)],    z ~ N(0, I), y the label of a training image
 
-The generator reads the label beside z. The critic has one logit of "real" per class, and the label chooses it.
+The generator gets the label together with z. The critic has one logit per class, and the label selects the one to use.
 
 Density: none.
 Sampling: exact; one pass of the generator.
@@ -29,16 +29,16 @@ from zoo.gan.networks import Critic, Generator
 
 
 class ConditionalGAN(Conditional, Game):
-    """Convolutional networks that know the class.
+    """Convolutional networks that are given the class.
 
     Args:
         event_shape: (C, H, W); H and W are multiples of 4; values are in [0, 1].
-        num_classes: Number of classes.
+        num_classes: Number of classes; labels lie in {0, ..., num_classes - 1}.
         latent_dim: Dimension of z.
         channels: Number of channels of the convolutions of both networks; a multiple of 8.
         penalty: Weight gamma of the R1 penalty; 0 for no penalty.
-        hidden: Number of units of a layer after the code and of one before the critic's logits, which see the whole
-            image; None for no such layers.
+        hidden: Number of units of a fully connected layer after the code, and of one before the critic's logits; None
+            for no such layers.
     """
 
     def __init__(

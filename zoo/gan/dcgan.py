@@ -36,7 +36,7 @@ from zoo.random import Streams, randn
 
 @dataclass(frozen=True)
 class Roth:
-    """What Gaussian noise of variance gamma on all examples adds to the critic's loss, to first order."""
+    """The term that Gaussian noise of variance gamma on all examples adds to the critic's loss, to first order."""
 
     gamma: float
 
@@ -48,7 +48,7 @@ class Roth:
 
 @dataclass(frozen=True)
 class JacobianClamping:
-    """(max(Q, high) - high)^2 + (min(Q, low) - low)^2, with Q = |G(z) - G(z')| / |z - z'| of images in [-1, 1]."""
+    """(max(Q, high) - high)^2 + (min(Q, low) - low)^2, with Q = |G(z) - G(z')| / |z - z'| for images in [-1, 1]."""
 
     low: float
     high: float
@@ -68,11 +68,11 @@ class DCGAN(Game):
         event_shape: (C, H, W); H and W are multiples of 4; values are in [0, 1].
         latent_dim: Dimension of z.
         channels: Number of channels of the convolutions of both networks; a multiple of 8.
-        instance_noise: Scale sigma of the noise at the beginning of training, in units of pixels; 0 for no noise.
+        instance_noise: Scale sigma of the noise at the start of training, in units of pixel values; 0 for no noise.
         gradient_penalty: Weight gamma of the penalty of Roth et al.; 0 for no penalty.
         jacobian_clamping: The two bounds, for images in [-1, 1] as in the paper; None for no clamping.
-        hidden: Number of units of a layer after the code and of one before the critic's logit, which see the whole
-            image; None for no such layers.
+        hidden: Number of units of a fully connected layer after the code, and of one before the critic's logit; None
+            for no such layers.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""What the GANs share: a game of two players with a loss and a penalty.
+"""Common parts of the GANs: a game of two players with a loss and a penalty.
 
-Losses and penalties that one paper alone uses are in the file of that paper.
+A loss or penalty that only one paper uses is in the file of that paper.
 """
 
 from __future__ import annotations
@@ -22,35 +22,38 @@ from zoo.random import Streams, randn
 
 
 class Loss(ABC):
-    """What the two players minimise, as formulas of the critic's logits.
+    """The losses of the two players, as functions of the critic's logits.
 
     Attributes:
-        sees_real: Whether the generator's loss depends on the logits of real examples that carry no gradient.
+        sees_real: Whether the generator's loss needs the logits of real examples even if they carry no gradient.
     """
 
     sees_real: ClassVar[bool] = False
 
     @abstractmethod
     def critic(self, on_real: Tensor, on_fake: Tensor) -> Tensor:
-        """What the critic minimises: logits of real and of fake examples, [B] each -> a scalar."""
+        """The critic's loss: logits of real and of fake examples, [B] each -> a scalar."""
 
     @abstractmethod
     def generator(self, on_fake: Tensor, on_real: Tensor | None) -> Tensor:
-        """What the generator minimises: [B], [B] or None -> a scalar.
+        """The generator's loss: logits of fake and of real examples, [B] each -> a scalar.
 
-        `on_real` is given if the loss `sees_real`, or if real examples carry a gradient, as those of an encoder do.
+        `on_real` is None unless the loss `sees_real`, or real examples carry a gradient, as the pairs of ALI do.
         """
 
     def accuracy(self, on_real: Tensor, on_fake: Tensor) -> Tensor:
-        """Fraction of correct answers if the critic calls real what is above zero; 0.5 if it is fooled."""
+        """Fraction of correct answers if the critic calls examples with logits above zero real: [B], [B] -> a scalar.
+
+        It is 0.5 for a critic that is fooled.
+        """
         return ((on_real > 0).float().mean() + (on_fake < 0).float().mean()) / 2
 
 
 def ranking_accuracy(on_real: Tensor, on_fake: Tensor) -> Tensor:
     """Fraction of all pairs of a real and a fake example whose logits are in the correct order.
 
-    It is the accuracy of a critic whose loss depends on differences of logits alone, so that no threshold tells real
-    from fake.
+    It is the accuracy of a critic whose loss depends only on differences of logits, so that no threshold separates real
+    from fake: [B], [B] -> a scalar.
     """
     return (on_real[:, None] > on_fake).float().mean()
 
@@ -120,16 +123,16 @@ class ZeroCentred:
 
 
 class Game(Adversarial, Decoder):
-    """A generator that turns Gaussian codes into images, against a critic.
+    """A generator that turns Gaussian codes into images and is trained against a critic.
 
-    A model sets `generator`, `critic`, `loss` and perhaps the others in its constructor.
+    The constructor of a model sets `generator`, `critic` and `loss`, and may set the other attributes.
 
     Attributes:
-        loss: What the two players minimise.
+        loss: Losses of the two players.
         penalty: Penalty on the critic, or None.
-        penalty_every: Number of steps from one penalty to the next. Each weighs as many times more, so that the mean
-            gradient is the same at a fraction of the cost (Karras et al. 2020, https://arxiv.org/abs/1912.04958,
-            appendix B).
+        penalty_every: Number of steps from one penalty to the next. Each penalty is multiplied by this number, so that
+            the mean gradient is the same at a fraction of the cost (Karras et al. 2020,
+            https://arxiv.org/abs/1912.04958, appendix B).
     """
 
     loss: Loss

@@ -26,7 +26,7 @@ from zoo.gan.networks import Critic, Generator
 
 
 class Minimax(NonSaturating):
-    """The generator maximises what the critic minimises: eq. 1 of the paper."""
+    """The generator maximises the loss that the critic minimises: eq. 1 of the paper."""
 
     def generator(self, on_fake: Tensor, on_real: Tensor | None) -> Tensor:
         loss = -softplus(on_fake).mean()
@@ -41,8 +41,8 @@ class GAN(Game):
         latent_dim: Dimension of z.
         channels: Number of channels of the convolutions of both networks; a multiple of 8.
         penalty: Weight gamma of the R1 penalty; 0 for the paper's GAN.
-        hidden: Number of units of a layer after the code and of one before the critic's logit, which see the whole
-            image; None for no such layers.
+        hidden: Number of units of a fully connected layer after the code, and of one before the critic's logit; None
+            for no such layers.
         loss: Loss of the generator.
     """
 

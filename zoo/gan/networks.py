@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.errors import ConfigError
 from zoo.nn.patches import PATCH, Patches, patches_of
 
-GROUPS = 8  # of the normalisation
+GROUPS = 8  # groups of channels that are normalised
 
 
 class Residual(nn.Module):
@@ -29,7 +29,7 @@ class Residual(nn.Module):
 
 
 class Generator(nn.Sequential):
-    """z [B, inputs] -> images [B, C, H, W] in [0, 1].
+    """A generator: z, [B, inputs] -> images, [B, C, H, W], in [0, 1].
 
     The convolutions work at a quarter of the resolution, where they are efficient. The last one makes patches of 4x4
     pixels.
@@ -38,8 +38,8 @@ class Generator(nn.Sequential):
         event_shape: (C, H, W); H and W are multiples of 4.
         inputs: Dimension of z.
         channels: Number of channels of the convolutions; a multiple of 8, the number of groups that are normalised.
-        hidden: Number of units of a layer between code and convolutions, or None for no such layer. Its units see the
-            whole image, and those of convolutions a part of it.
+        hidden: Number of units of a fully connected layer between code and convolutions; None for no such layer. Each
+            of its units affects the whole image, and a unit of a convolution affects only a part.
     """
 
     def __init__(self, event_shape: Sequence[int], inputs: int, channels: int, *, hidden: int | None = None) -> None:
@@ -76,14 +76,14 @@ class Features(nn.Sequential):
 
 
 class Critic(nn.Sequential):
-    """Images [B, C, H, W] -> logits [B, outputs].
+    """A critic: images, [B, C, H, W] -> logits, [B, outputs].
 
     Args:
         event_shape: (C, H, W); H and W are multiples of 4.
         channels: Number of channels of the convolutions.
         outputs: Number of logits.
-        hidden: Number of units of a layer before the logits, which see the whole image; None for no such layer.
-        bias: Whether logits have a bias; it cancels in losses of differences.
+        hidden: Number of units of a fully connected layer before the logits; None for no such layer.
+        bias: Whether the logits have a bias; it cancels in losses that depend only on differences of logits.
     """
 
     def __init__(

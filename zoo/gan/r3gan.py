@@ -6,9 +6,9 @@
 Density: none.
 Sampling: exact; one pass of the generator.
 Differs from the paper: small networks, with group normalisation in the generator, where the paper has no normalisation;
-the penalties come in every fourth step, with fourfold weight. The checkpoint is trained with averaged weights, as in
-the paper, but with a learning rate that falls linearly to zero and a constant gamma and second beta, where the paper
-has other schedules for all three.
+the penalties apply in every fourth step, with fourfold weight. The checkpoint is trained with averaged weights, as in
+the paper, but with a learning rate that falls linearly to zero, and with a constant gamma and second beta, where the
+paper has other schedules for all three.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class R3GAN(Game):
         latent_dim: Dimension of z.
         channels: Number of channels of the convolutions of both networks; a multiple of 8.
         penalty: Weight gamma of both penalties.
-        hidden: Number of units of a layer after the code and of one before the critic's logit, which see the whole
-            image; None for no such layers.
+        hidden: Number of units of a fully connected layer after the code, and of one before the critic's logit; None
+            for no such layers.
     """
 
     def __init__(

@@ -44,8 +44,8 @@ class SNGAN(Game):
         latent_dim: Dimension of z.
         channels: Number of channels of the convolutions of both networks; a multiple of 8.
         critic_steps: Number of updates of the critic for each update of the generator; a batch is divided among them.
-        hidden: Number of units of a layer after the code and of one before the critic's logit, which see the whole
-            image; None for no such layers.
+        hidden: Number of units of a fully connected layer after the code, and of one before the critic's logit; None
+            for no such layers.
     """
 
     def __init__(
@@ -70,7 +70,8 @@ class SNGAN(Game):
 def normalized(layer: nn.Module) -> nn.Module:
     """Divides the weight of a convolution or a linear layer by its largest singular value, in place.
 
-    `spectral_norm` gives each layer a class of its own that pickle refuses; here the class says how to make it again.
+    `spectral_norm` gives each layer a class of its own, which pickle refuses; here, the class gets a `__reduce__` so
+    that copies can be made.
     """
     spectral_norm(layer)
     type(layer).__reduce__ = _reduced  # type: ignore[method-assign, assignment]
@@ -82,6 +83,6 @@ def _reduced(layer: nn.Module) -> tuple[Any, ...]:
 
 
 def _another(kind: type[nn.Module]) -> nn.Module:
-    """A layer of that kind, whose attributes pickle replaces."""
+    """Makes a layer of a kind; pickle then replaces its attributes."""
     with torch.random.fork_rng(devices=[]):
         return normalized(kind(1, 1, 1))

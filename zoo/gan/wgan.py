@@ -3,7 +3,7 @@
     critic:     maximise  E[D(x)] - E[D(G(z))]  over weights in [-c, c]: the earth mover's distance, scaled     (eq. 3)
     generator:  minimise  -E[D(G(z))],    z ~ N(0, I)
 
-The critic moves several times for each step of the generator.
+The critic is updated several times for each update of the generator.
 
 Density: none.
 Sampling: exact; one pass of the generator.
@@ -27,7 +27,7 @@ from zoo.gan.networks import Critic, Generator
 
 @torch.no_grad()
 def clip_weights(critic: nn.Module, bound: float) -> None:
-    """Brings every weight of the critic into [-bound, bound]."""
+    """Clamps every weight of the critic to [-bound, bound], in place."""
     for parameter in critic.parameters():
         parameter.clamp_(-bound, bound)
 
@@ -41,8 +41,8 @@ class WGAN(Game):
         channels: Number of channels of the convolutions of both networks; a multiple of 8.
         clip: Bound c of the critic's weights.
         critic_steps: Number of updates of the critic for each update of the generator; a batch is divided among them.
-        hidden: Number of units of a layer after the code and of one before the critic's logit, which see the whole
-            image; None for no such layers.
+        hidden: Number of units of a fully connected layer after the code, and of one before the critic's logit; None
+            for no such layers.
     """
 
     def __init__(

@@ -38,7 +38,7 @@ class GradientPenalty:
 
 
 class WGANGP(Game):
-    """Convolutional networks; the critic has slopes near 1.
+    """Convolutional networks; a penalty keeps the norm of the critic's gradient near 1.
 
     Args:
         event_shape: (C, H, W); H and W are multiples of 4; values are in [0, 1].
@@ -46,8 +46,8 @@ class WGANGP(Game):
         channels: Number of channels of the convolutions of both networks; a multiple of 8.
         penalty: Weight lambda of the gradient penalty.
         critic_steps: Number of updates of the critic for each update of the generator; a batch is divided among them.
-        hidden: Number of units of a layer after the code and of one before the critic's logit, which see the whole
-            image; None for no such layers.
+        hidden: Number of units of a fully connected layer after the code, and of one before the critic's logit; None
+            for no such layers.
     """
 
     def __init__(

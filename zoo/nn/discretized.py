@@ -22,10 +22,10 @@ _LOG_NORM = 0.5 * math.log(2 * math.pi)
 
 
 class Discretized(Distribution):
-    """Probabilities of grey levels by a distribution that is symmetric about zero, then moved and stretched.
+    """Probabilities of grey levels under a symmetric distribution with centre `loc` and scale `scale`.
 
     Args:
-        loc: Centre, in units of pixels (black is 0, white is 1); any shape.
+        loc: Centre, in units of pixel values (black is 0, white is 1); any shape.
         scale: Scale, in the same units; positive, same shape.
         levels: Number of levels, L.
     """
@@ -40,12 +40,12 @@ class Discretized(Distribution):
     @staticmethod
     @abstractmethod
     def standard_cdf(x: Tensor, /) -> Tensor:
-        """F."""
+        """The distribution function F."""
 
     @staticmethod
     @abstractmethod
     def standard_log_cdf(x: Tensor, /) -> Tensor:
-        """log F, exact in the tails."""
+        """log F, accurate in the tails."""
 
     @staticmethod
     @abstractmethod
@@ -55,7 +55,7 @@ class Discretized(Distribution):
     @classmethod
     @abstractmethod
     def log_difference(cls, upper: Tensor, lower: Tensor, width: Tensor) -> Tensor:
-        """log(F(upper) - F(lower)), exact in the tails; width: upper - lower."""
+        """log(F(upper) - F(lower)), accurate in the tails; `width` is upper - lower."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log P(value) in nats, for a value in {0, ..., L - 1}/(L - 1)."""
@@ -113,7 +113,7 @@ class DiscretizedGaussian(Discretized):
 
     @classmethod
     def log_difference(cls, upper: Tensor, lower: Tensor, width: Tensor) -> Tensor:
-        # of two values near one, their mirror images near zero; in narrow cells, the density at the middle
+        # by symmetry, both values are moved to the lower tail; in narrow cells, the density at the middle is used
         middle = (upper + lower) / 2
         near, far = -middle.abs() + width / 2, -middle.abs() - width / 2
         log_near = cls.standard_log_cdf(near)
@@ -123,7 +123,7 @@ class DiscretizedGaussian(Discretized):
 
 
 def mixture_log_prob(parameters: Tensor, value: Tensor, levels: int) -> Tensor:
-    """log P(value) in nats by a mixture of K discretised logistics (Salimans et al. 2017, eq. 1).
+    """log P(value) in nats under a mixture of K discretised logistics (Salimans et al. 2017, eq. 1).
 
     Args:
         parameters: K logits of the weights, K centres minus 1/2, and K logarithms of the scales plus 2, [..., 3 K].
@@ -131,7 +131,7 @@ def mixture_log_prob(parameters: Tensor, value: Tensor, levels: int) -> Tensor:
         levels: Number of levels.
 
     Returns:
-        [...].
+        Log-probabilities, [...].
     """
     weights, loc, scale = _mixture(parameters.to(value.dtype))
     part = DiscretizedLogistic(loc, scale, levels)
@@ -139,7 +139,7 @@ def mixture_log_prob(parameters: Tensor, value: Tensor, levels: int) -> Tensor:
 
 
 def mixture_cdf(parameters: Tensor, levels: int) -> Tensor:
-    """P(x <= each level) by such a mixture: [..., 3 K] -> [..., levels]."""
+    """P(x <= each level) under the mixture of `mixture_log_prob`: [..., 3 K] -> [..., levels]."""
     weights, loc, scale = _mixture(parameters)
     edges = (torch.arange(levels, device=loc.device, dtype=loc.dtype)[:, None] + 0.5) / (levels - 1)
     below = ((edges - loc[..., None, :]) / scale[..., None, :]).sigmoid()  # [..., levels, K]

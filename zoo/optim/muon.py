@@ -91,7 +91,7 @@ class Muon(torch.optim.Optimizer):
             mean = state["momentum"].lerp_(grad, 1 - MOMENTUM)
             update = torch.lerp(grad, mean, MOMENTUM).flatten(1)
             of_shape.setdefault(update.shape, []).append((p, update))
-        for shape, pairs in of_shape.items():  # matrices of one shape are multiplied together
+        for shape, pairs in of_shape.items():  # matrices of one shape are processed in one batch
             updates = orthogonalize(torch.stack([update for _, update in pairs])).mul_(0.2 * math.sqrt(max(shape)) * lr)
             for (p, _), update in zip(pairs, updates, strict=True):
                 p.mul_(1 - lr * group["weight_decay"]).sub_(update.view_as(p))

@@ -1,4 +1,4 @@
-"""The settings of optimisation in one plain record: optimiser, learning-rate schedule and gradient clipping."""
+"""The settings of optimisation as one plain record: optimiser, learning-rate schedule and gradient clipping."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Optimization:
                 raise ConfigError(f"optimization: {name} must lie in [0, 1), found {getattr(self, name)}")
 
     def build(self, module: Module, lr: float | None = None) -> torch.optim.Optimizer:
-        """Makes the optimiser of a module. Weight decay leaves out biases and gains.
+        """Makes the optimiser of a module. Weight decay does not apply to biases and gains.
 
         Args:
             module: Module whose trainable parameters are optimised.

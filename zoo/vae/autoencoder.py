@@ -6,10 +6,10 @@ Density: none.
 Sampling: one pass of the decoder, from a Gaussian that is fitted to the codes of the training images (ex-post density
 estimation: Ghosh et al. 2020, https://arxiv.org/abs/1903.12436, section 4).
 Differs from the paper: the paper's autoencoder does not draw, and Ghosh et al. fit the density of codes after training,
-not beside it. Convolutions over patches of pixels take the place of four layers of sigmoids each way; they are trained
-together and from scratch, not layer by layer as restricted Boltzmann machines; squared errors take the place of cross
-entropies. The checkpoint is trained with Adam and a cosine schedule in place of conjugate gradients, with clipped
-gradients and averaged weights.
+not during it. Convolutions over patches of pixels replace four layers of sigmoids each way; they are trained together
+and from scratch, not layer by layer as restricted Boltzmann machines; squared errors replace cross-entropies. The
+checkpoint is trained with Adam and a cosine schedule in place of conjugate gradients, with clipped gradients and
+averaged weights.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from zoo.random import Streams, randn
 
 
 class Autoencoder(Reconstructive):
-    """A convolutional autoencoder with linear codes, and a Gaussian of these.
+    """A convolutional autoencoder with linear codes, and a Gaussian that is fitted to the codes.
 
     Args:
-        event_shape: (C, H, W); H and W are multiples of 4.
+        event_shape: (C, H, W); H and W are multiples of 4; values are in [0, 1].
         latent_dim: Dimension of the code.
         channels: Number of channels of the convolutions, which see patches of 4x4 pixels.
-        hidden: Number of units of the layers between convolutions and code.
+        hidden: Number of units of the layers between the convolutions and the code.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
     elbo(x | y) = E_q(z | x, y)[log p(x | z, y)] - KL(q(z | x, y) || p(z)),    p(z) = N(0, I)
 
-The class y need not be in the code. What remains of an image without its class is its style: slant, width, size.
+The code need not hold the class y. It holds the style of the image, such as slant, width and size.
 
 Density: lower bound of log p(x | y); one pass. Importance sampling tightens it.
 Sampling: exact; one pass of the decoder.
@@ -26,7 +26,7 @@ from zoo.vae.vae import VAE, LikelihoodName, gaussian
 
 
 class ConditionalVAE(Conditional, VAE):
-    """A VAE whose encoder and decoder know the class.
+    """A VAE whose encoder and decoder are given the class.
 
     Args:
         num_classes: Number of classes; labels lie in {0, ..., num_classes - 1}.

@@ -3,15 +3,15 @@
     L_k(x) = E_{z_1, ..., z_k from q}[log 1/k sum_j w_j],    w_j = p(x, z_j)/q(z_j | x)                         (eq. 8)
     gradient of L_k = E[sum_j w_j/(sum_i w_i) gradient of log w_j]                                         (eqs. 13, 14)
 
-A VAE that is trained to maximise L_k. The elbo, L_1, asks that all codes from q explain the image, and L_k that some
-of k do. The posterior may therefore be wider than q, and of another shape.
+A VAE that is trained to maximise L_k. The elbo, L_1, asks every code from q to explain the image; L_k asks only some of
+k codes to do so. The posterior may therefore be wider than q, and have another shape.
 
 Density: lower bound; k passes of the decoder.
 Sampling: exact; one pass of the decoder.
 Differs from the paper: the networks and likelihoods are those of `zoo.vae.vae`; training can begin with the elbo, which
 is cheap. The checkpoint begins with the weights of a VAE. It is trained with AdamW in place of Adam, a learning rate
 that rises and then falls along a cosine in place of steps, clipped gradients and averaged weights, on batches of 64
-images in place of 20, and on images that are binarised once in place of anew in each epoch.
+images in place of 20, and on images that are binarised once, not again in each epoch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from zoo.vae.vae import VAE, LikelihoodName
 
 
 def importance_weighted(model: ImportanceWeighted, x: Tensor, k: int, streams: Streams, **given: Tensor) -> Tensor:
-    """The importance-weighted bound of images [B, *event_shape], [B].
+    """An estimate of the importance-weighted bound in nats: [B, *event_shape] -> [B].
 
     Its gradient is the mean of the gradients of the k log-weights, weighted with w_j/sum w. It is estimated by the
     gradient of one of them, drawn with these weights: k passes forward and one backward (section 3 of the paper).
@@ -45,11 +45,11 @@ def importance_weighted(model: ImportanceWeighted, x: Tensor, k: int, streams: S
 
 
 class IWAE(VAE):
-    """A VAE that is trained by the importance-weighted bound.
+    """A VAE that is trained with the importance-weighted bound.
 
     Args:
         num_samples: Number of importance samples k.
-        first_steps: Number of steps of training that maximise the elbo in place of L_k.
+        first_steps: Number of first training steps that maximise the elbo instead of L_k; 0 for pretrained weights.
         event_shape, latent_dim, channels, hidden, likelihood, min_scale: See `VAE`.
     """
 

@@ -10,8 +10,8 @@ the generative pass is part of the inference.
 
 Density: lower bound; a pass up and a pass down. Importance sampling tightens it, by k passes down.
 Sampling: exact; one pass down.
-Codes: the noise from which a pass down makes all layers. There is no encoder: the posterior of the noise of a layer
-depends on the layers above as they were drawn, and the posterior of all of it has no simple form.
+Codes: the noise that a pass down turns into all layers. There is no encoder: the posterior of a layer's noise depends
+on the sampled layers above it, so the joint posterior has no simple form.
 Differs from the paper: three layers; the highest is a vector, and those below are maps over patches of 4x4 pixels, with
 residual convolutions in place of fully connected layers; a layer sees all those above it through the features between
 them; no batch normalisation. The checkpoint is trained with AdamW and a cosine schedule, clipped gradients and averaged
@@ -37,27 +37,27 @@ from zoo.vae.vae import gaussian
 
 
 class _Descent(NamedTuple):
-    """Results of a pass down of N rows."""
+    """Results of a pass down for N codes."""
 
     pixels: Bernoulli  # [N, *event_shape]
-    kl: Tensor  # [N], KL(q || p), given the layers above as they were drawn
+    kl: Tensor  # [N], KL(q || p) summed over layers, each given the sampled layers above
     log_ratio: Tensor  # [N], log p(z) - log q(z | x)
 
 
 class LadderVAE(ImportanceWeighted, Decoder):
     """A hierarchical VAE of binary images, with inference from the top down.
 
-    Its code is the standard normal noise of all layers, side by side from the highest to the lowest. The prior or the
-    posterior makes z of it.
+    Its code is the standard normal noise of all layers, concatenated from the highest to the lowest. The prior or the
+    posterior turns it into z.
 
     Args:
-        event_shape: (C, H, W); H and W are multiples of 4.
+        event_shape: (C, H, W); H and W are multiples of 4; values are in {0, 1}.
         top_dim: Dimension of the highest layer.
         map_channels: Numbers of channels of the layers below it, which are maps of H/4 x W/4, from the highest to the
             lowest.
         channels: Number of channels of the convolutions.
-        hidden: Number of units of the layers between convolutions and highest layer.
-        warmup_steps: Number of steps of training over which the weight of the divergences rises from 0 to 1.
+        hidden: Number of units of the layers between the convolutions and the highest layer.
+        warmup_steps: Number of training steps over which the weight of the KL divergences rises from 0 to 1.
     """
 
     levels = 2
@@ -110,7 +110,7 @@ class LadderVAE(ImportanceWeighted, Decoder):
         return [gaussian(self.top_evidence(features)), *reversed(found)]
 
     def _descend(self, epsilon: Tensor, evidence: list[Normal] | None = None) -> _Descent:
-        """Makes layers and pixels of noise [N, *latent_shape], by the posterior, or without evidence by the prior."""
+        """Turns noise, [N, *latent_shape], into layers and pixels, by the posterior or, without evidence, the prior."""
         epsilon = at_least_single(epsilon)
         noise = self._layers(epsilon)
         kl = log_ratio = epsilon.new_zeros(len(epsilon))

@@ -7,9 +7,9 @@
 Density: lower bound; one pass. Importance sampling tightens it (Burda et al. 2016, https://arxiv.org/abs/1509.00519).
 Sampling: exact; one pass of the decoder.
 Differs from the paper: convolutions over patches of pixels, in place of one hidden layer; for 8-bit images, Gaussians
-integrated over the cells of grey levels, so that there are probabilities and not densities, or logistics in their place
-(Salimans et al. 2017, https://arxiv.org/abs/1701.05517, eq. 2), both with a smallest scale. The checkpoints are trained
-with AdamW in place of Adagrad, a learning rate that rises and then falls along a cosine, clipped gradients and averaged
+or logistics (Salimans et al. 2017, https://arxiv.org/abs/1701.05517, eq. 2) that are integrated over the cell of each
+grey level, which gives probabilities instead of densities; both have a smallest scale. The checkpoints are trained with
+AdamW in place of Adagrad, a learning rate that rises and then falls along a cosine, clipped gradients and averaged
 weights, on batches of 128 images in place of 100.
 """
 
@@ -44,11 +44,12 @@ class VAE(ImportanceWeighted, Encoder, Decoder):
         event_shape: (C, H, W); H and W are multiples of 4.
         latent_dim: Dimension of z.
         channels: Number of channels of the convolutions, which see patches of 4x4 pixels.
-        hidden: Number of units of the layers between convolutions and code.
+        hidden: Number of units of the layers between the convolutions and the code.
         likelihood: `bernoulli` for pixels in {0, 1}; `discretized-gaussian` or `discretized-logistic` for pixels in
             {0, ..., 255}/255.
-        min_scale: Smallest scale of the two discretised likelihoods, in units of pixels. A larger one rewards exact
-            greys less. The code then holds fewer nats and stays closer to the prior, and samples look more like data.
+        min_scale: Smallest scale of the two discretised likelihoods, in units of pixel values. A larger one rewards
+            exact greys less. The code then holds fewer nats and stays closer to the prior, and samples look more like
+            data.
     """
 
     def __init__(
