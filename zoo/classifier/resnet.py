@@ -6,8 +6,8 @@
 Differs from the paper: max-pooling halves the sides where the paper strides; a residual branch has one convolution and
 ends with its non-linearity; activations are GELUs. The first layer is a fixed discrete cosine transform of 2x2 patches,
 which nearly decorrelates the pixels of photographs, so that its batch norm whitens them (as in Jordan 2024,
-https://arxiv.org/abs/2404.00498, whose whitening filters come from the data). It learns by Muon with a rate that falls
-linearly, of mirrored and shifted images and smoothed labels.
+https://arxiv.org/abs/2404.00498, whose whitening filters come from the data). It is trained by Muon with a rate that
+falls linearly, on mirrored and shifted images with smoothed labels.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ class ResNet(Classifier):
     Training shifts the images and smooths the labels; evaluation is deterministic for each image.
 
     Args:
-        event_shape: (C, H, W); H and W over 2^n for n stages, and over `max_shift`.
-        num_classes: Number of labels.
-        channels: Channels of each stage; every stage halves the sides. The last number is that of the features.
-        max_shift: Largest shift of a training image along each axis, in pixels; its border is mirrored.
-        label_smoothing: Probability that the targets of training spread over all labels.
+        event_shape: (C, H, W); H and W are larger than 2^n for n stages, and larger than `max_shift`.
+        num_classes: Number of classes.
+        channels: Number of channels of each stage, which halves the sides. The last entry is the number of features.
+        max_shift: Largest shift of a training image along each axis, in pixels; the image is padded by reflection.
+        label_smoothing: Share of the target probability that training spreads evenly over all classes.
 
     Raises:
         ConfigError: The images are too small for the number of stages, or for the shifts.
@@ -136,7 +136,7 @@ def _check_sides(event_shape: Sequence[int], num_stages: int, max_shift: int) ->
 
 
 def _shifted(x: Tensor, max_shift: int, streams: Streams) -> Tensor:
-    """Shifts each image by up to `max_shift` pixels along each axis; x [B, C, H, W], its border mirrored."""
+    """Shifts each image of x, [B, C, H, W], by up to `max_shift` pixels along each axis, with mirrored borders."""
     if not max_shift:
         return x
     start = (rand((len(x), 2), streams, x.device) * (2 * max_shift + 1)).long()

@@ -1,4 +1,4 @@
-"""Diffusion models: denoisers of every noise level."""
+"""Diffusion models: denoisers for all noise levels."""
 
 import lazy_loader
 

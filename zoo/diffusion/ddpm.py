@@ -3,15 +3,15 @@
     x_t = sqrt(abar_t) x + sqrt(1 - abar_t) epsilon,    abar_t = prod_s<=t (1 - beta_s)                          (eq. 4)
     minimise  E[|F(x_t; t) - epsilon|^2],    t uniform on {1, ..., T}                                           (eq. 14)
 
-In units of sigma_t = sqrt((1 - abar_t)/abar_t), with y = x_t/sqrt(abar_t), it is the denoiser D(y; sigma) = y -
-sigma F.
+In units of sigma_t = sqrt((1 - abar_t)/abar_t), with y = x_t/sqrt(abar_t), the model is the denoiser
+D(y; sigma) = y - sigma F.
 
 Density: lower bound, of 8-bit images or of points; one evaluation for an unbiased estimate.
 Sampling: steps of a sampler; ancestral sampling by default.
-Differs from the paper: the network gets t/T and also times between the steps, so that every sampler can draw; the
-default sampler takes fewer steps, with the smaller of the paper's two variances; the bound is in continuous time;
-small networks without attention, whose pixels are normalised over channels and not in groups;
-Muon with a rate that falls linearly; averaged weights.
+Differs from the paper: the network is given t/T, and also times between the steps, so that it works with every sampler;
+the default sampler takes fewer steps, with the smaller of the paper's two variances; the bound is in continuous time;
+small networks without attention, which normalise each pixel over its channels, not in groups; Muon with a rate that
+falls linearly; averaged weights.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class DDPM(NetworkDenoiser):
         channels: Widths of the levels of the U-Net from the finest, or of the blocks of the MLP for points.
         num_steps: Number of steps T.
         beta_min: beta_1.
-        beta_max: beta_T; the others lie on a line between.
+        beta_max: beta_T; beta_t rises linearly from beta_1 to beta_T.
 
     Raises:
         ConfigError: beta_max is smaller than beta_min, or T is 1.

@@ -1,4 +1,4 @@
-"""A denoiser made of a network and the choices around it: what all diffusion models of the zoo have in common."""
+"""A denoiser made of a network and the choices around it: the base of all diffusion models of the zoo."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from zoo.samplers.dpm import DPMSolver
 
 
 class NetworkDenoiser(Denoiser, EvidenceLowerBound, Completable):
-    """D(y; sigma) = c_skip y + c_out F(c_in y; c_noise); a model says which functions and which sigmas.
+    """D(y; sigma) = c_skip y + c_out F(c_in y; c_noise); a model chooses these functions and the noise levels sigma.
 
     States of images are 2 x - 1, in [-1, 1]; those of points are the points. `complete` draws from an approximation of
     the model's conditional distribution, in 50 steps of `Ancestral` with repeats; see `DenoisingSampler.fill`.
@@ -40,7 +40,7 @@ class NetworkDenoiser(Denoiser, EvidenceLowerBound, Completable):
     facts: ClassVar = {"completes": "approximately"}
     sigma_bound: float
 
-    @abstractmethod  # a model has plain arguments
+    @abstractmethod  # the constructors of models take plain arguments
     def __init__(
         self,
         preconditioning: Preconditioning,

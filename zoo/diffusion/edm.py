@@ -7,9 +7,9 @@
 Density: lower bound, of 8-bit images or of points; one evaluation for an unbiased estimate. The probability-flow ODE
 estimates the density itself: see `zoo.diffusion.likelihood`.
 Sampling: steps of a sampler, one to two evaluations of the network in each.
-Differs from the paper: small networks without attention, whose pixels are normalised over channels and not in groups;
-c_noise enters by 32 frequencies from 1 to 100; no augmentation and no dropout; Muon with a rate that falls linearly;
-averaged weights.
+Differs from the paper: small networks without attention, which normalise each pixel over its channels, not in groups;
+c_noise enters through a quarter as many frequencies, from 1 to 100, as the largest width; no augmentation and no
+dropout; Muon with a rate that falls linearly; averaged weights.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ class EDM(NetworkDenoiser):
 
 
 class ConditionalEDM(Conditional, EDM):
-    """An EDM whose network is told the class in most steps of training, and none in the others.
+    """An EDM whose network is given the labels of most training examples, and no label for the others.
 
-    It is an unconditional model too: `denoise` without labels, or a sampler with guidance 0. Classifier-free guidance
-    (Ho & Salimans 2022, https://arxiv.org/abs/2207.12598) is an argument of samplers.
+    It is an unconditional model too: call `denoise` without labels, or use a sampler with guidance 0. Classifier-free
+    guidance (Ho & Salimans 2022, https://arxiv.org/abs/2207.12598) is an argument of samplers.
 
     Args:
-        num_classes: Number of labels.
-        label_dropout: Share of training examples whose label the network is not told.
+        num_classes: Number of classes; labels lie in {0, ..., num_classes - 1}.
+        label_dropout: Share of training examples whose label is hidden from the network.
         event_shape, channels, sigma_data, noise_mean, noise_std, sigma_min, sigma_max, sigma_bound: See `EDM`.
     """
 

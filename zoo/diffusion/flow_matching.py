@@ -3,15 +3,14 @@
     x_t = (1 - t) x + t epsilon,    dx_t/dt = E[epsilon - x | x_t]                                               (eq. 2)
     minimise  E[|F(x_t; t) - (epsilon - x)|^2],    t ~ U(0, 1)                                                   (eq. 1)
 
-In units of sigma = t/(1 - t), with y = x_t/(1 - t), it is the denoiser D(y; sigma) = x_t - t F, and its ODE is the
-probability-flow ODE: one step of Euler's method in sigma is one step in t.
+In units of sigma = t/(1 - t), with y = x_t/(1 - t), the model is the denoiser D(y; sigma) = x_t - t F, and its ODE is
+the probability-flow ODE: one step of Euler's method in sigma is one step in t.
 
 Density: lower bound, of 8-bit images or of points; one evaluation for an unbiased estimate. The ODE estimates the
 density itself: see `zoo.diffusion.likelihood`.
 Sampling: steps of a sampler.
 Differs from the paper: time runs from data to noise, as in other diffusion models; no reflow, which straightens the
-paths; the bound, which comes from the same denoiser;
-Muon with a rate that falls linearly; averaged weights.
+paths; a bound of the density, from the same denoiser; Muon with a rate that falls linearly; averaged weights.
 """
 
 from __future__ import annotations

@@ -1,19 +1,21 @@
 """Log-likelihoods of denoisers, in nats: a bound in continuous time, and an estimate by the probability-flow ODE.
 
-Variational bound (Kingma et al. 2021, https://arxiv.org/abs/2107.00630, eq. 11-15), of what ancestral sampling in
-infinitely many steps draws, with y = to_state(x) and y_s = y + s epsilon, between noise levels a and b:
+Variational bound (Kingma et al. 2021, https://arxiv.org/abs/2107.00630, eq. 11-15), for the distribution of ancestral
+sampling in infinitely many steps, with y = to_state(x) and y_s = y + s epsilon, between noise levels a and b:
 
     log p(x) >= log p(x | y_a) - KL(N(y, b^2 I) || N(0, b^2 I)) - integral of |y - D(y_s; s)|^2/s^2 d ln s, from a to b
 
 p(x | y_a) = N(y_a, a^2 I) for real numbers; for L grey levels, it is that density at each level, normalised.
 
-Probability-flow ODE (Song et al. 2021, https://arxiv.org/abs/2011.13456, eq. 39), of what the ODE samplers draw:
+Probability-flow ODE (Song et al. 2021, https://arxiv.org/abs/2011.13456, eq. 39), for the distribution of the ODE
+samplers:
 
     dy/ds = v(y; s) = (y - D(y; s))/s
     log p(x) = log N(y_b; 0, b^2 I) + integral of div v ds, from a to b + log |det dy/dx|
 
-It is an estimate: Heun's method solves the ODE, and y_a stands for data with noise a. Each step takes two evaluations
-and a backward pass for each dimension, or for each random probe of the divergence.
+It is an estimate, because Heun's method solves the ODE only approximately, and because the data take the place of y_a,
+which should have noise a. Each step takes two evaluations, and a backward pass for each dimension or for each random
+probe of the divergence.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def variational_bound(model: Denoiser, x: Tensor, lowest: float, *, generator: S
         given: Labels, if the model takes them.
 
     Returns:
-        [B], of the log-probability of x if it has grey levels, else of the log-density.
+        Estimates in nats, [B]: of the log-probability of x if it has grey levels, else of its log-density.
     """
     y, highest = model.to_state(x), model.sigma_max
     prior = y.square().flatten(1).sum(1) / (2 * highest**2)
@@ -82,7 +84,7 @@ def _log_data(model: Denoiser, y: Tensor, lowest: float, source: Source) -> Tens
 
 @dataclass(frozen=True)
 class FlowSettings:
-    """How the ODE is solved; part of what identifies an estimate.
+    """Settings of the ODE solver. Estimates with different settings count as different measurements.
 
     Attributes:
         steps: Number of steps of Heun's method.
@@ -109,7 +111,7 @@ def flow_log_prob(
         given: Labels, if the model takes them.
 
     Returns:
-        [B], float64.
+        Log-densities of x in nats, [B], float64.
     """
     settings = settings or FlowSettings()
     levels = noise_levels(model.sigma_max, model.sigma_min, settings.steps + 1, settings.rho)[::-1]

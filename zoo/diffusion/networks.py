@@ -1,8 +1,9 @@
 """The networks of diffusion models: (noisy example, c_noise, label) -> an output of the example's shape.
 
-A U-Net (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597) for images, a multilayer perceptron for points. The
-noise level and the label reach every block as a scale and a shift of its normalised input (FiLM, Perez et al. 2018,
-https://arxiv.org/abs/1709.07871). The last layer of every block begins at zero, so that it begins as the identity.
+There is a U-Net (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597) for images, and a multilayer perceptron for
+points. The noise level and the label reach every block as a scale and a shift of its normalised input (FiLM, Perez et
+al. 2018, https://arxiv.org/abs/1709.07871). The last layer of every block starts at zero, so that the block starts as
+the identity.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MAX_FREQUENCY = 100.0  # of the noise level's features, in radians
 
 
 class Condition(nn.Module):
-    """Noise level [B], and labels [B] after `add_classes`, to features [B, width]."""
+    """Maps noise levels, [B], and, after `add_classes`, labels, [B], to features, [B, width]."""
 
     frequencies: Tensor
 
@@ -63,7 +64,9 @@ class ConvBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """Levels of halved resolution, one block on the way down and one up in each, and three in the coarsest.
+    """A U-Net in which each level has half the resolution of the level before, and channels of its own width.
+
+    Each level has one block on the way down and one on the way up; the coarsest level has three blocks.
 
     Args:
         event_shape: (C, H, W), H and W multiples of 2^(levels - 1).
@@ -152,13 +155,13 @@ def network(event_shape: Sequence[int], channels: Sequence[int], width: int) -> 
 
 
 def normalized(x: Tensor) -> Tensor:
-    """Each pixel of [B, C, H, W] with mean 0 and variance 1 over its channels."""
-    rows = x.permute(0, 2, 3, 1)  # contiguous for channels_last, which group norm would be four times slower in
+    """Normalises each pixel of x, [B, C, H, W], to mean 0 and variance 1 over its channels."""
+    rows = x.permute(0, 2, 3, 1)  # contiguous in channels_last, where group norm would be four times slower
     return layer_norm(rows, rows.shape[3:]).permute(0, 3, 1, 2)
 
 
 def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
-    """The layer with weights and biases of zero."""
+    """Sets the weights and biases of a layer to zero and returns it."""
     nn.init.zeros_(layer.weight)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)

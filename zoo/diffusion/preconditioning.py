@@ -34,19 +34,19 @@ class Preconditioning(ABC):
 
     @abstractmethod
     def __call__(self, sigma: Tensor) -> Coefficients:
-        """[B] -> four times [B]."""
+        """The four coefficients at each noise level: [B] -> four tensors, [B] each."""
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """lambda(sigma) of the loss: [B] -> [B]."""
+        """The weight lambda(sigma) of the loss: [B] -> [B]."""
         return self(sigma).out ** -2
 
 
 @dataclass(frozen=True)
 class EDM(Preconditioning):
-    """Input and target of F have variance 1 at every sigma, and errors of F are amplified as little as possible.
+    """The input and target of F have variance 1 at every sigma, and errors of F are amplified as little as possible.
 
     Attributes:
-        sigma_data: Standard deviation of the data.
+        sigma_data: Standard deviation of the states without noise.
     """
 
     sigma_data: float
@@ -66,7 +66,7 @@ class NoisePrediction(Preconditioning):
     """F predicts epsilon from x_t (Ho et al. 2020, https://arxiv.org/abs/2006.11239, eq. 14).
 
     Attributes:
-        schedule: Tells the step t of each sigma; F gets t/T.
+        schedule: Schedule that maps each sigma to its step t; F is given t/T.
     """
 
     schedule: Schedule

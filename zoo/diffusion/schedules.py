@@ -1,4 +1,4 @@
-"""Which noise levels a model learns, and how often: maps from uniform u to sigma, and the discrete schedule of DDPM."""
+"""Distributions of the noise level in training: maps from uniform u to sigma, and the discrete schedule of DDPM."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 
 class NoiseDistribution(ABC):
-    """A distribution of sigma in training, by the inverse of its distribution function."""
+    """A distribution of sigma in training, given as the inverse of its distribution function."""
 
     @abstractmethod
     def __call__(self, u: Tensor) -> Tensor:
-        """Uniform u in (0, 1) -> sigma, both [B]."""
+        """Maps uniform u in (0, 1) to sigma, both [B]."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class UniformTime(NoiseDistribution):
 
 @dataclass(frozen=True)
 class Schedule(NoiseDistribution):
-    """beta_t rising along a line, and t uniform on {1, ..., T} (Ho et al. 2020, section 4).
+    """beta_t rises linearly, and t is uniform on {1, ..., T} (Ho et al. 2020, section 4).
 
         abar_t = prod_s<=t (1 - beta_s),    sigma_t^2 = (1 - abar_t)/abar_t
 
@@ -60,7 +60,7 @@ class Schedule(NoiseDistribution):
     @cached_property
     def _sigmas(self) -> list[float]:
         sigmas, abar = [], 1.0
-        for t in range(self.num_steps):  # in plain numbers, which a model that is built without memory has too
+        for t in range(self.num_steps):  # plain numbers also exist in a model that is built without memory
             abar *= 1 - self.beta_min - t / (self.num_steps - 1) * (self.beta_max - self.beta_min)
             sigmas.append(math.sqrt((1 - abar) / abar))
         return sigmas
@@ -76,14 +76,14 @@ class Schedule(NoiseDistribution):
         return self._sigmas[-1]
 
     def sigmas(self, device: torch.device | str = "cpu") -> Tensor:
-        """sigma_1, ..., sigma_T, rising: [T]."""
+        """sigma_1, ..., sigma_T in ascending order: [T]."""
         return torch.tensor(self._sigmas, device=device)
 
     def __call__(self, u: Tensor) -> Tensor:
         return self.sigmas(u.device)[(u * self.num_steps).long()]
 
     def time(self, sigma: Tensor) -> Tensor:
-        """t/T, on a line in ln sigma between two steps and constant beyond the first and the last: [B] -> [B]."""
+        """t/T, interpolated linearly in ln sigma between steps, and constant beyond the first and last: [B] -> [B]."""
         known, wanted = self.sigmas(sigma.device).log(), sigma.float().log()
         above = torch.searchsorted(known, wanted).clamp(1, self.num_steps - 1)
         low, high = known[above - 1], known[above]

@@ -1,4 +1,4 @@
-"""Coupling layers: one part of the values says how each of the others is mapped (Dinh et al. 2015, 2017).
+"""Coupling layers: one part of the values determines how each of the others is mapped (Dinh et al. 2015, 2017).
 
     z_1 = x_1,    z_2 = g(x_2; network(x_1)),    ladj = sum log g'(x_2)
 
@@ -22,15 +22,15 @@ from zoo.flows.roots import invert
 
 
 class Transform(Protocol):
-    """An increasing map of each number, by parameters of its own."""
+    """An increasing map of single numbers, each with parameters of its own."""
 
     num_parameters: int
 
     def __call__(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """z and log dz/dx, both as x: [B, ...], [B, num_parameters, ...] -> ([B, ...], [B, ...])."""
+        """Maps x to z; also returns log dz/dx: [B, ...], [B, num_parameters, ...] -> ([B, ...], [B, ...])."""
 
     def inverse(self, z: Tensor, parameters: Tensor) -> Tensor:
-        """The x of z: [B, ...], [B, num_parameters, ...] -> [B, ...]."""
+        """Maps z back to x: [B, ...], [B, num_parameters, ...] -> [B, ...]."""
 
 
 def bounded(log_scale: Tensor, limit: float = 2.0) -> Tensor:
@@ -55,11 +55,11 @@ class MixtureOfLogistics:
     """z = y e^a + b, y = logit(sum_k pi_k sigmoid((x - mu_k) e^-s_k)) + x/100.
 
     From Flow++ (Ho et al. 2019, https://arxiv.org/abs/1902.00275, eqs. 13 and 14). The term x/100 is not in the paper:
-    it keeps the slope away from zero between components, where single precision could not tell the x of a z. The
-    inverse has no formula; see `zoo.flows.roots`.
+    it keeps the slope away from zero between components, where single precision could not recover x from z. The inverse
+    has no closed form; see `zoo.flows.roots`.
 
     Args:
-        num_components: K.
+        num_components: Number of components K.
     """
 
     LIMIT = 3.0  # of s
@@ -78,7 +78,7 @@ class MixtureOfLogistics:
     def inverse(self, z: Tensor, parameters: Tensor) -> Tensor:
         log_weights, loc, log_scale, after = self._parts(parameters)
         y = Affine().inverse(z, after)
-        quantiles = loc + log_scale.exp() * y[:, None]  # of the components; that of the mixture lies between
+        quantiles = loc + log_scale.exp() * y[:, None]  # of the components; the mixture's lies between them
         low, high = quantiles.amin(1).clamp(max=0), quantiles.amax(1).clamp(min=0)  # x/100 moves it towards 0
         return invert(lambda x: self._mapped(x, log_weights, loc, log_scale), y, low, high)
 
@@ -104,7 +104,7 @@ class MixtureOfLogistics:
 
 
 class MLP(nn.Sequential):
-    """Layers of equal width, smooth; the outputs begin at zero, so that a coupling begins simple.
+    """A smooth network with hidden layers of equal width. Its outputs start at zero, so that a coupling starts simple.
 
     Args:
         num_inputs: Width of the input.
@@ -126,7 +126,7 @@ class ConvNet(nn.Module):
     Args:
         num_inputs: Number of input channels.
         hidden: Number of hidden channels.
-        num_outputs: Number of output channels, which begin at zero.
+        num_outputs: Number of output channels, which start at zero.
     """
 
     def __init__(self, num_inputs: int, hidden: int, num_outputs: int) -> None:
@@ -153,17 +153,17 @@ def _zero(layer: nn.Module) -> None:
 
 
 def _by_parameter(outputs: Tensor, transform: Transform) -> Tensor:
-    """What a network says, [B, P * C, ...], by parameter of the transform: [B, P, C, ...]."""
+    """Splits the outputs of a network, [B, P * C, ...], by parameter of the transform: [B, P, C, ...]."""
     num = transform.num_parameters
     return outputs.contiguous().unflatten(1, (num, outputs.shape[1] // num))
 
 
 class Coupling(Bijector):
-    """The first channels (or entries of a vector) stay, and say how the others are mapped.
+    """Keeps the first channels (or entries of a vector), which determine how the others are mapped.
 
     Args:
-        num_kept: Number of channels that stay.
-        network: Parameters of the transform from the channels that stay: [B, num_kept, ...] -> [B, P * rest, ...].
+        num_kept: Number of channels to keep.
+        network: Network from the kept channels to the transform's parameters: [B, num_kept, ...] -> [B, P * rest, ...].
         transform: The map of single numbers, with P parameters.
     """
 
@@ -187,12 +187,12 @@ class Coupling(Bijector):
 
 
 class CheckerboardCoupling(Bijector):
-    """Pixels of one colour of a checkerboard stay, and say how the others are mapped (Dinh et al. 2017, section 3.4).
+    """Keeps pixels of one colour of a checkerboard; they determine how the others are mapped (Dinh et al. 2017, 3.4).
 
     Args:
         shape: (C, H, W) of one example.
-        keeps_even: Whether pixels stay whose row and column have an even sum.
-        network: Parameters of the transform, of all pixels, from those that stay: [B, C, H, W] -> [B, P * C, H, W].
+        keeps_even: Whether to keep the pixels whose row and column have an even sum, or else the other pixels.
+        network: Network from the kept pixels to the parameters of all pixels: [B, C, H, W] -> [B, P * C, H, W].
         transform: The map of single numbers, with P parameters.
     """
 
@@ -221,7 +221,7 @@ Network = Callable[[int, int], nn.Module]
 
 
 def halves(num_channels: int, network: Network, transform: Transform) -> Coupling:
-    """A coupling of two halves; the one that stays has the odd channel."""
+    """A coupling of two halves of the channels; the half that is kept gets the extra channel of an odd number."""
     num_kept = num_channels - num_channels // 2
     outputs = transform.num_parameters * (num_channels - num_kept)
     return Coupling(num_kept, network(num_kept, outputs), transform)

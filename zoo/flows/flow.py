@@ -2,7 +2,7 @@
 
     log p(x) = log N(z; 0, I) + log |det dz/dx|,    z = f(x)               (https://arxiv.org/abs/1505.05770, eq. 5)
 
-Density: exact, of real numbers; of 8-bit images a bound, by dequantisation.
+Density: exact for real numbers; a bound for 8-bit images, by dequantisation.
 Sampling: exact, by the inverse of f.
 """
 
@@ -31,9 +31,9 @@ Margin = Annotated[float, Between(1e-12, 0.499)] | None
 class Flow(Sampled, Dequantized, Bijection, Encoder, Decoder):
     """A density by change of variables. A model adds `to_latent` and `from_latent`; everything else follows.
 
-    Latents are vectors of the same dimension as the data, `latent_shape` = (D,), those of several scales one after the
-    other.
-    `to_latent` and `log_prob` take real numbers, 8-bit images after `dequantize`; `encode` takes the data themselves.
+    Latents are vectors of the same dimension as the data, `latent_shape` = (D,), with the latents of several scales
+    concatenated. `to_latent` and `log_prob` take real numbers, so 8-bit images must go through `dequantize` first;
+    `encode` takes the data themselves.
     """
 
     facts: ClassVar = {"latents": "high-dimensional"}
@@ -53,12 +53,14 @@ class Flow(Sampled, Dequantized, Bijection, Encoder, Decoder):
         return Independent(Normal(loc, torch.ones_like(loc), validate_args=False), 1)
 
     def encode(self, x: Tensor) -> Distribution:
-        """The latents of x, a point; those of grey levels are the latents of the middles of their cells."""
+        """The latents of x, as a distribution with all its mass at one point. Grey levels count as the middle of their
+        cells.
+        """
         y = x if self.levels is None else (x * (self.levels - 1) + 0.5) / self.levels
         return Point(self.to_latent(y)[0])
 
     def decode(self, z: Tensor) -> Tensor:
-        """The x with these latents, or the grey levels in whose cells it lies: [B, D] -> [B, *event_shape]."""
+        """Maps latents back to x, rounded to grey levels if there are `levels`: [B, D] -> [B, *event_shape]."""
         return self.quantize(self.from_latent(z))
 
 

@@ -4,13 +4,13 @@
     y = logit(lambda + (1 - 2 lambda) x) of pixels x in [0, 1]
     log p(x) = log N(z; 0, I) + sum_i log |det df_i|
 
-https://arxiv.org/abs/1807.03039. Each scale makes 2 x 2 blocks of pixels channels and takes some steps. Then half of
-the channels is done, Gaussian given the other half, which goes on to the next scale.
+https://arxiv.org/abs/1807.03039. Each scale turns 2 x 2 blocks of pixels into channels and takes some steps. Then half
+of the channels become latents, Gaussian given the other half, which goes on to the next scale.
 
-Density: exact; of 8-bit images a bound, by dequantisation. One pass.
-Sampling: exact, one pass of the inverse; maps by mixtures of logistics are inverted by a few steps of Newton's method.
+Density: exact; for 8-bit images a bound, by dequantisation. One pass.
+Sampling: exact, one pass of the inverse; mixtures of logistics are inverted by a few steps of Newton's method.
 Differs from the paper: pixels go through a logit; scales are bounded; layer normalisation inside the networks;
-couplings may transform by mixtures of logistics, as in Flow++ (Ho et al. 2019, https://arxiv.org/abs/1902.00275);
+couplings may use mixtures of logistics, as in Flow++ (Ho et al. 2019, https://arxiv.org/abs/1902.00275);
 Adam with a warm-up, clipped gradients and averaged weights.
 """
 
@@ -39,7 +39,7 @@ def _network(hidden: int, num_inputs: int, num_outputs: int) -> ConvNet:
 
 
 def _scales(shape: tuple[int, int, int], sizes: Sequence[tuple[int, int]], transform: Transform) -> Chain:
-    """The scales from one on, each with its number of steps and hidden channels: [B, *shape] -> [B, D]."""
+    """A scale and all later ones, each with its number of steps and hidden channels: [B, *shape] -> [B, D]."""
     (num_steps, hidden), *later = sizes
     channels, height, width = 4 * shape[0], shape[1] // 2, shape[2] // 2
     steps = [_step(channels, hidden, transform) for _ in range(num_steps)]
@@ -54,12 +54,12 @@ class Glow(Flow):
     """A flow over images.
 
     Args:
-        event_shape: (C, H, W).
-        num_steps: Number of steps of each scale; their number is that of the scales.
-        hidden: Number of hidden channels of the couplings of each scale.
-        num_logistics: Number of logistics in the mixtures by which couplings transform; affine couplings by default.
+        event_shape: (C, H, W); H and W are multiples of 2^n for n scales.
+        num_steps: Number of steps at each scale, one entry per scale.
+        hidden: Number of hidden channels of the couplings at each scale, one entry per scale.
+        num_logistics: Number of logistics in the mixtures that the couplings use; None for affine couplings.
         levels: Number of grey levels of a pixel, or None for real numbers.
-        logit: lambda of the logit of pixels, in (0, 1/2); None for data that are not in [0, 1].
+        logit: lambda of the logit transform, in (0, 1/2); None for data that are not in [0, 1].
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Invertible layers that flows are made of, with the logarithms of their Jacobian determinants.
+"""The invertible layers of flows, with the logarithms of their Jacobian determinants.
 
     z = f(x),    ladj = log |det dz/dx|
 
-A layer is a module: called, it maps data towards latents; `inverse` maps back. A flow is a `Chain` of layers.
+A layer is a module: calling it maps data towards latents; `inverse` maps back. A flow is a `Chain` of layers.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Bijector(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """z and ladj: [B, ...] -> ([B, ...], [B])."""
+        """Maps x to z; also returns ladj: [B, ...] -> ([B, ...], [B])."""
 
     @abstractmethod
     def inverse(self, z: Tensor) -> Tensor:
-        """The x with `forward(x)[0]` = z: [B, ...] -> [B, ...]."""
+        """Maps z back to x, such that `forward(x)[0]` is z: [B, ...] -> [B, ...]."""
 
 
 class Chain(Bijector):
@@ -54,11 +54,11 @@ class Chain(Bijector):
         return z
 
 
-# ------------------------------------------------------------------------------------------- of the shape and the range
+# -------------------------------------------------------------------------------------------------- shapes and ranges
 
 
 class Flatten(Bijector):
-    """[B, *shape] to vectors.
+    """Flattens examples to vectors: [B, *shape] -> [B, D].
 
     Args:
         shape: Shape of one example.
@@ -76,7 +76,7 @@ class Flatten(Bijector):
 
 
 class Squeeze(Bijector):
-    """2 x 2 blocks of pixels become channels: [B, C, H, W] -> [B, 4 C, H/2, W/2] (Dinh et al. 2017, figure 3)."""
+    """Turns 2 x 2 blocks of pixels into channels: [B, C, H, W] -> [B, 4 C, H/2, W/2] (Dinh et al. 2017, figure 3)."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         num, channels, height, width = x.shape
@@ -102,7 +102,7 @@ class Flip(Bijector):
 class Logit(Bijector):
     """logit(lambda + (1 - 2 lambda) x) of pixels in [0, 1] (Papamakarios et al. 2017, appendix D).
 
-    Beyond the numbers that have a logit, the density is zero: ladj is -inf, and z any number.
+    Where the logit does not exist, the density is zero: ladj is -inf, and z is arbitrary.
 
     Args:
         margin: lambda, in (0, 1/2).
@@ -113,7 +113,7 @@ class Logit(Bijector):
         self.margin = margin
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        # a and 1 - a, each by itself: a difference from 1 would keep few digits near white
+        # a and 1 - a are computed separately: subtracting a from 1 would leave few digits near white
         log_a, log_b = ((self.margin + (1 - 2 * self.margin) * part).log() for part in (x, 1 - x))
         ladj = (math.log(1 - 2 * self.margin) - log_a - log_b).flatten(1).sum(1)
         is_outside = ~(ladj.isfinite() | x.flatten(1).sum(1).isnan())
@@ -125,9 +125,9 @@ class Logit(Bijector):
 
 
 class Split(Bijector):
-    """Half of the channels is done, the other half goes on through more layers (Dinh et al. 2017, section 3.6).
+    """Turns half of the channels into latents; the other half goes through more layers (Dinh et al. 2017, section 3.6).
 
-    The half that is done becomes standard normal by an affine map whose shift and scale come from the other half. That
+    The first half becomes standard normal by an affine map whose shift and scale are computed from the other half. This
     is the same as a Gaussian prior with learned mean and scale (Kingma & Dhariwal 2018, released code).
 
     Args:
@@ -158,9 +158,9 @@ class Split(Bijector):
 class ActNorm(Bijector):
     """Shifts and scales each channel, z = (x - loc) e^-log_scale (Kingma & Dhariwal 2018, section 3.1).
 
-    The first batch of training sets loc and log_scale, so that each channel of z has mean 0 and variance 1 over its
-    examples, in whichever processes they are. After that they are parameters like all others. The buffer `initialized`
-    remembers it, also in a checkpoint.
+    The first batch of training sets loc and log_scale, so that each channel of z has mean 0 and variance 1 over the
+    examples of all processes. From then on, they are trained like other parameters. The buffer `initialized` records
+    this, also in checkpoints.
 
     Args:
         num_channels: Size of dimension 1.
@@ -173,7 +173,7 @@ class ActNorm(Bijector):
         self.loc = nn.Parameter(torch.zeros(num_channels))
         self.log_scale = nn.Parameter(torch.zeros(num_channels))
         self.register_buffer("initialized", torch.tensor(False))
-        self._is_over = False  # known without waiting for a device
+        self._is_over = False  # a Python value, so that no call waits for a device
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.training and not self._is_over:
@@ -204,10 +204,10 @@ class ActNorm(Bijector):
 
 
 class InvertibleLinear(Bijector):
-    """z = W x along dimension 1: of images, an invertible 1x1 convolution (Kingma & Dhariwal 2018, section 3.2).
+    """z = W x along dimension 1: for images, an invertible 1x1 convolution (Kingma & Dhariwal 2018, section 3.2).
 
     W = P L (U + diag(s)) with a fixed permutation P, unit lower triangular L and strictly upper triangular U, so that
-    log |det W| = sum log |s|. The signs of s stay as they are. W begins as a random rotation.
+    log |det W| = sum log |s|. The signs of s are fixed. W starts as a random rotation.
 
     Args:
         num_channels: Size of dimension 1.

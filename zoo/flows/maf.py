@@ -5,10 +5,10 @@
 https://arxiv.org/abs/1705.07057. The network of a layer is a MADE (Germain et al. 2015, https://arxiv.org/abs/1502.03509):
 masks hide from each output the inputs that do not come before it. The order is reversed from layer to layer.
 
-Density: exact; of 8-bit images a bound, by dequantisation. One pass.
-Sampling: exact, value by value through each layer; each unit of a network is computed once, as often as for a density.
-Differs from the paper: actnorm (Kingma & Dhariwal 2018) in place of batch normalisation; s is 2 tanh(s/2); AdamW
-with a warm-up and a rate that falls along a cosine, clipped gradients, averaged weights.
+Density: exact; for 8-bit images a bound, by dequantisation. One pass.
+Sampling: exact, value by value through each layer; each unit of a network is computed only once, as for a density.
+Differs from the paper: actnorm (Kingma & Dhariwal 2018) in place of batch normalisation; 2 tanh(s/2) in place of s;
+AdamW with a warm-up and a rate that falls along a cosine, clipped gradients, averaged weights.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class MaskedLinear(nn.Linear):
 
 
 class MaskedAutoregressive(Bijector):
-    """One layer: an affine map of each value by a MADE.
+    """One layer: an affine map of each value, with parameters from a MADE.
 
     A unit of degree m sees the first m values. Hidden units are sorted by degree, and the s_d and t_d of value d see
     units of degrees below d.
 
     Args:
-        size: D.
+        size: Dimension D.
         hidden: Width of the hidden layers.
         num_hidden: Number of hidden layers.
     """
@@ -81,7 +81,7 @@ class MaskedAutoregressive(Bijector):
         return z, log_slope.sum(1)
 
     def inverse(self, z: Tensor) -> Tensor:
-        """Value by value; a hidden unit is ready once the values that it sees are known."""
+        """Computes x value by value; a hidden unit is ready once the values that it sees are known."""
         first, *later = [(layer.masked_weight(), layer.bias) for layer in (*self.hidden, self.last)]
         sums = [bias.expand(len(z), -1).clone() for _, bias in (first, *later)]  # what each layer has added up so far
         parameters = sums[-1].view(len(z), 2, self.size)
@@ -106,7 +106,7 @@ class MAF(Flow):
         hidden: Width of the networks' hidden layers.
         num_hidden: Number of hidden layers of each network.
         levels: Number of grey levels of a pixel, or None for real numbers.
-        logit: lambda of the logit of pixels, in (0, 1/2); None for data that are not in [0, 1].
+        logit: lambda of the logit transform, in (0, 1/2); None for data that are not in [0, 1].
     """
 
     def __init__(

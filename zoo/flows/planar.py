@@ -7,9 +7,9 @@ https://arxiv.org/abs/1505.05770. The second line keeps w.u above -1, so that ea
 
 Density: exact, one pass.
 Sampling: exact; the inverse of a map is the root of an increasing function of one number, w.x.
-Differs from the paper: the maps lead from the data to the latents, as maximum likelihood needs it, where the paper
-bends the posterior of a VAE; w.u stays above -0.99, so that rounding errors cannot grow without bound; Adam with
-a warm-up and a rate that falls along a cosine; averaged weights.
+Differs from the paper: the maps lead from the data to the latents, as maximum likelihood requires, whereas the paper
+transforms the posterior of a VAE; w.u stays above -0.99, so that rounding errors cannot grow without bound; Adam with a
+warm-up and a rate that falls along a cosine; averaged weights.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from zoo.flows.roots import invert
 
 
 class Planar(Bijector):
-    """One map.
+    """One planar map.
 
     Args:
-        size: D.
+        size: Dimension D.
     """
 
     def __init__(self, size: int) -> None:

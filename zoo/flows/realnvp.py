@@ -1,17 +1,17 @@
-"""RealNVP: affine couplings, each value scaled and shifted by what the others say (Dinh et al. 2017).
+"""RealNVP: affine couplings, in which half of the values scale and shift the other half (Dinh et al. 2017).
 
     z_1 = x_1,    z_2 = x_2 e^s(x_1) + t(x_1),    ladj = sum s(x_1)                                       (eqs. 4 to 6)
     log p(x) = log N(z; 0, I) + the sum of the ladj of all couplings
 
-https://arxiv.org/abs/1605.08803. Vectors are coupled by halves, which change places after each coupling. Of images,
-each scale couples pixels by the colours of a checkerboard, makes 2 x 2 blocks of pixels channels, and couples those by
-halves. Then half of the channels is done, Gaussian given the other half, which goes on to the next scale.
+https://arxiv.org/abs/1605.08803. Vectors are split into halves, which swap after each coupling. For images, each scale
+couples the two colours of a checkerboard of pixels, turns 2 x 2 blocks of pixels into channels, and couples halves of
+the channels. Then half of the channels become latents, Gaussian given the other half, which goes on to the next scale.
 
-Density: exact; of 8-bit images a bound, by dequantisation. One pass.
+Density: exact; for 8-bit images a bound, by dequantisation. One pass.
 Sampling: exact, one pass of the inverse.
 Differs from the paper: actnorm (Kingma & Dhariwal 2018) in place of batch normalisation; networks of one hidden
-convolution and layer normalisation in place of residual ones; log-scales are 2 tanh(s/2); Adam with a
-warm-up and a rate that falls along a cosine; averaged weights.
+convolution and layer normalisation in place of residual ones; log-scales are 2 tanh(s/2); Adam with a warm-up and a
+rate that falls along a cosine; averaged weights.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _vector_layers(size: int, num_couplings: int, hidden: int) -> Iterator[Bijec
 
 
 def _scales(shape: tuple[int, int, int], num_scales: int, num_couplings: int, hidden: int) -> Chain:
-    """The scales from one on, the next with twice as many hidden channels: [B, *shape] -> [B, D]."""
+    """A scale and all later ones, each with twice as many hidden channels as the last: [B, *shape] -> [B, D]."""
     layers: list[Bijector] = []
     channels, height, width = shape
     for number in range(num_couplings):
@@ -65,12 +65,13 @@ class RealNVP(Flow):
     """A flow of affine couplings over vectors or images.
 
     Args:
-        event_shape: (D,) with D > 1, or (C, H, W).
-        num_couplings: Number of couplings; of images, by checkerboard and again by channels, at each scale.
-        hidden: Width of the networks' hidden layers; of images, number of channels at the first scale.
+        event_shape: (D,) with D > 1, or (C, H, W) with H and W multiples of 2^num_scales.
+        num_couplings: Number of couplings; for images, as many by checkerboard and as many by channels at each scale.
+        hidden: Width of the networks' hidden layers; for images, the number of channels at the first scale, which
+            doubles with each further scale.
         num_scales: Number of scales of an image.
         levels: Number of grey levels of a pixel, or None for real numbers.
-        logit: lambda of the logit of pixels, in (0, 1/2); None for data that are not in [0, 1].
+        logit: lambda of the logit transform, in (0, 1/2); None for data that are not in [0, 1].
     """
 
     def __init__(

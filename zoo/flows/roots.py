@@ -1,4 +1,4 @@
-"""Inverses that have no formula."""
+"""Inverses of functions that have no closed form."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ MAX_STEPS = 80
 def invert(function: Callable[[Tensor], tuple[Tensor, Tensor]], y: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Solves f(x) = y for an increasing f, element by element.
 
-    Newton's method, inside an interval that shrinks; where a step leaves the interval, or steps do not shrink by half,
-    bisection takes over. An element rests once its step is near rounding errors: its x does not depend on the others.
+    Uses Newton's method inside a shrinking interval. Where a step leaves the interval, or is not half as long as the
+    one before, bisection takes over. An element stops once its step is near the rounding error, so that its result does
+    not depend on the others.
 
     Args:
-        function: Gives f(x) and f'(x) > 0, both as x.
+        function: Function that returns f(x) and f'(x) > 0, both with the shape of x.
         y: Values of f, any shape.
-        low, high: Interval in which x lies, as y.
+        low, high: Ends of the interval in which x lies, with the shape of y.
 
     Returns:
-        x, as y.
+        x, with the shape of y.
     """
     x, step = (low + high) / 2, high - low
     is_done = torch.zeros_like(y, dtype=torch.bool)

@@ -3,7 +3,8 @@
     z = y_k + (y_k+1 - y_k) (s_k r^2 + d_k r (1 - r)) / (s_k + (d_k + d_k+1 - 2 s_k) r (1 - r))                  (eq. 4)
     r = (x - x_k)/(x_k+1 - x_k),    s_k = (y_k+1 - y_k)/(x_k+1 - x_k)
 
-between knots (x_k, y_k) with slopes d_k, K bins on [-B, B]; the identity outside. https://arxiv.org/abs/1906.04032
+This holds between knots (x_k, y_k) with slopes d_k, in K bins on [-B, B]; outside, the map is the identity.
+https://arxiv.org/abs/1906.04032
 
 Density: exact, one pass.
 Sampling: exact, one pass of the inverse.
@@ -33,11 +34,11 @@ class RationalQuadratic:
     """The spline as a map of single numbers; see `zoo.flows.couplings.Transform`.
 
     Args:
-        num_bins: K.
-        bound: B.
+        num_bins: Number of bins K.
+        bound: Bound B of the interval.
     """
 
-    LEAST = 0.02  # width and height of a bin, as parts of the interval
+    LEAST = 0.02  # smallest width and height of a bin, as a fraction of the interval
 
     def __init__(self, num_bins: int, bound: float) -> None:
         self.num_bins = num_bins
@@ -47,7 +48,7 @@ class RationalQuadratic:
     def __call__(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         knots_x, knots_y, slopes = self._knots(parameters)
         is_inside = x.abs() < self.bound
-        inside = x.where(is_inside, 0)  # not after the formula, whose gradients would be no numbers outside
+        inside = x.where(is_inside, 0)  # before the formula, whose gradients would be NaN outside
         x_0, width, y_0, height, d_0, d_1 = self._bin(inside, knots_x, knots_x, knots_y, slopes)
         s, r = height / width, (inside - x_0) / width
         denominator = s + (d_0 + d_1 - 2 * s) * r * (1 - r)
@@ -67,7 +68,7 @@ class RationalQuadratic:
         return torch.where(is_inside, x_0 + root * width, z)
 
     def _knots(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Places, values and slopes of the knots, [..., K + 1] each."""
+        """Positions x_k, values y_k and slopes d_k of the knots, [..., K + 1] each."""
         num = self.num_bins
         widths, heights, slopes = parameters.movedim(1, -1).split([num, num, num - 1], -1)
         knots = []
@@ -78,7 +79,7 @@ class RationalQuadratic:
         return knots[0], knots[1], F.pad(bounded(slopes).exp(), (1, 1), value=1.0)
 
     def _bin(self, value: Tensor, edges: Tensor, knots_x: Tensor, knots_y: Tensor, slopes: Tensor) -> list[Tensor]:
-        """x_k, width, y_k, height, d_k and d_k+1 of the bin in whose `edges` a value lies."""
+        """x_k, width, y_k, height, d_k and d_k+1 of the bin between whose `edges` a value lies."""
         k = (value[..., None] >= edges[..., 1:-1]).sum(-1, keepdim=True)
         low, high = ([t.gather(-1, i)[..., 0] for t in (knots_x, knots_y, slopes)] for i in (k, k + 1))
         return [low[0], high[0] - low[0], low[1], high[1] - low[1], low[2], high[2]]
@@ -96,7 +97,7 @@ class SplineFlow(Flow):
         num_couplings: Number of couplings, each after a linear map.
         hidden: Width of the networks' two hidden layers.
         num_bins: Number of bins of a spline, at most 32.
-        bound: The splines lie on [-bound, bound].
+        bound: B; the splines act on [-bound, bound].
     """
 
     def __init__(

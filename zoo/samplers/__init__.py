@@ -1,4 +1,4 @@
-"""Ways to draw from a model: values that are handed to `sample`."""
+"""Samplers: ways to draw from a model, passed to `sample` as values."""
 
 import lazy_loader
 

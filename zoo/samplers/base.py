@@ -1,4 +1,4 @@
-"""What all samplers share: plain arguments, and a call that draws from a model."""
+"""The base of all samplers: plain arguments, and a call that draws from a model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """A way to draw from a model that has learned something other than how to draw.
+    """A way to draw from a model that can be drawn from in several ways, such as a denoiser or an energy.
 
-    A sampler is a value: frozen, with JSON-plain arguments, and without a model. It is an argument of `sample`, and
-    part of what identifies a measurement.
+    A sampler is a frozen value with JSON-plain arguments, and holds no model. It is an argument of `sample`.
+    Measurements with different samplers count as different measurements.
     """
 
     @abstractmethod

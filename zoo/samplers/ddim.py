@@ -17,7 +17,7 @@ from zoo.samplers.denoising import DenoisingSampler, Walk
 
 @dataclass(frozen=True)
 class DDIM(DenoisingSampler):
-    """Draws the next state from a family that has the right marginals for every eta; of order 1.
+    """Draws the next state from a family of distributions with the right marginals for every eta; of order 1.
 
     Args:
         eta: Share of fresh noise: 0 for none, as `Euler`; 1 for the posterior of DDPM, as `Ancestral`.

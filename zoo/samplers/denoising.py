@@ -1,9 +1,9 @@
-"""What the samplers of denoisers share: a grid of noise levels, and a walk along it that takes a sampler's steps.
+"""The base of all samplers of denoisers: a grid of noise levels, and a walk along it in the sampler's steps.
 
     sigma_i = (sigma_max^(1/rho) + i/(N - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho,  i < N;    sigma_N = 0
 
-(Karras et al. 2022, https://arxiv.org/abs/2206.00364, eq. 5.) All samplers work in sigma, whatever schedule a model
-learned with: states are data plus sigma times standard normal noise. States and noise levels are float32.
+(Karras et al. 2022, https://arxiv.org/abs/2206.00364, eq. 5.) All samplers work in sigma, whatever schedule a model was
+trained with: states are data plus sigma times standard normal noise. States and noise levels are float32.
 """
 
 import math
@@ -22,7 +22,7 @@ from zoo.random import Streams, randn
 from zoo.samplers.base import Sampler
 
 REPEATS = 5
-"""Number of times that completing takes each step."""
+"""Number of times that `fill` takes each step."""
 
 Sigma = Annotated[float, Between(1e-9, 1e9)]
 
@@ -34,20 +34,21 @@ def noise_levels(first: float, last: float, num: int, rho: float) -> list[float]
 
 
 class Denoised(NamedTuple):
-    """What the model made of a state at a noise level."""
+    """A denoised state, and the noise level at which the model denoised it."""
 
     value: Tensor  # [B, *event_shape]
     sigma: float
 
 
 class Walk:
-    """A batch on its way along the grid: the model under guidance, the noise, and the last evaluation.
+    """The context of a batch on its way along the grid: the guided model, the noise, and the last evaluation.
 
     Attributes:
         model: The denoiser.
         streams: Noise, one stream per example.
-        before: What the model made of the state before this one; None at the first.
-        known: States and a mask, both [B, *event_shape]; where it is True, the walk keeps to these states.
+        before: The previous state after denoising; None at the first step and when a step is repeated.
+        known: States and a bool mask, both [B, *event_shape]; the walk keeps to these states where the mask is True.
+            None if nothing is known.
     """
 
     def __init__(self, model: Any, streams: Streams, guidance: float, given: dict[str, Any]) -> None:
@@ -59,7 +60,7 @@ class Walk:
         self._given = given
 
     def denoise(self, y: Tensor, sigma: float) -> Tensor:
-        """E[state | y], guided by the label w times: D(y) + w (D(y | label) - D(y)): [B, *event_shape] -> the same."""
+        """E[state | y] with guidance w, D(y) + w (D(y | label) - D(y)): [B, *event_shape] -> the same shape."""
         levels = y.new_full((len(y),), sigma)
         if self._guidance == 1 or not self._given:
             return self.model.denoise(y, levels, **self._given)
@@ -71,7 +72,7 @@ class Walk:
         return randn(tuple(y.shape), self.streams, y.device)
 
     def held(self, y: Tensor, sigma: float) -> Tensor:
-        """The state with what is known put in its place, at noise level sigma: [B, *event_shape] -> the same."""
+        """Replaces known values of a state by the data with noise level sigma: [B, *event_shape] -> the same shape."""
         if self.known is None:
             return y
         state, mask = self.known
@@ -80,15 +81,16 @@ class Walk:
 
 @dataclass(frozen=True)
 class DenoisingSampler(Sampler):
-    """Goes from noise to data in `steps` steps; a sampler says what one step is.
+    """Goes from noise to data in `steps` steps; each sampler defines `step`.
 
     Args:
         steps: Number of steps N.
         sigma_min: Last noise level before 0; the model's by default.
         sigma_max: First noise level; the model's by default.
-        rho: 1 for equal steps in sigma; the larger, the more steps at low noise.
-        guidance: Strength w of the label for a conditional model: 0 ignores it, 1 is the model's conditional
-            distribution, more exaggerates the label and costs a second evaluation of the network.
+        rho: Spacing of the noise levels: 1 for equal steps in sigma; larger values take more of the steps at low noise.
+        guidance: Strength w of the label for a conditional model: 0 ignores it, 1 gives the model's conditional
+            distribution, and larger values exaggerate the label. All values but 0 and 1 cost a second evaluation of the
+            network per step.
 
     Raises:
         ConfigError: An argument is out of its range.
@@ -105,13 +107,16 @@ class DenoisingSampler(Sampler):
 
     @abstractmethod
     def step(self, y: Tensor, denoised: Tensor, sigma: float, to: float, walk: Walk) -> Tensor:
-        """The state at noise level `to`, given the one at `sigma` and what the model makes of it.
+        """Computes the state at noise level `to` from the state at `sigma` and its denoised version.
 
         Args:
             y: State, [B, *event_shape].
             denoised: walk.denoise(y, sigma), [B, *event_shape].
             sigma, to: Noise levels, to < sigma; `to` is 0 in the last step.
-            walk: More evaluations, noise, and the evaluation before.
+            walk: Context that provides further evaluations, noise, and the previous evaluation.
+
+        Returns:
+            The next state, [B, *event_shape].
         """
 
     @property
@@ -134,12 +139,12 @@ class DenoisingSampler(Sampler):
         """Adds noise to examples and takes the last part of the steps from there.
 
         SDEdit (Meng et al. 2022, https://arxiv.org/abs/2108.01073, algorithm 1): a rough drawing becomes an example of
-        the model that resembles it, the less so the more noise it got.
+        the model that resembles it. The more noise is added, the weaker the resemblance.
 
         Args:
             model: A denoiser.
             x: Examples, [B, *event_shape].
-            strength: Share of the steps to take: 0 leaves x as it is, 1 hides it under the most noise.
+            strength: Share of the steps to take, from 0 to 1: 0 leaves x as it is, 1 hides it under the most noise.
             streams: Noise, one stream per example.
             given: What the examples are conditioned on, such as labels.
 
@@ -152,11 +157,11 @@ class DenoisingSampler(Sampler):
         return self._along(grid, y / grid[0] + walk.noise(y), walk) if len(grid) > 1 else x
 
     def fill(self, model: Any, x: Tensor, known: Tensor, streams: Streams, **given: Any) -> Tensor:
-        """Draws unknown values: at each noise level, the known ones are those of the data with that much noise.
+        """Draws unknown values: at each noise level, the known values are replaced by the data with that much noise.
 
-        Each step is taken `REPEATS` times, with noise added in between, so that what is drawn has time to agree with
-        what is known (RePaint, Lugmayr et al. 2022, https://arxiv.org/abs/2201.09865, algorithm 1). It approximates a
-        draw given the known values.
+        Each step is taken `REPEATS` times, with noise added in between, so that the drawn values come to agree with the
+        known ones (RePaint, Lugmayr et al. 2022, https://arxiv.org/abs/2201.09865, algorithm 1). The result
+        approximates a draw given the known values.
 
         Args:
             model: A denoiser.

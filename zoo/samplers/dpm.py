@@ -15,9 +15,9 @@ from zoo.samplers.denoising import DenoisingSampler, Walk
 
 @dataclass(frozen=True)
 class DPMSolver(DenoisingSampler):
-    """Extrapolates what the model expects from its last two evaluations; of order 2, with one evaluation a step.
+    """Extrapolates the denoised state from the last two evaluations; of order 2, with one evaluation per step.
 
-    The first and the last step are Euler's.
+    The first and the last step are steps of Euler's method.
     """
 
     def step(self, y: Tensor, denoised: Tensor, sigma: float, to: float, walk: Walk) -> Tensor:

@@ -14,7 +14,7 @@ from zoo.samplers.denoising import DenoisingSampler, Walk
 
 @dataclass(frozen=True)
 class Euler(DenoisingSampler):
-    """Follows the tangent; of order 1."""
+    """Follows the tangent at the start of each step; of order 1."""
 
     def step(self, y: Tensor, denoised: Tensor, sigma: float, to: float, walk: Walk) -> Tensor:
         return y + (to - sigma) * (y - denoised) / sigma

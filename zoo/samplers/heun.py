@@ -9,9 +9,9 @@ from zoo.samplers.denoising import DenoisingSampler, Walk
 
 @dataclass(frozen=True)
 class Heun(DenoisingSampler):
-    """Follows the mean of the tangents at both ends of a step; of order 2. The last step is Euler's.
+    """Follows the mean of the tangents at both ends of a step; of order 2. The last step is one of Euler's method.
 
-    It evaluates the network twice in each step but the last.
+    Every step but the last evaluates the network twice.
     """
 
     def step(self, y: Tensor, denoised: Tensor, sigma: float, to: float, walk: Walk) -> Tensor:

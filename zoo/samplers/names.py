@@ -1,4 +1,4 @@
-"""Samplers by name, as the command line takes them: the name of the class in small letters."""
+"""Samplers by name, as the command line takes them: the name of the class in lower case."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoo.samplers.base import Sampler
 
 
 def named(name: str, **arguments: Any) -> Sampler:
-    """The sampler of a name with some of its arguments: `named("ddim", steps=20)`.
+    """Makes the sampler with this name and these arguments, such as `named("ddim", steps=20)`.
 
     Raises:
         ConfigError: There is no such sampler, or it does not take such an argument or value.

@@ -17,11 +17,11 @@ from zoo.samplers.base import Sampler
 
 @dataclass(frozen=True)
 class Tempered(Sampler):
-    """Decodes normal codes of another standard deviation than 1.
+    """Decodes normal codes with a standard deviation other than 1.
 
     Args:
-        temperature: Standard deviation T of the codes. 1 draws from the model; less gives likelier and less varied
-            examples.
+        temperature: Standard deviation T of the codes. 1 draws from the model; smaller values give likelier and less
+            varied examples.
 
     Raises:
         ConfigError: The temperature is out of range.
