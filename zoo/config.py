@@ -49,7 +49,7 @@ def brief(value: object, width: int = 60) -> str:
 
 
 def listed(names: Iterable[str], width: int = 100) -> str:
-    """Returns names with commas between them: as many as fit into `width` characters, but at least one."""
+    """Joins names with commas: as many as fit into `width` characters, but at least one."""
     text = ""
     for name in names:
         short = name if len(name) <= 60 else f"{name[:57]}..."
@@ -60,7 +60,7 @@ def listed(names: Iterable[str], width: int = 100) -> str:
 
 
 def reason(error: BaseException, width: int = 150) -> str:
-    """Returns what an error says, in one line of at most `width` characters; its type if it says nothing."""
+    """Returns the message of an error in one line of at most `width` characters, or its type if there is no message."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= width else text[: width - 3] + "..."
 
