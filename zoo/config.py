@@ -49,7 +49,7 @@ def brief(value: object, width: int = 60) -> str:
 
 
 def listed(names: Iterable[str], width: int = 100) -> str:
-    """Returns names with commas between them: as many as fit into `width` characters, but at least one."""
+    """Joins names with commas: as many as fit into `width` characters, but at least one."""
     text = ""
     for name in names:
         short = name if len(name) <= 60 else f"{name[:57]}..."
@@ -60,13 +60,13 @@ def listed(names: Iterable[str], width: int = 100) -> str:
 
 
 def reason(error: BaseException, width: int = 150) -> str:
-    """Returns what an error says, in one line of at most `width` characters; its type if it says nothing."""
+    """Returns the message of an error in one line of at most `width` characters, or its type if there is no message."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Returns the end of a sentence about an unknown name: similar known names, or else the first ones."""
+    """Returns the end of a sentence about an unknown name: similar known names, or else the first known ones."""
     names = sorted(known)
     close = difflib.get_close_matches(name[:100], names, n=3, cutoff=0.5)
     if close:
@@ -110,14 +110,14 @@ def _text(content: bytes, where: str) -> str:
 
 
 def parse_json(content: bytes, where: str) -> dict[str, Any]:
-    """Parses a JSON object without duplicate keys, NaN, infinities and integers beyond 64 bits.
+    """Parses a JSON object, which must not have duplicate keys, NaN, infinities or integers beyond 64 bits.
 
     Args:
         content: The JSON text.
         where: Beginning of the error message, such as the name of the file.
 
     Raises:
-        ConfigError: The text is anything else. The message names the key or the position.
+        ConfigError: The text is not such an object. The message names the key or the position.
     """
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def load_json(path: str | Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Loads safe YAML without aliases, which can make a small file huge, and duplicate keys. 1e-3 is a number."""
+    """Loads safe YAML without duplicate keys or aliases; an alias can make a small file huge. 1e-3 is a number."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -185,14 +185,14 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """Parses a YAML mapping of plain values without tags, aliases and duplicate keys.
+    """Parses a YAML mapping of plain values, which must not have tags, aliases or duplicate keys.
 
     Args:
         text: The YAML text.
         where: Beginning of the error message, such as the name of the file.
 
     Raises:
-        ConfigError: The text is anything else. The message names the line.
+        ConfigError: The text is not such a mapping. The message names the line.
     """
     try:
         value = yaml.load(text, Loader=_Loader)
@@ -244,13 +244,13 @@ class Length:
 
 
 Size = Annotated[int, Between(1, 100_000)]
-"""A width, a depth or a number of classes."""
+"""A width, a depth or a number of classes, from 1 to 100,000."""
 
 Fraction = Annotated[float, Between(0, 0.99)]
-"""A fraction below one, such as the probability of dropout."""
+"""A fraction from 0 to 0.99, such as the probability of dropout."""
 
 Shift = Annotated[int, Between(0, 100)]
-"""A number of pixels."""
+"""A number of pixels, from 0 to 100."""
 
 ImageShape = Annotated[Sequence[Size], Length(3)]
 """The shape of an image, (C, H, W)."""
@@ -295,7 +295,7 @@ def check(
     optional: Collection[str] = (),
     is_open: bool = False,
 ) -> dict[str, Any]:
-    """Checks values against types. It is like `bind`, which takes the types from a signature.
+    """Checks values against types, as `bind` checks arguments against a signature.
 
     Args:
         values: The values by key.
@@ -303,6 +303,12 @@ def check(
         where: Beginning of the error message, such as the name of the file.
         optional: Keys that may be missing.
         is_open: Whether other keys are allowed.
+
+    Returns:
+        The values by key, converted to their types.
+
+    Raises:
+        ConfigError: A key is unknown or missing, or its value does not have the right type. The message names the key.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: expected a mapping of keys to values, found {brief(values)}")

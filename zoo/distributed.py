@@ -90,7 +90,7 @@ def _is_started_by_srun() -> bool:
 
 
 def join(device: str = "cpu") -> str:
-    """Makes a group of the processes that were started for one command. The group lasts until they end.
+    """Joins the processes that were started for one command into a group, which lasts until they end.
 
     Args:
         device: "cpu", "cuda" or another device of torch.

@@ -55,8 +55,8 @@ def decode(model: GenerativeModel, z: Tensor, *, labels: Labels = None) -> Tenso
     """E[x | z] of codes under a Decoder: [B, *latent_shape] -> [B, *event_shape].
 
     Raises:
-        ConfigError: The model is not a Decoder, or a label is none of its classes.
-        DataError: The codes have another shape.
+        ConfigError: The model is not a Decoder, or a label is not one of its classes.
+        DataError: The codes have the wrong shape.
     """
     decoder = _decoder(model, "decode")
     if tuple(z.shape[1:]) != tuple(decoder.latent_shape):
@@ -89,11 +89,11 @@ def interpolate(
 
     Args:
         model: A Decoder; for walks between images also an Encoder.
-        a, b: Images [*event_shape] or codes [*latent_shape], one of each or [B, ...] of each. If the two shapes are
-            equal, they are taken for images.
+        a, b: Ends of the walk: two images, [*event_shape], or two codes, [*latent_shape]; or B of each, [B, ...]. If
+            `event_shape` and `latent_shape` are equal, the ends are taken for images.
         steps: Number of images per walk, at least 2.
-        spherical: Whether to walk along great circles, near which the codes of a Gaussian lie in high dimension (White
-            2016, https://arxiv.org/abs/1609.04468), instead of straight lines; by default if the prior is Gaussian.
+        spherical: Whether to walk along great circles, which stay near the codes of a Gaussian in high dimension (White
+            2016, https://arxiv.org/abs/1609.04468), instead of straight lines; by default, if the prior is Gaussian.
         labels: Labels of the walks.
 
     Returns:
@@ -144,7 +144,7 @@ def traverse(
     *,
     labels: Labels = None,
 ) -> Tensor:
-    """Decodes a code in which one dimension at a time takes other values.
+    """Decodes a code repeatedly, with one dimension at a time set to other values.
 
     Args:
         model: A Decoder.
@@ -196,7 +196,7 @@ def edit(
 
     Raises:
         ConfigError: The model lacks a capability, its codes have no such dimension, or a value is NaN or infinite.
-        DataError: The images have another shape.
+        DataError: The images have the wrong shape.
     """
     decoder = _decoder(model, "edit", Encoder)
     z = _encode(model, x, "edit", labels)
@@ -208,7 +208,7 @@ def edit(
 
 
 def _check_changes(dimensions: Sequence[int], values: Tensor, size: int, name: str) -> None:
-    """ConfigError if a code of this size lacks a dimension, or a value is NaN or infinite."""
+    """Raises a ConfigError if a code of this size lacks a dimension, or a value is NaN or infinite."""
     if unknown := [dimension for dimension in dimensions if not 0 <= dimension < size]:
         raise ConfigError(f"{name}: expected dimensions of the code from 0 to {size - 1}, found {unknown[0]}")
     if not values.isfinite().all():
@@ -226,7 +226,7 @@ def attribute(model: GenerativeModel, present: Tensor, absent: Tensor) -> Tensor
     Larsen et al. 2016 (https://arxiv.org/abs/1512.09300, section 4.1) call this a visual attribute vector.
 
     Args:
-        model: An Encoder that is not Conditional: the code of a conditional model need not contain what labels say.
+        model: An Encoder that is not Conditional: the codes of a conditional model need not contain the class.
         present: Images with the attribute, [N, *event_shape].
         absent: Images without it, [M, *event_shape].
 
@@ -235,7 +235,7 @@ def attribute(model: GenerativeModel, present: Tensor, absent: Tensor) -> Tensor
 
     Raises:
         ConfigError: The model is not an Encoder, or it is Conditional.
-        DataError: The images have another shape, or there are none on one side.
+        DataError: The images have the wrong shape, or there are none on one side.
     """
     _check_attribute(model, Encoder)
     for name, x in (("present", present), ("absent", absent)):
@@ -262,7 +262,7 @@ def apply_attribute(
 
     Raises:
         ConfigError: The model lacks a capability, or it is Conditional.
-        DataError: The images or the direction have another shape.
+        DataError: The images or the direction have the wrong shape.
     """
     _check_attribute(model, Encoder, Decoder)
     decoder = _decoder(model, "attribute")
@@ -298,8 +298,8 @@ def analogies(model: GenerativeModel, x: Tensor, labels: Labels) -> Tensor:
         [B, num_classes, *event_shape].
 
     Raises:
-        ConfigError: The model lacks a capability, or a label is none of its classes.
-        DataError: The images have another shape.
+        ConfigError: The model lacks a capability, or a label is not one of its classes.
+        DataError: The images have the wrong shape.
     """
     decoder = _decoder(model, "analogies", Conditional, Encoder)
     assert isinstance(model, Conditional)
@@ -334,7 +334,7 @@ def complete(
 
     Raises:
         ConfigError: The model is not Completable, or cannot condition on the pixels of this mask.
-        DataError: The images have another shape.
+        DataError: The images have the wrong shape.
     """
     _check_capabilities(model, "complete", Completable)
     assert isinstance(model, Completable)
@@ -345,7 +345,7 @@ def complete(
 
 
 def _decoder(model: GenerativeModel, name: str, *others: type) -> Decoder:
-    """The model, which has to be a Decoder and to have the other capabilities."""
+    """Returns the model after checking that it is a Decoder and has the other capabilities."""
     _check_capabilities(model, name, *others, Decoder)
     assert isinstance(model, Decoder)
     return model
@@ -369,7 +369,7 @@ def _given(model: GenerativeModel, labels: Labels, num: int, repeats: int = 1) -
 
 
 def _base(distribution: Distribution) -> Distribution:
-    """The distribution of independent dimensions that `Independent` joins."""
+    """The distribution of single dimensions under any layers of `Independent`."""
     while isinstance(distribution, Independent):
         distribution = distribution.base_dist
     return distribution
@@ -380,7 +380,7 @@ def _is_one_or_more(x: Tensor, shape: tuple[int, ...]) -> bool:
 
 
 def _check_capabilities(model: GenerativeModel, name: str, *needed: type) -> None:
-    """ConfigError if the model lacks a capability, with checkpoints that have all of them."""
+    """Raises a ConfigError if the model lacks a capability, and names checkpoints that have all of them."""
     missing = [capability.__name__ for capability in needed if not isinstance(model, capability)]
     if not missing:
         return
@@ -394,6 +394,6 @@ def _check_capabilities(model: GenerativeModel, name: str, *needed: type) -> Non
 
 
 def _listed(names: Sequence[str], conjunction: str) -> str:
-    """`an Encoder and a Decoder`."""
+    """Joins names with articles, such as `an Encoder and a Decoder`."""
     articled = [f"{'an' if name[0] in 'AEIOU' else 'a'} {name}" for name in names]
     return f" {conjunction} ".join(filter(None, (", ".join(articled[:-1]), articled[-1])))

@@ -21,7 +21,7 @@ _GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133
 
 
 def _signed(value: int) -> int:
-    """The int64 that equals `value` modulo 2^64. Arithmetic on int64 tensors wraps around, as the hash needs it."""
+    """The int64 that equals `value` modulo 2^64. Arithmetic on int64 tensors wraps around, as the hash requires."""
     return (value + 2**63) % 2**64 - 2**63
 
 
@@ -57,7 +57,7 @@ class Streams:
     Each call of `rand` or `randn` returns new numbers. The n-th calls on streams with equal keys return equal numbers.
 
     Args:
-        seed: Seed of all streams.
+        seed: Seed for all streams.
         index: Index of each example, [B].
         step: Training step, or another number that separates draws with the same seed.
     """

@@ -1,4 +1,4 @@
-"""What samplers that run a Markov chain share."""
+"""The base of all samplers that run a Markov chain."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from zoo.samplers.base import Sampler
 
 @dataclass(frozen=True)
 class ChainSampler(Sampler):
-    """Runs the chain of a model from noise: from its base distribution, such as the base rates of pixels.
+    """Runs the Markov chain of a model, by default from noise: draws from a base such as the base rates of the pixels.
 
-    The result tends to the model's distribution with the number of steps.
+    The result tends to the model's distribution as the number of steps grows.
 
     Args:
         steps: Number of steps of the chain.
-        temperature: Number by which energies are divided; below 1, draws are more likely and less varied.
-        start: "noise", or "data" to start each chain from one of `model.examples`, drawn at random. Such samples look
-            good after any number of steps, and say little about the model.
+        temperature: Number by which energies are divided, above 0; below 1, draws are more likely and less varied.
+        start: "noise", or "data" to start each chain from one of `model.examples`, drawn at random. Samples that start
+            from data look good after any number of steps, and say little about the model.
 
     Raises:
         ConfigError: An argument is out of range, or there are no examples to start from.
@@ -49,7 +49,7 @@ class ChainSampler(Sampler):
 
     @torch.no_grad()
     def course(self, model: Any, streams: Streams, num_frames: int) -> Tensor:
-        """Data along the chains, after equal numbers of steps: [num_frames, len(streams), *event_shape]."""
+        """Examples along the chains at equal distances in steps: [num_frames, len(streams), *event_shape]."""
         chain = model.chain(self.temperature)
         state, frames = self._begin(model, chain, streams), []
         times = torch.linspace(0, self.steps, num_frames).round().long().tolist()

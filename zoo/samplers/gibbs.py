@@ -9,4 +9,4 @@ from zoo.samplers.chain import ChainSampler
 
 @dataclass(frozen=True)
 class Gibbs(ChainSampler):
-    """Runs a chain from noise, each step of which is a sweep: every unit is drawn given the others."""
+    """Runs a Markov chain in which each step is a sweep that draws every unit given the others."""

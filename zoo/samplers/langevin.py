@@ -12,4 +12,4 @@ from zoo.samplers.chain import ChainSampler
 
 @dataclass(frozen=True)
 class Langevin(ChainSampler):
-    """Runs a chain from noise, each step of which goes down the energy and adds noise; the model says how far."""
+    """Runs a Markov chain in which each step goes down the energy and adds noise; the model sets the step size."""

@@ -12,4 +12,4 @@ from zoo.samplers.chain import ChainSampler
 
 @dataclass(frozen=True)
 class Metropolis(ChainSampler):
-    """Runs a chain from noise, each step of which proposes a new state and accepts it, or keeps the old one."""
+    """Runs a Markov chain in which each step proposes a new state, and accepts it or keeps the old state."""

@@ -15,7 +15,7 @@ from zoo.errors import ConfigError, ZooError
 from zoo.store.weights import Layout
 
 MAX_CALLS = 6_000
-"""Largest number of calls of torch functions in a constructor, enough for some hundred layers."""
+"""Largest number of calls of torch functions in a constructor, enough for several hundred layers."""
 MAX_BUFFERS = 2**28
 """Largest size of the buffers that a model computes in its constructor, in bytes."""
 
@@ -24,7 +24,7 @@ class _Construction(TorchFunctionMode):
     """Skips random initial values, which the file overwrites, and limits the number of calls.
 
     Args:
-        sketch: Whether the model is built on the device `meta`, where generators do not work and are left out.
+        sketch: Whether the model is built on the device `meta`, where generators do not work and are ignored.
     """
 
     def __init__(self, sketch: bool = False) -> None:
@@ -46,7 +46,7 @@ class _Construction(TorchFunctionMode):
 
 
 def sketch(cls: type[ZooModule], arguments: dict[str, Any], where: str) -> Layout:
-    """Builds `cls(**arguments)` without memory.
+    """Builds `cls(**arguments)` on the device `meta`, without memory for its tensors.
 
     Args:
         cls: The class.
@@ -80,14 +80,14 @@ def sketch(cls: type[ZooModule], arguments: dict[str, Any], where: str) -> Layou
 
 
 def build(cls: type[ZooModule], arguments: dict[str, Any]) -> ZooModule:
-    """Builds `cls(**arguments)` with the buffers that no file holds, but without initial weights and random draws."""
+    """Builds `cls(**arguments)` with the buffers that files do not hold, without initial weights or random draws."""
     with torch.random.fork_rng(devices=[]), _in_float32(), _Construction():
         return cls(**arguments)
 
 
 @contextmanager
 def _in_float32() -> Iterator[None]:
-    """Makes weights of the type that files hold, whatever `torch.set_default_dtype` was told."""
+    """Makes float32 the default dtype, as in files, whatever `torch.set_default_dtype` has set."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:

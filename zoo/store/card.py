@@ -1,4 +1,4 @@
-"""Model cards: Markdown with the metadata that the Hub reads, from a checkpoint alone."""
+"""Model cards: Markdown with the metadata that the Hub reads, made from a checkpoint alone."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _HUB_DATA = {
 
 
 def render_card(checkpoint: Checkpoint, *, name: str | None = None) -> str:
-    """The model card of a checkpoint.
+    """Returns the model card of a checkpoint.
 
     Args:
-        checkpoint: The checkpoint; its `source` is what the card tells readers to load.
+        checkpoint: The checkpoint; the card tells readers to load its `source`.
         name: Title of the card; by default the name of the checkpoint.
 
     Raises:
@@ -54,7 +54,7 @@ def render_card(checkpoint: Checkpoint, *, name: str | None = None) -> str:
 
 
 def about(checkpoint: Checkpoint) -> str:
-    """Name and paper of the model: the first lines of its module."""
+    """Name and paper of the model: the first paragraph of its module's docstring."""
     module = sys.modules[checkpoint.model_class().__module__]
     return (inspect.getdoc(module) or "").split("\n\n")[0].replace("\n", " ")
 
@@ -103,7 +103,7 @@ def _snippet(checkpoint: Checkpoint) -> list[str]:
 
 
 def _numbers(checkpoint: Checkpoint) -> list[str]:
-    """A table of the numbers, what is said once for all of them, and the commands that recompute them."""
+    """A table of the numbers, the facts that hold for all of them, and the commands that recompute them."""
     if not checkpoint.numbers:
         return ["No number has been measured.", ""]
     lines = ["| number | value | unit | kind | n | data | settings |", "| --- | --- | --- | --- | --- | --- | --- |"]
@@ -125,7 +125,7 @@ def _numbers(checkpoint: Checkpoint) -> list[str]:
 
 
 def _settings(number: Measurement) -> dict[str, Any]:
-    """The plain details of a number: how it was measured. Hashes are told once, below the table."""
+    """The plain details of how a number was measured, without hashes, which are listed once below the table."""
     plain = {key: value for key, value in number.details.items() if not isinstance(value, dict | list)}
     return {key: value for key, value in plain.items() if not key.endswith("sha256")}
 

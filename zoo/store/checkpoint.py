@@ -1,17 +1,17 @@
-"""One checkpoint, as a value: made once from its folder, handed on, and read without trusting it.
+"""A checkpoint as a value: it is made once from its folder, passed around, and read without trusting its files.
 
     config.json         class and constructor arguments
     model.safetensors   the weights
     metrics.json        sha256 of both, and every measured number
-    recipe.yaml         the input of the run that made it (optional)
+    recipe.yaml         the input of the run that made the checkpoint (optional)
     README.md           the model card, generated
     samples.png         a grid of samples (optional)
     before_after.png    samples before and after fine-tuning, beside training images (optional)
     curve.png           training loss and validation number against steps (optional)
 
-Reading goes from what is cheap and safe to what is costly: names and sizes, the safetensors header, the schema of the
-configuration, a sketch of the model without memory, keys and shapes, sha256, and only then tensors. No file can name
-code outside the zoo that the caller did not name, and nothing is ever unpickled.
+Reading starts with cheap and safe checks and ends with costly ones: names and sizes, the safetensors header, the schema
+of the configuration, a sketch of the model without memory, keys and shapes, sha256, and only then tensors. A file can
+name code only in the zoo, or in packages that the caller names, and nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ FILES = (CONFIG, WEIGHTS, METRICS, RECIPE, CARD, SAMPLES, CURVE, BEFORE_AFTER)
 
 FORMAT = 2
 """Version of the files; version 1, which named the path of the class, is still read."""
-MAX_CONFIG = 2**14  # bytes; those of the zoo have some hundred
+MAX_CONFIG = 2**14  # bytes; the zoo's own files have a few hundred
 
 _PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -66,15 +66,15 @@ class _Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder. Files are read and checked when they are first asked for, and once.
+    """A checkpoint folder. Each file is read and checked once, when it is first needed.
 
     Every attribute may raise a ZooError that says which file is missing, damaged or not what it should be.
 
     Args:
-        source: What the user called it: a name, `local-dir:PATH`, or `hf-hub:user/repository@revision`.
-        folder: Where its files are.
-        root: The folder that links of its files may lead into.
-        entry: What the registry says of it, for a pretrained checkpoint.
+        source: The source that the user gave: a name, `local-dir:PATH`, or `hf-hub:user/repository@revision`.
+        folder: The folder that holds the files.
+        root: The folder that symbolic links among the files must not leave.
+        entry: The entry in the registry; None unless this is a pretrained checkpoint of the zoo.
         plugins: Names of the installed packages whose classes the user trusts; see `Zoo.load`.
     """
 
@@ -94,7 +94,7 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The name of the folder, which for a pretrained checkpoint is its own."""
+        """The name of a pretrained checkpoint, or else the name of the folder."""
         return self.source if self.entry else self.folder.resolve().name
 
     @property
@@ -104,12 +104,12 @@ class Checkpoint:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Its constructor arguments, JSON-plain; checked against the class by `load` alone."""
+        """The model's constructor arguments, JSON-plain; only `load` checks them against the class."""
         return self._config.arguments
 
     @property
     def family(self) -> str:
-        """The part of the zoo that exports the class, or the package that does."""
+        """The family of the zoo that exports the class, such as `vae`, or the name of the package that does."""
         return re.split("[.:]", self.class_name)[0]
 
     @cached_property
@@ -119,7 +119,7 @@ class Checkpoint:
 
     @cached_property
     def data_name(self) -> str:
-        """Name of the data set that it was trained on: by its first number, else by its recipe."""
+        """Name of the training data set: from the first number, or else from the recipe, or else "unknown"."""
         if self.entry:
             return self.entry.data
         for number in self.numbers:
@@ -134,17 +134,17 @@ class Checkpoint:
 
     @property
     def weights_sha256(self) -> str:
-        """sha256 that `metrics.json` promises of the weights."""
+        """sha256 of the weights according to `metrics.json`."""
         return self._record.weights_sha256
 
     @property
     def config_sha256(self) -> str:
-        """sha256 that `metrics.json` promises of `config.json`."""
+        """sha256 of `config.json` according to `metrics.json`."""
         return self._record.config_sha256
 
     @property
     def licence(self) -> str | None:
-        """The licence, which is known of pretrained checkpoints alone."""
+        """The licence of a pretrained checkpoint of the zoo; None for any other checkpoint."""
         return LICENCE if self.entry else None
 
     @cached_property
@@ -155,7 +155,7 @@ class Checkpoint:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The measurements as they stand in `metrics.json`, each with the command that recomputes it."""
+        """The measurements as recorded in `metrics.json`, each with the command that recomputes it."""
         return self._record.measurements
 
     @property
@@ -177,7 +177,7 @@ class Checkpoint:
         return parse_yaml(self.recipe or "{}", f"{self.source}: recipe")
 
     def to_dict(self) -> dict[str, Any]:
-        """What is known of it, JSON-plain."""
+        """All facts about the checkpoint, JSON-plain."""
         names = ("source", "class_name", "family", "capabilities", "data_name", "size", "licence", "recipe")
         facts = {name: getattr(self, name) for name in names}
         return {**facts, "folder": str(self.folder), "numbers": [number.to_dict() for number in self.numbers]}
@@ -219,11 +219,11 @@ class Checkpoint:
         return [str(name) for name in named] if isinstance(named, list | tuple) else None
 
     def data(self) -> DataModule:
-        """The data that it was made from, as its recipe says.
+        """The training data, as the recipe describes them.
 
         Raises:
-            ConfigError: It has no recipe that says which.
-            DataError: Own data are not where they were.
+            ConfigError: There is no recipe, or it does not name the data.
+            DataError: The data are the user's own and are no longer where they were.
         """
         from zoo.data import build
 
@@ -235,15 +235,16 @@ class Checkpoint:
             raise DataError(f"{self.source}: this needs the data that it was made from: {error}") from error
 
     def load(self, *, device: str = "cpu") -> ZooModule:
-        """The model with its weights, in evaluation mode and float32.
+        """Returns the model with its weights, in evaluation mode and float32.
 
-        No tensor is read if the folder is not what it promises.
+        No tensor is read before the files have passed all checks.
 
         Args:
             device: Where to put the model, such as "cuda".
 
         Raises:
-            CheckpointError, ConfigError: One line that says what is wrong.
+            CheckpointError: A file is missing or damaged, or the files do not belong together.
+            ConfigError: The device, the class or its arguments are invalid.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load as read_tensors
@@ -276,7 +277,11 @@ class Checkpoint:
     # ------------------------------------------------------------------------------------------------------ its files
 
     def path(self, name: str) -> Path:
-        """The path of one of its files; refused if a symbolic link leads out of `root`."""
+        """The path of one of the files.
+
+        Raises:
+            CheckpointError: There is no such file, or it is a symbolic link that leads out of `root`.
+        """
         folder, path = self.folder, self.folder / name
         if not path.exists():
             state = f"has no {name}" if folder.exists() else "does not exist"

@@ -1,7 +1,7 @@
 """Names of model classes. `vae.VAE` is the class that `from zoo.vae import VAE` imports.
 
-The classes of a family are those that `zoo/FAMILY/__init__.pyi` exports. No name leads to any other code, except to the
-classes of packages that the caller names.
+The classes of a family are those that `zoo/FAMILY/__init__.pyi` exports. A name cannot lead to any other code, except
+to classes of packages that the caller names.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def modern(name: object) -> object:
 
 
 def find_class(name: object, where: str, plugins: Collection[str] = ()) -> type[ZooModule]:
-    """Returns the model class with a name.
+    """Returns the model class with this name.
 
     Args:
         name: `family.Class` for a class of the zoo, or `package:Class` for a class of another package.

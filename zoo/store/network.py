@@ -1,4 +1,4 @@
-"""Calls of a server, which are repeated if the network fails, and which end by their deadline in any case."""
+"""Calls to a server, which are repeated if the network fails, and which end by a deadline in any case."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import TypeVar
 from zoo.errors import DownloadError
 
 PATIENCE = 60.0
-"""Seconds that a server has to answer."""
+"""Time that a server has to answer, in seconds."""
 PACE = 100_000
-"""Bytes per second that a transfer must reach; a file has this much more time."""
+"""Slowest accepted transfer, in bytes per second. A file extends the deadline by its size divided by this pace."""
 
 Result = TypeVar("Result")
 
 
 def insist(step: Callable[[], Result], deadline: float) -> Result:
-    """Calls `step` until it succeeds, fails for another reason than the network, or the deadline is near.
+    """Calls `step` until it succeeds, fails for a reason other than the network, or the deadline is near.
 
     Args:
         step: A function of no arguments.
@@ -28,6 +28,10 @@ def insist(step: Callable[[], Result], deadline: float) -> Result:
 
     Returns:
         The result of `step`.
+
+    Raises:
+        Exception: The last error of `step`.
+        TimeoutError: The deadline has passed, and no call has failed before.
     """
     pause, last = 0.2, None
     while True:
@@ -43,7 +47,7 @@ def insist(step: Callable[[], Result], deadline: float) -> Result:
 
 
 def wait_for(step: Callable[[], Result], deadline: float) -> Result:
-    """Calls `step` in a thread, and abandons it at the deadline, since the client can wait forever.
+    """Calls `step` in a thread and abandons it at the deadline, since the Hub's client can wait forever.
 
     Raises:
         TimeoutError: The deadline has passed.
@@ -87,7 +91,7 @@ def retry_after(exc: BaseException) -> float:
 
 
 def is_answer(exc: BaseException) -> bool:
-    """Returns whether the server has refused, rather than not answered or asked to come back later."""
+    """Returns whether the server has refused, rather than given no answer or asked to try again later."""
     status = status_of(exc)
     return isinstance(exc, DownloadError) or (status is not None and status < 500 and status not in (408, 412, 429))
 

@@ -27,7 +27,7 @@ from zoo.store.weights import MAX_WEIGHTS
 PREFIX = "hf-hub:"
 LIBRARY = "generative-zoo"
 LEFTOVER = 3600.0
-"""Seconds without a change after which a partial file is taken for that of a killed download."""
+"""Seconds without a change after which a partial file counts as the rest of a killed download."""
 
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?![.-])){0,95}"  # no ".." (leads elsewhere) and no "--" (used by the cache)
 _NAME = rf"{_PART}(?<![.-])/{_PART}(?<![.-])(?<!\.git)"
@@ -141,8 +141,9 @@ def _download(repo: str, name: str, commit: str) -> Path:
 def _is_whole(path: Path) -> bool:
     """Returns whether a cached file is undamaged, by the hash that its blob is named after.
 
-    The hash is a sha256, that of a git blob, or, for mirrors, a sha1. Blobs with other names, and files that are not
-    links to blobs, as on Windows, cannot be checked; the sha256 in `metrics.json` still protects the weights.
+    The hash is a sha256, the hash of a git blob, or, on mirrors, a sha1. Blobs with other names, and files that are not
+    links to blobs, as on Windows, cannot be checked and count as undamaged; the sha256 in `metrics.json` still protects
+    the weights.
     """
     blob = path.resolve()
     digests: dict[int, list[Callable[[], Any]]] = {

@@ -59,13 +59,13 @@ def push(checkpoint: Checkpoint, repo: str, *, card: Card, private: bool = False
         checkpoint: The checkpoint.
         repo: Name of the repository, "user/name". It is created if it does not exist.
         card: Function that writes the model card.
-        private: Whether only its owner can see the repository. An existing repository must be private already.
+        private: Whether only its owner can see the repository. An existing repository must already be private.
         pull_request: Whether to propose the commit to an existing repository, without a tag.
 
     Raises:
         ConfigError: The name of the repository is invalid, or the repository is public and `private` is set.
         CheckpointError: The checkpoint is damaged; nothing was sent.
-        UploadError: The Hub refused or did not answer. The message says what to do.
+        UploadError: The Hub refused or did not answer. The message says what to do next.
     """
     from huggingface_hub import HfApi
 

@@ -48,7 +48,7 @@ class Entry:
 
     @property
     def family(self) -> str:
-        """The part of the zoo that exports the class, such as `vae` for `vae.VAE`."""
+        """The family of the zoo that exports the class, such as `vae` for `vae.VAE`."""
         return re.split("[.:]", self.class_name)[0]
 
 

@@ -1,4 +1,4 @@
-"""Makes the registry, the model cards and MODEL_CARDS.md anew from the folders in `checkpoints/`.
+"""Regenerates the registry, the model cards and MODEL_CARDS.md from the folders in `checkpoints/`.
 
 python -m zoo.store.release
 """
@@ -29,14 +29,14 @@ _TITLES = {
 
 
 def shipped_names() -> list[str]:
-    """Names of the folders that are there, registered or not."""
+    """Names of the shipped checkpoint folders, registered or not."""
     return sorted(path.parent.name for path in records.SHIPPED.glob(f"[!.]*/{CONFIG}"))
 
 
 def shipped() -> list[Checkpoint]:
-    """The checkpoints that are there, each with the entry that its folder deserves.
+    """The shipped checkpoints, each with an entry that is made from its folder.
 
-    What the registry knows of a repository on the Hub is kept as long as the weights are the same.
+    The repository and commit on the Hub are kept from the registry as long as the weights are the same.
     """
     known, found = registry(), []
     for name in shipped_names():
@@ -49,12 +49,12 @@ def shipped() -> list[Checkpoint]:
 
 
 def entries() -> dict[str, Entry]:
-    """The registry that the folders deserve."""
+    """The entries of the registry, made from the folders."""
     return {checkpoint.name: checkpoint.entry for checkpoint in shipped() if checkpoint.entry}
 
 
 def describe(checkpoint: Checkpoint) -> Entry:
-    """The entry of the registry that a checkpoint deserves. Imports its class, and so torch."""
+    """Makes the registry's entry of a checkpoint. This imports the model class, and so torch."""
     return Entry(
         class_name=checkpoint.class_name,
         capabilities=checkpoint.capabilities,

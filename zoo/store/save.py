@@ -1,4 +1,4 @@
-"""Writing checkpoint folders without losing anything: a new folder beside the old one, read back, then renamed."""
+"""Writes checkpoint folders without losing anything: a new folder beside the old one, read back, then renamed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from zoo.module import ZooModule
 
 COMPILED = "_orig_mod."
-"""Part of the names of weights of modules that `torch.compile` wrapped; they are saved under their own names."""
+"""Part of the names of weights in modules that `torch.compile` has wrapped; saving removes it."""
 
 
 def save(
@@ -53,22 +53,23 @@ def save(
     numbers: Iterable[Measurement | Mapping[str, Any]] = (),
     dtype: Literal["float32", "float16"] = "float32",
 ) -> Checkpoint:
-    """Writes a model as a checkpoint folder: all of it or, whatever fails, nothing.
+    """Writes a model as a checkpoint folder: all of it or, if anything fails, nothing.
 
-    A kill between the two renames at its end leaves no folder, and the old one beside it under a name with a dot.
+    If the process is killed between the two renames at the end, the folder is missing, and the old folder lies beside
+    it as `.NAME.old-TOKEN`.
 
     Args:
         model: The model; its class must be one that `Zoo.load` can find again.
-        folder: The folder; refused if it exists, unless `overwrite` is set and it holds nothing but a checkpoint.
-        card: Writes the model card.
-        overwrite: Replace the checkpoint that is there.
-        recipe: The input of the run, as a mapping or as the text of a YAML file, which keeps its comments.
-        numbers: Its measurements, or their records.
+        folder: The folder. It must not exist, unless `overwrite` is set and it holds nothing but a checkpoint.
+        card: Function that writes the model card.
+        overwrite: Whether to replace an existing checkpoint.
+        recipe: The input of the run, as a mapping or as the text of a YAML file, whose comments are kept.
+        numbers: Measurements of the model, or their records.
         dtype: Type of the floating-point tensors in the file; they load as float32.
 
     Raises:
         CheckpointError: The folder exists, the disk is full, or weights do not fit into `dtype`.
-        ConfigError: The class cannot be found again, or its arguments are not JSON-plain.
+        ConfigError: `Zoo.load` could not find the class, or its arguments are not JSON-plain.
     """
     folder = Path(folder).resolve()
     if folder.exists():
@@ -114,16 +115,22 @@ def update(
     numbers: Iterable[Measurement | Mapping[str, Any]] | None = None,
     files: Mapping[str, bytes] | None = None,
 ) -> Checkpoint:
-    """Puts new numbers, and files such as `samples.png`, into a checkpoint folder, and writes its card anew.
+    """Puts new numbers, and files such as `samples.png`, into a checkpoint folder, and rewrites its card.
 
-    Each file is replaced in one step: an interrupted update leaves old files and new ones, and never half a file.
+    Each file is replaced in one step: an interrupted update may leave old files beside new ones, but never half a file.
+
+    Args:
+        checkpoint: The checkpoint.
+        card: Function that writes the model card.
+        numbers: Measurements that replace the old ones; None to keep the old ones.
+        files: Contents of `recipe.yaml`, `samples.png` or `curve.png`, by name.
 
     Returns:
         The checkpoint as it is now.
 
     Raises:
         CheckpointError: The folder cannot be written to.
-        ConfigError: A file is none that can be replaced.
+        ConfigError: One of the files cannot be replaced.
     """
     folder, changed = checkpoint.folder, dict(files or {})
     replaceable = (RECIPE, SAMPLES, CURVE, BEFORE_AFTER)

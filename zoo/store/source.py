@@ -1,4 +1,4 @@
-"""From what a user calls a checkpoint to the checkpoint: a name, `local-dir:PATH`, or `hf-hub:user/repo@revision`."""
+"""Finds checkpoints by their sources: a name, `local-dir:PATH`, or `hf-hub:user/repository@revision`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ LOCAL = "local-dir:"
 
 
 def checkpoint(source: str, plugins: Collection[str] = ()) -> Checkpoint:
-    """The checkpoint that a source means: in the shipped folder, in the Hub's cache, or downloaded now.
+    """Returns the checkpoint of a source: in the shipped folder, in the Hub's cache, or downloaded now.
 
     Args:
-        source: What the user calls it.
-        plugins: Names of installed packages whose classes it may use; see `Zoo.load`.
+        source: The source; see `Zoo`.
+        plugins: Names of installed packages whose classes the checkpoint may use; see `Zoo.load`.
 
     Raises:
-        ConfigError: There is no such name, or the source has another form.
-        CheckpointError: The folder of a pretrained checkpoint is missing, and it is not on the Hub.
-        DownloadError: It is not here and could not be fetched.
+        ConfigError: There is no such name, or the source has the wrong form.
+        CheckpointError: The folder of a pretrained checkpoint is missing, and the checkpoint is not on the Hub.
+        DownloadError: The checkpoint is not on this machine and could not be fetched.
     """
     if not isinstance(source, str):
         raise ConfigError(f"expected the name of a checkpoint, found {brief(source)}; see Zoo.list()")

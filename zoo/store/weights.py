@@ -33,7 +33,7 @@ def read_header(file: BinaryIO, where: str) -> Layout:
         where: Beginning of the error message, such as the name of the file.
 
     Returns:
-        The dtype and the shape of each tensor by name, with dtypes in the words of safetensors.
+        The dtype and the shape of each tensor by name, with dtypes as safetensors names them, such as "F32".
 
     Raises:
         CheckpointError: The file is not a safetensors file, is truncated, or is larger than any model of the zoo.
@@ -88,11 +88,11 @@ def compare(where: str, header: Layout, model: Layout) -> None:
 
     Args:
         where: Beginning of the error message, such as the name of the file.
-        header: Tensors of the file, with dtypes in the words of safetensors.
-        model: Tensors of the model, with dtypes in the words of torch.
+        header: Tensors of the file, with dtypes as safetensors names them, such as "F32".
+        model: Tensors of the model, with dtypes as torch names them, such as "float32".
 
     Raises:
-        CheckpointError: A tensor is missing, superfluous, or of another dtype or shape.
+        CheckpointError: A tensor is missing, is superfluous, or has the wrong dtype or shape.
     """
     for kind, names in ("no tensor", model.keys() - header.keys()), ("no use for tensor", header.keys() - model.keys()):
         if names:
@@ -108,12 +108,12 @@ def compare(where: str, header: Layout, model: Layout) -> None:
 
 
 def exported(name: str, tensor: Tensor, dtype: str) -> Tensor:
-    """Copies a tensor to the CPU, for a file.
+    """Copies a tensor to the CPU in the type in which a file stores it.
 
     Args:
         name: Name of the tensor, for messages.
         tensor: The tensor.
-        dtype: Type of floating-point tensors in the file; float64 stays.
+        dtype: Type of floating-point tensors in the file, "float32" or "float16"; float64 tensors keep their type.
 
     Raises:
         CheckpointError: A value is NaN, or too large for `dtype`.

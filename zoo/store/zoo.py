@@ -1,4 +1,4 @@
-"""Zoo: from a name to a model, and from a model to a folder."""
+"""The class `Zoo`, which loads models by name and saves them as folders."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Model = TypeVar("Model", bound="ZooModule")
 
 
 class Zoo:
-    """The pretrained models, and the way in and out of checkpoint folders.
+    """Lists and loads the pretrained models, and reads, writes and publishes checkpoint folders.
 
     A source is the name of a pretrained checkpoint, `local-dir:PATH`, or `hf-hub:user/repository@revision`.
     """
@@ -49,7 +49,7 @@ class Zoo:
             pattern: Pattern of names, with `*` and `?`, such as "vae-*".
             capability: A type of `zoo.capabilities` or its name, such as "EvidenceLowerBound".
             data: Name of a data set, such as "binarized-mnist".
-            family: Part of the zoo, such as "autoregressive".
+            family: Family of models, such as "autoregressive".
 
         Raises:
             ConfigError: No checkpoint has this capability, data set or family.
@@ -74,16 +74,16 @@ class Zoo:
 
     @staticmethod
     def info(source: str, *, plugins: Collection[str] = ()) -> Checkpoint:
-        """The checkpoint itself: its numbers, recipe, size and licence. It prints as a page.
+        """Returns the checkpoint itself, with its numbers, recipe, size and licence. Printing it shows all of them.
 
         Args:
             source, plugins: As in `load`.
 
         Raises:
-            ZooError: As `load`.
+            ZooError: As in `load`.
         """
         found = checkpoint(source, plugins)
-        found.to_dict()  # reads all files but the weights, so that what is wrong shows now
+        found.to_dict()  # reads all files but the weights, so that faults show now
         return found
 
     @overload
@@ -96,22 +96,22 @@ class Zoo:
 
     @staticmethod
     def load(source: str, kind: type[Any] | None = None, *, device: str = "cpu", plugins: Collection[str] = ()) -> Any:
-        """A model with its weights, in evaluation mode.
+        """Returns a model with its weights, in evaluation mode.
 
         Weights are verified by sha256 before a tensor is read; a configuration can name only classes of the zoo and of
         packages that you name; nothing is unpickled. Shipped and cached checkpoints need no network.
 
         Args:
-            source: See `Zoo`.
-            kind: Class or capability that the model must have; type checkers know the result by it.
+            source: Source of the checkpoint; see `Zoo`.
+            kind: Class or capability that the model must have; it is also the type of the result for type checkers.
             device: Device to put the model on, such as "cuda".
-            plugins: Names of installed packages whose classes may be used, which offer them under the entry points
-                `zoo.models`.
+            plugins: Names of installed packages whose model classes may be used. They offer these under the entry
+                points `zoo.models`.
 
         Raises:
-            ConfigError: There is no such name, the configuration is one that no model has, or the model is no `kind`.
+            ConfigError: There is no such name, the configuration is invalid, or the model is not of this `kind`.
             CheckpointError: Files are missing, damaged or do not belong together.
-            DownloadError: The checkpoint is not here and could not be fetched.
+            DownloadError: The checkpoint is not on this machine and could not be fetched.
         """
         model = checkpoint(source, plugins).load(device=device)
         if kind is not None and not isinstance(model, kind):
@@ -132,15 +132,18 @@ class Zoo:
 
         Args:
             model: The model.
-            folder: Folder to write; refused if it exists, unless `overwrite` is set and it holds only a checkpoint.
-            overwrite: Replace the checkpoint that is there.
+            folder: Folder to write. It must not exist, unless `overwrite` is set and it holds only a checkpoint.
+            overwrite: Whether to replace an existing checkpoint.
             recipe: Input of the run that made the model, as a mapping or as YAML text.
-            measurements: Its numbers.
+            measurements: Measurements of the model, or their records.
             dtype: Type of the weights in the file; "float16" halves its size.
 
+        Returns:
+            The folder.
+
         Raises:
-            CheckpointError: The folder exists, or could not be written; what was there before still is.
-            ConfigError: The class is not one that can be loaded again, or its arguments are not JSON-plain.
+            CheckpointError: The folder exists, or could not be written. An old checkpoint is unchanged.
+            ConfigError: `Zoo.load` could not find the class, or its arguments are not JSON-plain.
         """
         where = expand(folder)
         saved = saving.save(
@@ -154,18 +157,18 @@ class Zoo:
         numbers: Iterable[Measurement | Mapping[str, Any]] | None = None,
         files: Mapping[str, bytes] | None = None,
     ) -> Checkpoint:
-        """Puts new numbers, and files such as `samples.png`, into a checkpoint folder, and writes its card anew.
+        """Puts new numbers, and files such as `samples.png`, into a checkpoint folder, and rewrites its card.
 
         Args:
             of: The checkpoint.
-            numbers: Measurements in place of the old ones.
-            files: Contents by name.
+            numbers: Measurements that replace the old ones; None to keep the old ones.
+            files: Contents of `recipe.yaml`, `samples.png` or `curve.png`, by name.
 
         Returns:
             The checkpoint as it is now.
 
         Raises:
-            ZooError: The folder cannot be written to, or a file is none that can be replaced.
+            ZooError: The folder cannot be written to, or one of the files cannot be replaced.
         """
         return saving.update(of, card=render_card, numbers=numbers, files=files)
 
@@ -183,14 +186,17 @@ class Zoo:
         Args:
             source: A checkpoint folder, with or without `local-dir:`, or the name of a pretrained checkpoint. Its
                 recipe is published too, and with it the path of your own data.
-            repo: Name of the repository, "user/name"; it is created if there is none.
-            private: Whether it is visible to its owner alone.
+            repo: Name of the repository, "user/name"; it is created if it does not exist.
+            private: Whether only its owner can see the repository.
             pull_request: Whether to propose the commit to an existing repository.
-            plugins: Names of installed packages whose classes it may use.
+            plugins: Names of installed packages whose classes the checkpoint may use.
+
+        Returns:
+            The place of the published checkpoint.
 
         Raises:
-            ConfigError: There is no such name or folder, or no such name of a repository.
-            CheckpointError: The checkpoint is not sound; nothing was sent.
+            ConfigError: There is no such name or folder, or the name of the repository is invalid.
+            CheckpointError: The checkpoint is damaged; nothing was sent.
             UploadError: The Hub refused or did not answer.
         """
         found = _to_push(source, plugins)
@@ -207,10 +213,10 @@ class Zoo:
     def push_all(namespace: str, *, private: bool = False) -> Iterator[pushing.Pushed]:
         """Publishes every shipped checkpoint as `namespace/NAME` and pins its commit in the registry, one by one.
 
-        Repeated after an interruption it goes on: what is there unchanged is not sent again.
+        After an interruption, call it again: checkpoints that are already there and unchanged are not sent again.
 
         Raises:
-            ZooError: As `push`, or a folder is not in the registry, or the registry cannot be written.
+            ZooError: As in `push`, or a folder is not in the registry, or the registry cannot be written.
         """
         if unknown := sorted(set(shipped_names()) - registry().keys()):
             raise ConfigError(
