@@ -34,7 +34,7 @@ def words(recipe: dict[str, Any], cls: type) -> list[str]:
         "dropout": model.get("dropout"),
         "shifted images": model.get("max_shift"),
         "mirrored": recipe["data"].get("mirror"),
-        "begins with|several runs|two runs|go on": recipe.get("start"),
+        "begins? with|continue from|two runs|several runs": recipe.get("start"),
         "teachers": recipe.get("teachers"),
         "prior": model.get("prior"),
         UNUSUAL.get(optimization.get("optimizer", ""), ""): optimization,
