@@ -140,7 +140,7 @@ def update(
         )
     if numbers is not None:
         changed[METRICS] = _metrics(checkpoint.weights_sha256, checkpoint.config_sha256, numbers)
-    updated = replace(checkpoint)  # reads its files anew
+    updated = replace(checkpoint)  # a copy that reads the files again
     try:
         for name, content in changed.items():
             write_atomically(folder / name, content)
