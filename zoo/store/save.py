@@ -123,7 +123,7 @@ def update(
         checkpoint: The checkpoint.
         card: Function that writes the model card.
         numbers: Measurements that replace the old ones; None to keep the old ones.
-        files: Contents of `recipe.yaml`, `samples.png` or `curve.png`, by name.
+        files: Contents by name: of the recipe and of pictures, such as `samples.png`.
 
     Returns:
         The checkpoint as it is now.
