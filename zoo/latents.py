@@ -46,13 +46,18 @@ def draw_codes(model: GenerativeModel, streams: Streams) -> Tensor:
 
 @torch.no_grad()
 def encode(model: GenerativeModel, x: Tensor, *, labels: Labels = None) -> Tensor:
-    """The codes of images under an Encoder: [B, *event_shape] -> [B, *latent_shape]."""
+    """The codes of images, for an Encoder: [B, *event_shape] -> [B, *latent_shape].
+
+    Raises:
+        ConfigError: The model is not an Encoder, or a label is not one of its classes.
+        DataError: The images have the wrong shape.
+    """
     return _encode(model, x, "encode", labels)
 
 
 @torch.no_grad()
 def decode(model: GenerativeModel, z: Tensor, *, labels: Labels = None) -> Tensor:
-    """E[x | z] of codes under a Decoder: [B, *latent_shape] -> [B, *event_shape].
+    """E[x | z] for codes z, for a Decoder: [B, *latent_shape] -> [B, *event_shape].
 
     Raises:
         ConfigError: The model is not a Decoder, or a label is not one of its classes.
@@ -67,12 +72,12 @@ def decode(model: GenerativeModel, z: Tensor, *, labels: Labels = None) -> Tenso
 
 @torch.no_grad()
 def reconstruct(model: GenerativeModel, x: Tensor, *, labels: Labels = None) -> Tensor:
-    """E[x | z] at the codes of images, under an Encoder and Decoder: [B, *event_shape] -> [B, *event_shape]."""
+    """E[x | z] at the codes of images, for an Encoder and Decoder: [B, *event_shape] -> [B, *event_shape]."""
     decoder = _decoder(model, "reconstruct", Encoder)
     return decoder.decode(_encode(model, x, "reconstruct", labels), **_given(model, labels, len(x)))
 
 
-# ----------------------------------------------------------------------------------------------- walks and other images
+# ----------------------------------------------------------------------------------------------- walks and edited codes
 
 
 @torch.no_grad()
@@ -341,7 +346,7 @@ def complete(
     return model.complete(x, mask, generator=generator, batch_size=batch_size)
 
 
-# ---------------------------------------------------------------------------------------------- what a model has to be
+# --------------------------------------------------------------------------------------------------- checks of models
 
 
 def _decoder(model: GenerativeModel, name: str, *others: type) -> Decoder:
@@ -352,7 +357,7 @@ def _decoder(model: GenerativeModel, name: str, *others: type) -> Decoder:
 
 
 def _encode(model: GenerativeModel, x: Tensor, name: str, labels: Labels = None) -> Tensor:
-    """The codes of images, [B, *latent_shape], in memory of their own."""
+    """The codes of images, [B, *latent_shape], as a copy that may be changed."""
     _check_capabilities(model, name, Encoder)
     assert isinstance(model, Encoder)
     check_images(model, x, name)

@@ -1,4 +1,4 @@
-"""What models show that draw one pixel after another: receptive fields, expectations, and images as they are drawn."""
+"""Views of models that draw one pixel after another: receptive fields, expectations, and images as they are drawn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zoo.given import check_images
 from zoo.progress import steps
 from zoo.random import Streams, rand, seed_from
 
-PART = 1  # image per backward pass; several at once are no faster and take 0.6 GB more each for colours of 32x32 pixels
+PART = 1  # images per backward pass; more are no faster, and each takes 0.6 GB more for colours of 32x32 pixels
 
 
 def receptive_field(
@@ -32,11 +32,11 @@ def receptive_field(
         model: An Autoregressive model of images.
         row, column: Position of the pixel.
         num: Number of images to average over.
-        generator: Source of the images, and of the order if the model has several; all images have the same order.
+        generator: Source of the noise, and of the order if the model has several; all images have the same order.
 
     Returns:
-        The field of each channel of the pixel, float64, at least 0, and which values come before it, bool: both
-        [C, *event_shape].
+        The field of each channel of the pixel, float64, at least 0; and a bool mask of the values that come before it.
+        Both are [C, *event_shape].
 
     Raises:
         ConfigError: The model is not `Autoregressive` or has no such pixel, or `num` is below 1.
@@ -70,10 +70,15 @@ def receptive_field(
 
 @torch.no_grad()
 def draw(model: GenerativeModel, num: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Draws images, and says in which order the pixels of each were drawn.
+    """Draws images, and returns the order in which the pixels of each were drawn.
+
+    Args:
+        model: An Autoregressive model.
+        num: Number of images.
+        generator: Source of the random draws.
 
     Returns:
-        The images, [num, *event_shape], and the orders, [num, D], int64.
+        The images, [num, *event_shape], and the orders, [num, D], int64: positions in the flattened image.
 
     Raises:
         ConfigError: The model is not `Autoregressive`.
@@ -86,7 +91,7 @@ def draw(model: GenerativeModel, num: int, *, generator: torch.Generator | None 
 
 @torch.no_grad()
 def probabilities(model: GenerativeModel, x: Tensor, order: Tensor | None = None) -> Tensor:
-    """E[x_d | the pixels before x_d] of every pixel: the probability of 1 if pixels are binary.
+    """E[x_d | the pixels before x_d] of every pixel d: the probability of 1 if pixels are binary.
 
     Args:
         model: An Autoregressive model.
@@ -94,11 +99,11 @@ def probabilities(model: GenerativeModel, x: Tensor, order: Tensor | None = None
         order: Order in which the pixels of each image were drawn, [B, D]; by default, the first one of the model.
 
     Returns:
-        [B, *event_shape].
+        Expectations in [0, 1], [B, *event_shape].
 
     Raises:
         ConfigError: The model is not `Autoregressive`.
-        DataError: The images have another shape than examples of the model.
+        DataError: The images do not have the shape of the model's examples.
     """
     density = autoregressive(model)
     check_images(model, x, "probabilities")
@@ -129,10 +134,10 @@ def drawing(x: Tensor, num_frames: int, order: Tensor | None = None) -> Tensor:
 
 
 def autoregressive(model: GenerativeModel) -> Autoregressive:
-    """The model, if it draws one pixel after another.
+    """Returns the model if it draws one pixel after another.
 
     Raises:
-        ConfigError: It does not.
+        ConfigError: The model is not `Autoregressive`.
     """
     if not isinstance(model, Autoregressive):
         raise ConfigError(

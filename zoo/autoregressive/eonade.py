@@ -4,7 +4,7 @@ Tractable Density Estimator, https://arxiv.org/abs/1310.1757; Uria et al. 2016, 
     p(x_d = 1 | the pixels that m marks) = p<k>_d
     p<t> = sigmoid(b + V h(x m + p<t-1> (1 - m), m)),    p<0> = sigmoid(b);    EoNADE: p<1> = sigmoid(b + V h(x m, m))
     log p(x | o) = sum_d log p(x_o(d) | x_o(<d)),    log p(x) = logsumexp_o log p(x | o) - log K
-    training: D/(D - d) sum_{i >= d} log p(x_o(i) | x_o(<d)),    o and d drawn anew for each image            (eq. 18)
+    training: D/(D - d) sum_{i >= d} log p(x_o(i) | x_o(<d)),    o and d drawn for each image and step        (eq. 18)
               for k > 1, the mean of this over p<1>, ..., p<k>; after that, p<k> alone
 
 The ensemble averages the probabilities of the orderings; averaging their logits would not give a density. With k > 1

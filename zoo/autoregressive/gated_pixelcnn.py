@@ -31,7 +31,7 @@ from zoo.random import Streams
 
 
 class GatedLayer(nn.Module):
-    """One layer of both stacks. v in row r knows the rows above r; h at (r, c) also knows the pixels left of c."""
+    """One layer of both stacks. v in row r depends on the rows above r; h at (r, c) also on the pixels left of c."""
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()

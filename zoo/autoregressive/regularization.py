@@ -151,7 +151,7 @@ def _taught(teachers: Sequence[Regularized], x: Tensor, shifts: Tensor) -> Tenso
     """Probability of each pixel given the earlier ones, by the mean of the teachers' logits, [B, D]."""
     logits = []
     for each in teachers:
-        if (module := cast(ZooModule, each)).device != x.device:  # even a needless move lays out a GRU's weights anew
+        if (module := cast(ZooModule, each)).device != x.device:  # even a needless move lays out a GRU's weights again
             module.to(x.device)
         logits.append(each.logits(x, shifts).to(x))
     return torch.stack(logits).mean(0).sigmoid()

@@ -8,7 +8,7 @@ Density: lower bound, of 8-bit images or of points; one evaluation for an unbias
 estimates the density itself: see `zoo.diffusion.likelihood`.
 Sampling: steps of a sampler, one to two evaluations of the network in each.
 Differs from the paper: small networks without attention, which normalise each pixel over its channels, not in groups;
-c_noise enters through a quarter as many frequencies, from 1 to 100, as the largest width; no augmentation and no
+c_noise enters through frequencies from 1 to 100, a quarter as many as the largest width; no augmentation and no
 dropout; Muon with a rate that falls linearly; averaged weights.
 """
 

@@ -27,7 +27,7 @@ class Sampler(ABC):
         Args:
             model: A model whose `samplers` include this class.
             streams: Noise, one stream per example.
-            given: What the examples are conditioned on, such as labels.
+            given: Conditions of the examples, such as labels.
 
         Returns:
             [len(streams), *event_shape].

@@ -146,7 +146,7 @@ class DenoisingSampler(Sampler):
             x: Examples, [B, *event_shape].
             strength: Share of the steps to take, from 0 to 1: 0 leaves x as it is, 1 hides it under the most noise.
             streams: Noise, one stream per example.
-            given: What the examples are conditioned on, such as labels.
+            given: Conditions of the examples, such as labels.
 
         Returns:
             [B, *event_shape].
@@ -168,7 +168,7 @@ class DenoisingSampler(Sampler):
             x: Examples, [B, *event_shape]; unknown values may be anything.
             known: bool [B, *event_shape], True where a value is known.
             streams: Noise, one stream per example.
-            given: What the examples are conditioned on, such as labels.
+            given: Conditions of the examples, such as labels.
 
         Returns:
             [B, *event_shape].

@@ -207,9 +207,9 @@ class Checkpoint:
 
     @cached_property
     def classes(self) -> list[str] | None:
-        """Names of the classes in the order of the labels, as its recipe or its published data set says, if any does.
+        """Names of the classes in the order of the labels, from the recipe or from its published data set, else None.
 
-        The data themselves are not needed.
+        The data themselves are not read.
         """
         import zoo.data
 

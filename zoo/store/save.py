@@ -123,7 +123,7 @@ def update(
         checkpoint: The checkpoint.
         card: Function that writes the model card.
         numbers: Measurements that replace the old ones; None to keep the old ones.
-        files: Contents of `recipe.yaml`, `samples.png` or `curve.png`, by name.
+        files: Contents by name: of the recipe and of pictures, such as `samples.png`.
 
     Returns:
         The checkpoint as it is now.
@@ -140,7 +140,7 @@ def update(
         )
     if numbers is not None:
         changed[METRICS] = _metrics(checkpoint.weights_sha256, checkpoint.config_sha256, numbers)
-    updated = replace(checkpoint)  # reads its files anew
+    updated = replace(checkpoint)  # a copy that reads the files again
     try:
         for name, content in changed.items():
             write_atomically(folder / name, content)

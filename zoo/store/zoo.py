@@ -162,7 +162,7 @@ class Zoo:
         Args:
             of: The checkpoint.
             numbers: Measurements that replace the old ones; None to keep the old ones.
-            files: Contents of `recipe.yaml`, `samples.png` or `curve.png`, by name.
+            files: Contents by name: of the recipe and of pictures, such as `samples.png`.
 
         Returns:
             The checkpoint as it is now.

@@ -49,7 +49,8 @@ class IWAE(VAE):
 
     Args:
         num_samples: Number of importance samples k.
-        first_steps: Number of first training steps that maximise the elbo instead of L_k; 0 for pretrained weights.
+        first_steps: Number of first training steps that maximise the elbo instead of L_k; ignored for pretrained
+            weights.
         event_shape, latent_dim, channels, hidden, likelihood, min_scale: See `VAE`.
     """
 

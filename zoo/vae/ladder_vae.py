@@ -57,7 +57,8 @@ class LadderVAE(ImportanceWeighted, Decoder):
             lowest.
         channels: Number of channels of the convolutions.
         hidden: Number of units of the layers between the convolutions and the highest layer.
-        warmup_steps: Number of training steps over which the weight of the KL divergences rises from 0 to 1.
+        warmup_steps: Number of training steps over which the weight of the KL divergences rises from 0 to 1; ignored
+            for pretrained weights.
     """
 
     levels = 2

@@ -33,7 +33,7 @@ def log_prob(model: Model, x: Tensor) -> Tensor | None:
 
 
 class Line(ABC):
-    """Rows of images, one after another from the top, each pixel by pixel from the left.
+    """A line of a batch of images, which is computed row by row from the top, and pixel by pixel from the left.
 
     Attributes:
         left: Weights with which the pixels to the left enter the maps before the first layer, [taps, C].
