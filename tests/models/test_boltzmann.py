@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from zoo import Zoo
 from zoo.boltzmann.rbm import RBM
 from zoo.boltzmann.units import bit_states, log_two_cosh
+from zoo.cli import main
 from zoo.data import Digits
+from zoo.energy.ebm import EBM
+from zoo.pictures import filter_sheet
 from zoo.random import Streams
 from zoo.training import Trainer
 
@@ -152,3 +157,34 @@ def test_gradients_are_of_centred_units(rbm: RBM) -> None:
     h = rbm.chain()._inputs(x[:20].flatten(1)).sigmoid()
     expected = -((h - 0.5).T @ (x[:20].flatten(1) - rbm.base.sigmoid()))
     torch.testing.assert_close(rbm.weight.grad, expected)
+
+
+def test_filters_chains_and_landscapes_as_pictures(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    rbm = RBM(event_shape=[1, 8, 8], num_hidden=6)
+    with torch.no_grad():
+        rbm.weight.mul_(torch.arange(1, 7.0)[:, None])
+    Zoo.save(rbm, tmp_path / "rbm", recipe={"name": "rbm", "data": {"class": "Digits", "binarize": True}})
+    Zoo.save(EBM(hidden=4), tmp_path / "ebm", recipe={"name": "ebm", "data": {"class": "Toy2D"}})
+
+    def run(command: str, name: str, *words: object, out: str = "x.png") -> int:
+        place = ["--out", str(tmp_path / out), "--overwrite"]
+        return main([command, f"local-dir:{tmp_path / name}", *map(str, words), *place])
+
+    assert run("filters", "rbm", "-n", 4) == 0
+    sheet = filter_sheet(rbm.filters, 4)
+    assert sheet.shape == (4, 1, 8, 8) and sheet.amin() >= 0 and sheet.amax() <= 1
+    expected = rbm.weight[rbm.weight.norm(dim=1).argmax()]
+    torch.testing.assert_close((sheet[0].flatten() - 0.5) * 2, expected / expected.abs().max())
+    for start in ("noise", "data"):
+        words = ("-n", 2, "--frames", 3, "--sampler", "gibbs", "--steps", 4, "--start", start)
+        assert run("animate", "rbm", *words, out=f"{start}.gif") == 0
+        with Image.open(tmp_path / f"{start}.gif") as film:
+            assert getattr(film, "n_frames", 1) > 1
+    assert run("landscape", "ebm", "-n", 5, "--sampler", "langevin", "--steps", 2) == 0
+    capsys.readouterr()
+    for command, name, message in (
+        ("filters", "ebm", "expected a model that draws images, found EBM"),
+        ("landscape", "rbm", "expected a model of points in the plane with a density or an energy, found RBM"),
+    ):
+        assert run(command, name) == 1
+        assert message in capsys.readouterr().err

@@ -3,13 +3,8 @@
 x' = x - s^2/2 dE(x) + s epsilon,    epsilon ~ N(0, I),    accepted or not as in `zoo.samplers.metropolis`
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 from zoo.samplers.chain import ChainSampler
 
 
-@dataclass(frozen=True)
 class Langevin(ChainSampler):
     """Runs a Markov chain in which each step goes down the energy and adds noise; the model sets the step size."""

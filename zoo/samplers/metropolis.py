@@ -3,13 +3,8 @@
 x' ~ r(x' | x),    accepted with probability min(1, p(x') r(x | x')/(p(x) r(x' | x))),    else x stays
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 from zoo.samplers.chain import ChainSampler
 
 
-@dataclass(frozen=True)
 class Metropolis(ChainSampler):
     """Runs a Markov chain in which each step proposes a new state, and accepts it or keeps the old state."""
