@@ -21,7 +21,8 @@ pixel, and the rest once a channel.
 Differs from the papers: the earlier channels of a pixel enter in the last layers alone, not in groups of all layers;
 levels may also be seen as learned vectors (the checkpoint of MNIST); the linear prediction (that of CIFAR-10, which
 also trains on mirrored images); the stacks' differences from their paper; dropout, which the checkpoints do without; a
-learned bias at each position; clipped gradients; Muon with a cosine schedule; averaged weights.
+learned bias at each position; clipped gradients; Muon with a warm-up and a cosine schedule; averaged weights. The
+checkpoint of CIFAR-10 comes from two runs, the first in bfloat16.
 """
 
 from __future__ import annotations

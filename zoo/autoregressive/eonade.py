@@ -20,8 +20,8 @@ conditional where nothing is known, and for K = 1 where the ordering begins with
 the network says: all orderings are equally likely, however likely each makes the known pixels.
 Prediction: exact, given the ordering of the ensemble in which an image was drawn. The ensemble itself has no order.
 Differs from the papers: shifted images (see `zoo.autoregressive.regularization`); clipped gradients; AdamW with a
-cosine schedule; averaged weights. For k > 1, p<0> is learned, not the mean of the training images; every step sees m,
-which the authors' settings leave out (https://github.com/yaoli/nade_k); relu, not tanh.
+warm-up and a cosine schedule; averaged weights. For k > 1, p<0> is learned, not the mean of the training images; every
+step sees m, which the authors' settings leave out (https://github.com/yaoli/nade_k); relu, not tanh.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ https://proceedings.mlr.press/v38/gan15.html
 Density: exact, one matrix product.
 Sampling: exact, one pixel at a time.
 Differs from the paper: a Gaussian prior of the weights, by which near pixels count more than far ones, and a pixel that
-is nearly always the same may have large weights; Adam with a cosine schedule; averaged weights.
+is nearly always the same may have large weights; Adam with a warm-up and a cosine schedule; averaged weights.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ Density: exact, one pass.
 Sampling: exact, one pixel at a time. The fast way computes the vertical stack once a row, the horizontal one once a
 pixel.
 Differs from the paper: binary pixels; a residual connection in the vertical stack too; no skip connections; no classes;
-a learned bias at each position; shifted images; clipped gradients; cosine schedules; averaged weights. The checkpoint
-comes from several runs: the first with 14 layers, dropout and AdamW, the others with Muon, without dropout and with
-teachers, the last with 22 layers.
+a learned bias at each position; shifted images; clipped gradients; warm-ups and cosine schedules; averaged weights. The
+checkpoint comes from several runs: the first with 14 layers, dropout and AdamW, the others with Muon, without dropout
+and with teachers, the last with 22 layers.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ are known.
 Prediction: exact, p(x_d = 1 | x_<d) = sum_k p(k | x_<d) sigmoid(o_kd): the pixels before tell the masks apart.
 Differs from the paper: the natural order of pixels in all masks, whose degrees may be near each other (`spread`);
 masked connections past each hidden layer, from pixels to h2 and from h1 to o; shifted images (see
-`zoo.autoregressive.regularization`); dropout; AdamW with a cosine schedule; averaged weights.
+`zoo.autoregressive.regularization`); dropout; AdamW with a warm-up and a cosine schedule; averaged weights.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ https://proceedings.mlr.press/v15/larochelle11a.html, https://arxiv.org/abs/1605
 
 Density: exact, O(D H). The fast way computes h only after pixels that are on, where it changes.
 Sampling: exact, one pixel at a time, O(D H); likewise.
-Differs from the paper: shifted images; dropout, which the checkpoint does without; AdamW with a cosine schedule;
-averaged weights.
+Differs from the paper: shifted images; dropout, which the checkpoint does without; AdamW with a warm-up and a cosine
+schedule; averaged weights.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ https://arxiv.org/abs/1606.05328, figure 1); `zoo.autoregressive.gated_pixelcnn`
 Density: exact, one pass.
 Sampling: exact, one pixel at a time. The fast way computes each activation once, and the sums over the rows above once
 a row.
-Differs from the paper: a learned bias at each position; shifted images; dropout; clipped gradients; AdamW with a cosine
-schedule; averaged weights.
+Differs from the paper: a learned bias at each position; shifted images; dropout; clipped gradients; AdamW with a
+warm-up and a cosine schedule; averaged weights.
 """
 
 from __future__ import annotations

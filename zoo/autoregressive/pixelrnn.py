@@ -15,8 +15,8 @@ left as the first convolution reaches.
 Density: exact, one pass with a step for each row or diagonal.
 Sampling: exact, one pixel at a time. The fast way computes each activation once, and the sums over the rows above once
 a row.
-Differs from the paper: a learned bias at each position; shifted images; dropout; clipped gradients; AdamW with a cosine
-schedule; averaged weights.
+Differs from the paper: a learned bias at each position; shifted images; dropout; clipped gradients; AdamW with a
+warm-up and a cosine schedule; averaged weights.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ Sampling: exact, one pixel at a time. The fast way takes one step of the network
 Differs from the papers: one network for three ways to train it; gated recurrent units; a learned bias of the input and
 of the logit at each position; several last pixels come in, not one; shifted images, also where the model draws in
 training; dropout; clipped gradients; both sides of professor forcing take their step at once, in each step; AdamW with
-a cosine schedule; averaged weights. The checkpoints of scheduled sampling and professor forcing go on from that of
-teacher forcing for 100 steps.
+a warm-up and a cosine schedule; averaged weights. The checkpoints of scheduled sampling and professor forcing go on
+from that of teacher forcing for 100 steps.
 """
 
 from __future__ import annotations

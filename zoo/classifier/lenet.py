@@ -6,8 +6,8 @@ Density: none; it classifies.
 Sampling: none.
 Differs from the paper: rectified linear units in place of sigmoids, max-pooling in place of subsampling with trained
 weights, a softmax in place of radial basis functions, one hidden layer in place of two, and more channels, all of which
-are connected. The checkpoints are trained with AdamW, a cosine schedule and averaged weights in place of a stochastic
-diagonal Levenberg-Marquardt method.
+are connected. The checkpoints are trained with AdamW, a warm-up, a cosine schedule and averaged weights in place of a
+stochastic diagonal Levenberg-Marquardt method.
 """
 
 from __future__ import annotations

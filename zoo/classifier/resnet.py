@@ -6,8 +6,8 @@
 Differs from the paper: max-pooling halves the sides where the paper strides; a residual branch has one convolution and
 ends with its non-linearity; activations are GELUs. The first layer is a fixed discrete cosine transform of 2x2 patches,
 which nearly decorrelates the pixels of photographs, so that its batch norm whitens them (as in Jordan 2024,
-https://arxiv.org/abs/2404.00498, whose whitening filters come from the data). It learns by Muon with a rate that falls
-linearly, of mirrored and shifted images and smoothed labels.
+https://arxiv.org/abs/2404.00498, whose whitening filters come from the data). It learns by Muon with a warm-up and a
+rate that falls linearly, of mirrored and shifted images and smoothed labels.
 """
 
 from __future__ import annotations

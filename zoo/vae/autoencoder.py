@@ -8,8 +8,8 @@ estimation: Ghosh et al. 2020, https://arxiv.org/abs/1903.12436, section 4).
 Differs from the paper: the paper's autoencoder does not draw, and Ghosh et al. fit the density of codes after training,
 not beside it. Convolutions over patches of pixels take the place of four layers of sigmoids each way; they are trained
 together and from scratch, not layer by layer as restricted Boltzmann machines; squared errors take the place of cross
-entropies. The checkpoint is trained with Adam and a cosine schedule in place of conjugate gradients, with clipped
-gradients and averaged weights.
+entropies. The checkpoint is trained with Adam, a warm-up and a cosine schedule in place of conjugate gradients, with
+clipped gradients and averaged weights.
 """
 
 from __future__ import annotations
