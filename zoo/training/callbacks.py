@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -243,12 +244,15 @@ class KeepBest(Callback):
         value: The best number, where lower is better.
         last: The last number.
         step: The step after which the best number was measured; 0 for the start.
+        seconds: Duration of the steps before the first validation.
     """
 
     def __init__(self, patience: int | None = None) -> None:
         self.patience = patience
         self.start = self.value = self.last = math.inf
         self.step = 0
+        self.seconds = 0.0
+        self._began = 0.0
         self._waited = 0
         self._weights: dict[str, Tensor] = {}
 
@@ -273,7 +277,12 @@ class KeepBest(Callback):
             self._weights = {name: value.detach().clone() for name, value in pl_module.state_dict().items()}
 
     def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        self._began = time.monotonic() - self.seconds
         self._stop_if_hopeless(trainer)  # after a resume of a run that had stopped
+
+    def on_validation_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking and self.seconds == 0:
+            self.seconds = time.monotonic() - self._began
 
     def _stop_if_hopeless(self, trainer: LightningTrainer) -> None:
         if self.patience is not None and self._waited >= self.patience:

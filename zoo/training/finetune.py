@@ -42,7 +42,9 @@ FEW = 5000
 SMALL_BATCH = 32
 VALIDATIONS = 10
 PATIENCE = 4
-TRIAL_STEPS = 50
+TRIAL_STEPS, FIRST_STEPS = 50, 5
+TRIAL_SHARE = 0.08
+"""Share of the minutes that each trial run takes at most."""
 RATES = (1.0, 0.3, 0.1)
 """Learning rates that are tried, as multiples of the checkpoint's own."""
 STRENGTHS = (1.0, 10.0, 100.0, 1e3, 1e4)
@@ -173,55 +175,56 @@ def _labelled(
 
 
 def _planned(
-    base: dict[str, Any],
-    start: Checkpoint,
-    model: ZooModule,
-    data: DataModule,
-    budget: Budget,
-    changes: dict[str, Any],
+    base: dict[str, Any], start: Checkpoint, model: ZooModule, data: DataModule, budget: Budget, changes: dict[str, Any]
 ) -> dict[str, Any]:
     """The whole recipe, after the trial runs that it takes."""
     own = start.settings
-    trainer = {
-        "ema_decay": (own.get("trainer") or {}).get("ema_decay", 0.999),
-        "sample_grids": False,
-        "keep_best": True,
-        "patience": PATIENCE,
-    }
-    num = len(data.split("train"))
-    wanted = (own.get("data") or {}).get("batch_size", SMALL_BATCH)
+    averages = (own.get("trainer") or {}).get("ema_decay", 0.999)
+    trainer = {"ema_decay": averages, "sample_grids": False, "keep_best": True, "patience": PATIENCE}
+    num, wanted = len(data.split("train")), (own.get("data") or {}).get("batch_size", SMALL_BATCH)
     if num < FEW and not isinstance(model, ClosedForm):
         parts = model.critic_steps if isinstance(model, Adversarial) else 1
         wanted = min(wanted, SMALL_BATCH * parts)
     size = num // math.ceil(num / wanted)  # an epoch leaves out less than a batch
-    recipe = {**base, "data": {**base["data"], "batch_size": size}, "trainer": trainer}
-    began = time.monotonic()
+    recipe = {**base, "data": {**base["data"], "batch_size": size}, "trainer": {**trainer, "checkpoint_every": 100}}
     if isinstance(model, ClosedForm):
-        recipe["trainer"] |= {"max_epochs": EPOCHS, "checkpoint_every": 100}
-        best, _ = _tried(recipe, _strengths(start, model), {"max_epochs": 1 + 2 * model.iterative}, data, changes)
+        recipe["trainer"]["max_epochs"] = EPOCHS
+        epochs = {"max_epochs": 3 if model.iterative else 1}
+        best, _ = _tried(recipe, _strengths(start, model), epochs, data, changes)
         return override(override(recipe, best), changes)
     if isinstance(model, Unnormalized):
         recipe["trainer"]["log_z_temperatures"] = TEMPERATURES
-    optimization = {"schedule": "cosine", **(own.get("optimization") or {})}
-    recipe["optimization"] = {**optimization, "warmup": TRIAL_STEPS // 10}
-    by_steps = {"max_epochs": -1, "check_val_every_n_epoch": None}
-    trial = {**by_steps, "max_steps": TRIAL_STEPS, "val_check_interval": TRIAL_STEPS}
-    rates = [{}] if "optimization.lr" in changes else _rates(optimization)
-    if budget.steps is not None and budget.steps < TRIAL_STEPS:  # trials would take longer than the run itself
+    recipe["optimization"] = {"schedule": "cosine", **(own.get("optimization") or {})}
+    return _planned_steps(recipe, data, budget, changes)
+
+
+def _planned_steps(recipe: dict[str, Any], data: DataModule, budget: Budget, changes: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with a learning rate that trial runs have found, and a number of steps."""
+    began, steps, trial = time.monotonic(), budget.steps or STEPS, TRIAL_STEPS
+    rates: list[dict[str, Any]] = [{}] if "optimization.lr" in changes else _rates(recipe["optimization"])
+    if steps < TRIAL_STEPS:  # trials would take longer than the run itself
         rates = rates[:1]
-    best, seconds = _tried(recipe, rates, trial, data, changes) if len(rates) > 1 or budget.minutes else (rates[0], 0.0)
-    steps = budget.steps or STEPS
+    best, seconds = rates[0], 0.0
     if budget.minutes is not None:
-        steps = max(VALIDATIONS, int((60 * budget.minutes - (time.monotonic() - began)) / seconds * TRIAL_STEPS))
+        seconds = _tried(recipe, rates[:1], _by_steps(FIRST_STEPS), data, changes)[1] / FIRST_STEPS
+        trial = min(TRIAL_STEPS, max(FIRST_STEPS, int(TRIAL_SHARE * 60 * budget.minutes / seconds)))
+    if len(rates) > 1:
+        recipe["optimization"]["warmup"] = max(1, trial // 10)
+        best, duration = _tried(recipe, rates, _by_steps(trial), data, changes)
+        seconds = duration / trial
+    if budget.minutes is not None:
+        steps = max(VALIDATIONS, int((60 * budget.minutes - (time.monotonic() - began)) / seconds))
     every = math.ceil(steps / VALIDATIONS)
-    recipe["trainer"] |= {
-        **by_steps,
-        "max_steps": every * math.ceil(steps / every),
-        "val_check_interval": every,
-        "checkpoint_every": 100,
-    }
+    recipe["trainer"] |= _by_steps(every * math.ceil(steps / every), every)
     recipe["optimization"]["warmup"] = max(1, steps // 20)
+    if is_leader() and seconds:
+        print(f"training takes {steps} steps at most, about {steps * seconds / 60:.1f} minutes")
     return override(override(recipe, best), changes)
+
+
+def _by_steps(num: int, every: int | None = None) -> dict[str, Any]:
+    """Options of the trainer for a number of steps, with a validation after each `every` of them or at the end."""
+    return {"max_epochs": -1, "max_steps": num, "val_check_interval": every or num, "check_val_every_n_epoch": None}
 
 
 def _rates(optimization: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -259,7 +262,7 @@ def _tried(
         changes: What the user wants changed.
 
     Returns:
-        The candidate with the best validation number at the end, and the duration of the shortest run in seconds.
+        The candidate with the best validation number at the end, and the seconds that its steps took.
 
     Raises:
         ZooError: All runs failed.
@@ -267,24 +270,26 @@ def _tried(
     quiet = {"progress": False, "logger": False, "wandb": None, "patience": None, "checkpoint_every": 10**9}
     options = {f"trainer.{name}": value for name, value in {**quiet, **length}.items()}
     data.batch_size = changes.get("data.batch_size", recipe["data"]["batch_size"])
-    numbers, times, failure = [], [], ZooError("no trial run")
+    numbers: list[float] = []
+    times: list[float] = []
+    failure: ZooError | None = None
     for candidate in candidates:
-        began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             try:
                 trained = fit(override(recipe, {**candidate, **changes, **options}), Path(folder) / "trial", data=data)
                 numbers.append(_keeper(trained).last)
-                times.append(time.monotonic() - began)
+                times.append(_keeper(trained).seconds)
             except ZooError as error:  # too high a rate diverges, and a singular covariance has no inverse
                 numbers.append(math.nan)
+                times.append(math.nan)
                 failure = error
     best = min(range(len(candidates)), key=lambda i: numbers[i] if math.isfinite(numbers[i]) else math.inf)
-    if not times:
+    if failure is not None and all(map(math.isnan, times)):
         raise failure
     if is_leader() and len(candidates) > 1:
         tried = ", ".join(f"{number:.5g}" for number in numbers)
         print(f"trial runs: {tried} on the validation images; the best had {brief(candidates[best], 200)}")
-    return candidates[best], min(times)
+    return candidates[best], times[best]
 
 
 def _keeper(trained: ZooModule) -> KeepBest:
