@@ -153,6 +153,20 @@ def test_links_between_pages_lead_somewhere() -> None:
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+def test_files_that_pages_name_are_there() -> None:
+    """Paths in backticks, and in rows of CONTRIBUTING's table those that stand below the folder of the first."""
+    tops, placeholders = "zoo|tests|docs|recipes|checkpoints|benchmarks", ("checkpoints/NAME", "tests/...")
+    named = {
+        (page.name, path)
+        for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+        for path in re.findall(rf"`((?:{tops})(?:/[\w./-]+)?)`", page.read_text())
+    }
+    for row in re.findall(r"^\| `(zoo/[^|]+)` \|", CONTRIBUTING, re.MULTILINE):
+        named |= {("CONTRIBUTING.md", f"zoo/{path.removeprefix('zoo/')}") for path in row.split("` `")}
+    assert len(named) > 30
+    assert not [(page, path) for page, path in named if path not in placeholders and not (ROOT / path).exists()]
+
+
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 150
 
