@@ -241,6 +241,10 @@ def test_a_trainer_of_lightning_takes_plain_batches(instance: Instance, tmp_path
         for name, value in found.items():
             assert tested[f"test/{name}"] == pytest.approx(float(value), rel=1e-3, abs=1e-3)
         predicted = trainer.predict(model, data)
+        if isinstance(model, Classifier):
+            wrong = torch.cat(predicted).argmax(1) != batch.labels
+            assert float(wrong.float().mean()) == pytest.approx(float(found["error_rate"]))
+            continue
         for name, value in found.items():
             each = torch.cat([part[name] for part in predicted])
             assert len(each) == 24 and float(each.mean()) == pytest.approx(float(value), rel=1e-3, abs=1e-3)
