@@ -337,6 +337,17 @@ def test_compiled_parts_are_saved_under_their_own_names(instance: Instance, tmp_
     torch.testing.assert_close(output(loaded, instance), expected, atol=0, rtol=0)
 
 
+def test_compiled_models_are_saved_and_densities_compile_as_one_graph(tmp_path: Path) -> None:
+    model, _ = vae()
+    Zoo.save(torch.compile(model, backend="eager"), tmp_path / "model")  # type: ignore[arg-type]
+    loaded: Any = Zoo.load(f"local-dir:{tmp_path / 'model'}")
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
+    instance = next(i for i in INSTANCES if i.cls.__name__ == "FVSBN")
+    density, x = instance.build(), instance.data(5)
+    compiled = torch.compile(density.log_prob, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), density.log_prob(x))
+
+
 # ------------------------------------------------------------------------------------------- outside of the range
 
 
