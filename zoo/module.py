@@ -283,8 +283,8 @@ class GenerativeModel(ZooModule):
     ) -> Tensor:
         """Draws from the model.
 
-        Each example has its own stream of noise: the result depends on `generator` but, up to rounding, not on
-        `batch_size`.
+        Each example has its own stream of noise: the result depends on `generator` but not on `batch_size`, up to
+        rounding. A pixel whose probability is within rounding of its noise can differ.
 
         Args:
             num_samples: Number of examples.
@@ -376,6 +376,10 @@ class Classifier(ZooModule):
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Logits: [B, *event_shape] in [0, 1] -> [B, num_classes]."""
+
+    def predict_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
+        """The logits of a batch, which needs no labels, for `Trainer.predict`."""
+        return cast(Tensor, self(self._batch(batch, batch_idx).x))
 
     def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Both; a classifier whose logits come from its features need not compute them twice."""

@@ -129,12 +129,13 @@ def test_python_of_pages_has_types(tmp_path: Path) -> None:
     (tmp_path / "given_a_kind.py").write_text(
         'from zoo import Zoo\nfrom zoo.vae import VAE\n\nvae = Zoo.load("vae-mnist", VAE)\n'
         'reveal_type(vae)\nreveal_type(Zoo.load("vae-mnist"))\nreveal_type(vae.elbo(vae.sample(2)))\n'
+        'from zoo.capabilities import Decoder\nreveal_type(Zoo.load("vae-mnist", Decoder))\n'
     )
     words = ["mypy", "--config-file", str(ROOT / "pyproject.toml"), *map(str, tmp_path.glob("*.py"))]
     done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     kinds = re.findall(r'Revealed type is "(?:\w+\.)*(\w+)"', done.stdout)
-    assert kinds == ["VAE", "GenerativeModel", "Tensor"]
+    assert kinds == ["VAE", "GenerativeModel", "Tensor", "Decoder"]
 
 
 def test_rows_of_the_readme_are_what_checkpoints_record() -> None:

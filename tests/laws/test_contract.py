@@ -241,6 +241,10 @@ def test_a_trainer_of_lightning_takes_plain_batches(instance: Instance, tmp_path
         for name, value in found.items():
             assert tested[f"test/{name}"] == pytest.approx(float(value), rel=1e-3, abs=1e-3)
         predicted = trainer.predict(model, data)
+        if isinstance(model, Classifier):
+            wrong = torch.cat(predicted).argmax(1) != batch.labels
+            assert float(wrong.float().mean()) == pytest.approx(float(found["error_rate"]))
+            continue
         for name, value in found.items():
             each = torch.cat([part[name] for part in predicted])
             assert len(each) == 24 and float(each.mean()) == pytest.approx(float(value), rel=1e-3, abs=1e-3)
@@ -331,6 +335,17 @@ def test_compiled_parts_are_saved_under_their_own_names(instance: Instance, tmp_
     loaded = Zoo.load(f"local-dir:{tmp_path / 'model'}")
     assert not any("_orig_mod" in key for key in loaded.state_dict())
     torch.testing.assert_close(output(loaded, instance), expected, atol=0, rtol=0)
+
+
+def test_compiled_models_are_saved_and_densities_compile_as_one_graph(tmp_path: Path) -> None:
+    model, _ = vae()
+    Zoo.save(torch.compile(model, backend="eager"), tmp_path / "model")  # type: ignore[arg-type]
+    loaded: Any = Zoo.load(f"local-dir:{tmp_path / 'model'}")
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
+    instance = next(i for i in INSTANCES if i.cls.__name__ == "FVSBN")
+    density, x = instance.build(), instance.data(5)
+    compiled = torch.compile(density.log_prob, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), density.log_prob(x))
 
 
 # ------------------------------------------------------------------------------------------- outside of the range

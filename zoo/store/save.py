@@ -71,7 +71,7 @@ def save(
         CheckpointError: The folder exists, the disk is full, or weights do not fit into `dtype`.
         ConfigError: `Zoo.load` could not find the class, or its arguments are not JSON-plain.
     """
-    folder = Path(folder).resolve()
+    model, folder = getattr(model, "_orig_mod", model), Path(folder).resolve()  # what `torch.compile` wrapped
     if folder.exists():
         _check_overwrite(folder, overwrite)
     contents = _contents(model, recipe, numbers, dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -90,12 +90,15 @@ class Zoo:
     @staticmethod
     def load(source: str, *, device: str = "cpu", plugins: Collection[str] = ()) -> GenerativeModel: ...
 
+    # with `type[Model]`, mypy would take no abstract class, and capabilities are abstract
     @overload
     @staticmethod
-    def load(source: str, kind: type[Model], *, device: str = "cpu", plugins: Collection[str] = ()) -> Model: ...
+    def load(
+        source: str, kind: Callable[..., Model], *, device: str = "cpu", plugins: Collection[str] = ()
+    ) -> Model: ...
 
     @staticmethod
-    def load(source: str, kind: type[Any] | None = None, *, device: str = "cpu", plugins: Collection[str] = ()) -> Any:
+    def load(source: str, kind: Any = None, *, device: str = "cpu", plugins: Collection[str] = ()) -> Any:
         """Returns a model with its weights, in evaluation mode.
 
         Weights are verified by sha256 before a tensor is read; a configuration can name only classes of the zoo and of
