@@ -30,7 +30,7 @@ NAMES = (
     "lenet-mnist",
 )
 NUM = 1000
-SHOWN = ("nll", "neg_elbo", "accuracy", "squared_error", "kid")
+WORDS = {"nll": "nats", "neg_elbo": "nats, a bound", "accuracy": "% of labels right", "kid": "KID"}
 RESULTS = ROOT / "benchmarks" / "results" / "finetuning.json"
 
 
@@ -47,7 +47,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     began = time.monotonic()
     made = Checkpoint.of_folder(finetune(name, folder / "clothes.npz", folder / name))
     numbers = {number.name: number for number in made.numbers if number.unit != "bits/dim"}
-    shown = [numbers[key] for key in SHOWN if key in numbers][:2]
+    shown = [numbers[key] for key in WORDS if key in numbers][:2]
     found = {number.name: [number.details["before"], number.value, number.unit] for number in shown}
     return {"numbers": found, "seconds": round(time.monotonic() - began), "lr": rate(made.settings)}
 
@@ -58,16 +58,12 @@ def rate(recipe: dict[str, Any]) -> float | None:
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """The results as Markdown."""
-    lines = [
-        "| checkpoint | number on test images | before | after | minutes |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    """The results as Markdown, with the first number of each model."""
+    lines = ["| checkpoint | number on test images | before | after | minutes |", "| --- | --- | --- | --- | --- |"]
     for name in [name for name in NAMES if name in results]:
-        found = results[name]
-        for number, (before, after, unit) in found["numbers"].items():
-            title = f"{number} ({unit})" if unit else number
-            lines.append(f"| `{name}` | {title} | {before:.4g} | {after:.4g} | {found['seconds'] / 60:.1f} |")
+        number, (before, after, _) = next(iter(results[name]["numbers"].items()))
+        values = " | ".join(f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" for value in (before, after))
+        lines.append(f"| `{name}` | {WORDS[number]} | {values} | {results[name]['seconds'] / 60:.1f} |")
     return "\n".join(lines)
 
 

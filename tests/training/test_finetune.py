@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -331,3 +332,14 @@ def test_words() -> None:
     said = module._in_words(model, other, [old], [new], 9)
     assert said.startswith("learned nothing that the test images show: 40 -> 30 % of the labels right on 9 test")
     assert module._in_words(model, other, [new], [old], 9) == "learned: 30 -> 40 % of the labels right on 9 test images"
+
+
+def test_the_page_shows_what_the_benchmark_found() -> None:
+    import finetuning
+
+    results = json.loads(finetuning.RESULTS.read_text())
+    page = (finetuning.ROOT / "docs" / "own-data.md").read_text()
+    assert finetuning.table(results) in page
+    for found in results.values():
+        name, (before, after, _) = next(iter(found["numbers"].items()))
+        assert after > before if name == "accuracy" else after < before
