@@ -39,7 +39,9 @@ from zoo.training.recipe import begin, build_data, check_place, fit, make, overr
 STEPS = 1000
 FEW = 5000
 """Number of training examples below which batches are small."""
-SMALL_BATCH = 32
+SMALL_BATCH, SMALLEST_BATCH = 32, 8
+BATCH_VALUES = 2**15
+"""Number of values in a small batch, which bounds the memory: 10 colour images of 32x32 pixels."""
 VALIDATIONS = 10
 PATIENCE = 4
 TRIAL_STEPS, FIRST_STEPS = 50, 5
@@ -184,7 +186,8 @@ def _planned(
     num, wanted = len(data.split("train")), (own.get("data") or {}).get("batch_size", SMALL_BATCH)
     if num < FEW and not isinstance(model, ClosedForm):
         parts = model.critic_steps if isinstance(model, Adversarial) else 1
-        wanted = min(wanted, SMALL_BATCH * parts)
+        few = min(SMALL_BATCH, max(SMALLEST_BATCH, BATCH_VALUES // math.prod(data.event_shape)))
+        wanted = min(wanted, few * parts)
     size = num // math.ceil(num / wanted)  # an epoch leaves out less than a batch
     recipe = {**base, "data": {**base["data"], "batch_size": size}, "trainer": {**trainer, "checkpoint_every": 100}}
     if isinstance(model, ClosedForm):
