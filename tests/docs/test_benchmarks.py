@@ -344,7 +344,7 @@ def test_the_page_has_the_table_of_defects_and_says_what_it_shows() -> None:
     page = (ROOT / "docs/own-data.md").read_text()
     assert defects.table(record["rows"]) in page
     value = {(row["task"], row["method"]): row["auroc"] for row in record["rows"]}
-    scratch, ours = "parts, a scratch", "`zoo score --new`"
+    scratch, ours = "parts, a scratch", "`score --new`"
     assert value[scratch, ours] > 0.99 > 0.95 > value[scratch, "likelihood, Gaussian"]
     assert value["clothes, digits", "bound, fine-tuned VAE"] < 0.2
     assert max(row["auroc"] for row in record["rows"] if row["task"] == "digits 0 to 8, digit 9") < 0.6
@@ -358,7 +358,7 @@ def test_the_page_has_the_table_of_defects_and_says_what_it_shows() -> None:
 
 def test_a_scratch_is_found_by_patches_and_a_blank_by_all() -> None:
     good, held_out = defects.parts(40, 1), defects.parts(60, 2)
-    methods = {name: defects.METHODS[name] for name in ("`zoo score --new`", "likelihood against PNG")}
+    methods = {name: defects.METHODS[name] for name in ("`score --new`", "likelihood against PNG")}
     scratched = (good, held_out, defects.parts(40, 3, scratched=True))
     ours, other = defects.measure("scratch", scratched, methods)
     assert ours["auroc"] > 0.95 and ours["auroc"] > other["auroc"]
