@@ -1,4 +1,4 @@
-"""How well images that are unlike good ones are found: AUROC by method, and false alarms of `zoo score --new`.
+"""How well images that are unlike good ones are found: AUROC by method, and false alarms of `score --new`.
 
 The parts are drawn here: grey discs with a hole, a brushed texture, and a light from one side that differs a little.
 Scratches are lines one pixel wide. Digits and clothes come from MNIST and Fashion-MNIST.
@@ -180,7 +180,7 @@ def by_vae(good: Tensor, new: Tensor, *, ratio: bool) -> Tensor:
 
 
 METHODS: dict[str, Method] = {
-    "`zoo score --new`": by_score,
+    "`score --new`": by_score,
     "patches alone": by_patches,
     "likelihood, Gaussian": by_likelihood,
     "likelihood against PNG": by_complexity,

@@ -30,6 +30,7 @@ from zoo.samplers import Heun
 from zoo.training.recipe import begin, make
 
 ROOT = Path(__file__).parents[2]
+import defects  # noqa: E402
 import gan_stability  # noqa: E402
 import metric_response  # noqa: E402
 import sampler_curve  # noqa: E402
@@ -333,3 +334,36 @@ def test_the_curve_of_samplers_counts_the_evaluations_that_they_make(
     assert len(str(sampler_curve.table(record)).splitlines()) == 4 + len(rows)
     sampler_curve.draw_figure(record, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 5000
+
+
+# ------------------------------------------------------------------------------------------ are defects found?
+
+
+def test_the_page_has_the_table_of_defects_and_says_what_it_shows() -> None:
+    record = json.loads((ROOT / "benchmarks/results/defects.json").read_text())
+    page = (ROOT / "docs/own-data.md").read_text()
+    assert defects.table(record["rows"]) in page
+    value = {(row["task"], row["method"]): row["auroc"] for row in record["rows"]}
+    scratch, ours = "parts, a scratch", "`score --new`"
+    assert value[scratch, ours] > 0.99 > 0.95 > value[scratch, "likelihood, Gaussian"]
+    assert value["clothes, digits", "bound, fine-tuned VAE"] < 0.2
+    assert max(row["auroc"] for row in record["rows"] if row["task"] == "digits 0 to 8, digit 9") < 0.6
+    rates = {row["task"]: row for row in record["rates"]}
+    told = re.search(r"(\S+) % of the\nheld-out good parts and (\S+) % of the scratched ones", page)
+    assert told is not None
+    assert [float(word) for word in told.groups()] == pytest.approx(
+        [100 * rates[scratch]["false_alarms"], 100 * rates[scratch]["found"]]
+    )
+
+
+def test_a_scratch_is_found_by_patches_and_a_blank_by_all() -> None:
+    good, held_out = defects.parts(40, 1), defects.parts(60, 2)
+    methods = {name: defects.METHODS[name] for name in ("`score --new`", "likelihood against PNG")}
+    scratched = (good, held_out, defects.parts(40, 3, scratched=True))
+    ours, other = defects.measure("scratch", scratched, methods)
+    assert ours["auroc"] > 0.95 and ours["auroc"] > other["auroc"]
+    assert all(
+        row["auroc"] > 0.95 for row in defects.measure("blank", (good, held_out, defects.blanks(10, 4)), methods)
+    )
+    false_alarms, found = defects.alarms(scratched)
+    assert false_alarms < 0.1 and found > 0.7

@@ -246,7 +246,7 @@ def reproduce(options: argparse.Namespace) -> None:
     DEVICE,
 )
 def score(options: argparse.Namespace) -> None:
-    """Rank your own images by their likelihood, the least likely first.
+    """Rank your own images, the least likely first.
 
     `zoo score NAME --data images` ranks images by their likelihood under a checkpoint. `zoo score --data good --new
     images` finds those that are unlike good ones: it fits quick densities to the good images, and says which of the new
