@@ -527,7 +527,7 @@ def test_what_appears_meanwhile_is_not_replaced(world: World, capsys: pytest.Cap
         return draw(self, streams)
 
     world.patch.setattr(VAE, "draw", meanwhile)
-    assert main(["sample", "vae-digits", "-n", "1", "--out", "x.png"]) == 1
+    assert main(["sample", "vae-digits", "-n", "1", "--raw", "--out", "x.png"]) == 1
     assert "x.png: cannot write a picture there: a file is there" in capsys.readouterr().err
     assert Path("x.png").read_text() == "a day's work"
 

@@ -40,7 +40,7 @@ from zoo.metrics import tables
 from zoo.metrics.names import GROUPS as GROUP_NAMES
 from zoo.metrics.names import TABLES as TABLE_NAMES
 from zoo.pictures import save_grid
-from zoo.random import Streams
+from zoo.random import Streams, seed_from
 from zoo.samplers import DDIM
 from zoo.samplers.base import Sampler
 from zoo.store import save as save_module
@@ -321,7 +321,7 @@ def test_info(run: Run, home: Path) -> None:
     ("command", "name", "options", "shape"),
     [
         ("sample", "vae", ["-n", 6], (3, 2)),
-        ("sample", "vae", ["-n", 4, "--expected"], (2, 2)),
+        ("sample", "vae", ["-n", 4, "--raw"], (2, 2)),
         ("sample", "made", ["--num", 4], (2, 2)),
         ("interpolate", "vae", ["-n", 2, "--steps", 5], (5, 2)),
         ("traverse", "vae", ["--steps", 4], (4, 3)),
@@ -334,7 +334,7 @@ def test_info(run: Run, home: Path) -> None:
         ("neighbours", "made", ["-n", 3, "--k", 1, "--draws", 1], (2, 3)),
         ("analogies", "conditional", ["-n", 2], (11, 2)),
         ("sample", "conditional", ["-n", 4, "--label", 3], (2, 2)),
-        ("sample", "conditional", ["-n", 4, "--expected"], (2, 2)),
+        ("sample", "conditional", ["-n", 4, "--raw"], (2, 2)),
         ("interpolate", "conditional", ["-n", 2, "--steps", 3], (3, 2)),
         ("interpolate", "conditional", ["-n", 2, "--steps", 3, "--test"], (3, 2)),
         ("reconstruct", "conditional", ["-n", 2], (2, 2)),
@@ -428,16 +428,31 @@ def test_the_first_image_decides_whether_images_fit(
 
 def test_samples_show_the_labels_in_turn(home: Path, tmp_path: Path, run: Run) -> None:
     source, out = f"local-dir:{home / 'conditional'}", tmp_path / "x.png"
-    run("sample", source, "-n", 12, "--out", out)
-    drawn = conditional(home).sample(12, labels=[*range(10), 0, 1], generator=torch.Generator().manual_seed(0))
+    run("sample", source, "-n", 12, "--raw", "--out", out)
+    model, seed = conditional(home), torch.Generator().manual_seed(0)
+    drawn = model.sample(12, labels=[*range(10), 0, 1], generator=seed)
     assert out.read_bytes() == save_grid(drawn, tmp_path / "expected.png", scale=2).read_bytes()
+
+
+def test_samples_of_a_vae_are_shown_without_the_noise_of_pixels(home: Path, tmp_path: Path, run: Run) -> None:
+    """They are E[x | z] of the codes of the samples that --raw shows."""
+    source, out, raw = f"local-dir:{home / 'conditional'}", tmp_path / "x.png", tmp_path / "raw.png"
+    run("sample", source, "-n", 4, "--out", out)
+    run("sample", source, "-n", 4, "--raw", "--out", raw)
+    model, seed = conditional(home), torch.Generator().manual_seed(0)
+    codes = latents.draw_codes(model, Streams(seed_from(seed), range(4)))
+    images = latents.decode(model, codes, labels=torch.arange(4))
+    assert out.read_bytes() == save_grid(images, tmp_path / "expected.png").read_bytes() != raw.read_bytes()
+    run("sample", f"local-dir:{home / 'made'}", "-n", 4, "--out", out, "--overwrite")  # which has no codes
+    run("sample", f"local-dir:{home / 'made'}", "-n", 4, "--out", raw, "--overwrite", "--raw")
+    assert out.read_bytes() == raw.read_bytes()
 
 
 @pytest.mark.parametrize(("option", "labels"), [(("--labels", "3,7"), [3, 7, 3, 7, 3]), (("--label", 5), [5] * 5)])
 def test_samples_of_chosen_labels(
     option: tuple[object, ...], labels: list[int], home: Path, tmp_path: Path, run: Run
 ) -> None:
-    run("sample", f"local-dir:{home / 'conditional'}", "-n", 5, *option, "--out", tmp_path / "x.png")
+    run("sample", f"local-dir:{home / 'conditional'}", "-n", 5, "--raw", *option, "--out", tmp_path / "x.png")
     drawn = conditional(home).sample(5, labels=labels, generator=torch.Generator().manual_seed(0))
     expected = save_grid(drawn, tmp_path / "expected.png", scale=2).read_bytes()
     assert (tmp_path / "x.png").read_bytes() == expected
@@ -588,18 +603,12 @@ def test_pictures_of_shipped_checkpoints(
     is_image = len(Zoo.load(name).event_shape) == 3
     commands: list[list[object]] = [["sample", "-n", 2 if is_image else 50]]
     if "Decoder" in has and is_image:
-        commands += [["sample", "-n", 2, "--expected"], ["interpolate", "-n", 1, "--steps", 3], ["traverse", "-n", 1]]
+        commands += [["sample", "-n", 2, "--raw"], ["interpolate", "-n", 1, "--steps", 3], ["traverse", "-n", 1]]
     for command, *options in commands:
         run(command, name, *options, "--out", path)
         with Image.open(path) as picture:
             assert len(np.unique(np.asarray(picture))) > 2  # more than a background
         path.unlink()
-
-
-def test_points_have_no_expected_images(tmp_path: Path, fail: Run) -> None:
-    words = ("sample", "realnvp-toy2d", "--expected", "--out", tmp_path / "points.png")
-    assert "expected a model that draws images, found RealNVP" in fail(*words)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", Zoo.list())

@@ -122,7 +122,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
     tune = ["finetune", f"local-dir:{folder}/start", "--steps", "16", "--data.batch_size", "20"]
     return {
         "sample": ["sample", "gan-mnist", "--num", "33", "--out", f"{folder}/samples.png"],
-        "expected": ["sample", "vae-mnist", "--expected", "--num", "33", "--out", f"{folder}/expected.png"],
+        "expected": ["sample", "vae-mnist", "--num", "33", "--out", f"{folder}/expected.png"],
         "evaluate": ["evaluate", tiny, "--json"],
         "write": ["evaluate", tiny, "--write"],
         "finetune": [*tune, "--data", f"{folder}/own.npy", "--out", f"{folder}/tuned"],

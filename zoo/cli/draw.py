@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from zoo.cli.command import command, option
-from zoo.cli.images import check_images, image_model, prior_codes
+from zoo.cli.images import check_images, has_pixel_noise, image_model, prior_codes
 from zoo.cli.options import (
     DEVICE,
     LABELS,
@@ -15,7 +15,6 @@ from zoo.cli.options import (
     checkpoint_of,
     generator,
     given,
-    labels_of,
     num,
     sampler_of,
     sampling,
@@ -31,14 +30,18 @@ from zoo.errors import ConfigError
     num(64),
     LABELS,
     sampling,
-    option("--expected", action="store_true", help="Show E[x | z] of codes drawn from the prior, without pixel noise"),
+    option("--raw", action="store_true", help="Show samples with their pixel noise, also of a VAE"),
     SEED,
     out("samples.png"),
     DEVICE,
     SHARED,
 )
 def sample(options: argparse.Namespace) -> None:
-    """Draw images, or a plot of points, from a model."""
+    """Draw images, or a plot of points, from a model.
+
+    Samples of a VAE are images plus noise in each pixel. The command shows E[x | z], the images before the noise,
+    unless --raw is given; `model.sample` of the Python interface draws with the noise.
+    """
     checkpoint = checkpoint_of(options)
 
     import torch
@@ -52,20 +55,19 @@ def sample(options: argparse.Namespace) -> None:
     from zoo.progress import bar
 
     model = checkpoint.load(device=options.device)
-    if isinstance(model, GenerativeModel) and has_plot(model) and not options.expected:  # which is of images
+    if isinstance(model, GenerativeModel) and has_plot(model):
         picture = plot(model, options.num, options.seed, **given(options, model, options.num))
         on_leader(lambda: write(options.out, picture, options.overwrite))
         return
     model = check_images(model, options)
-    mine = share(options.num)
-    if options.expected:
-        codes, labels = prior_codes(model, options.num, generator(options)), labels_of(options, model, options.num)
+    mine, asked = share(options.num), given(options, model, options.num)
+    if has_pixel_noise(model) and not options.raw:
+        codes, labels = prior_codes(model, options.num, generator(options)), asked
         batches = [
             pixels(latents.decode(model, codes[rows], **rows_of(labels, rows, model.device)))
             for rows in mine.split(250)
         ]
     else:
-        asked = given(options, model, options.num)
         samples = model.iter_samples(options.num, generator=generator(options), positions=mine, **asked)
         with bar("sampling", shown=is_leader()):
             batches = [pixels(batch) for batch in samples]
@@ -136,7 +138,7 @@ def filters(options: argparse.Namespace) -> None:
 
 @command("Draw", NAME, num(500, "samples"), sampling, SEED, out("landscape.png"), DEVICE)
 def landscape(options: argparse.Namespace) -> None:
-    """Plot the energy of a model of points in the plane as contours, with samples.
+    """Plot the energy of a model of points in the plane, with samples.
 
     The energy is -log p(x) up to a constant; the model is a density or an energy.
     """

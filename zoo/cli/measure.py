@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoo.cli.command import command, option
-from zoo.cli.images import prior_codes
+from zoo.cli.images import has_pixel_noise, prior_codes
 from zoo.cli.options import (
     DEVICE,
     JSON,
@@ -188,11 +188,11 @@ def _portrait(model: GenerativeModel) -> Tensor:
     import torch
 
     from zoo import latents
-    from zoo.capabilities import Conditional, Decoder, EvidenceLowerBound
+    from zoo.capabilities import Conditional
 
     labels = torch.arange(64) % model.num_classes if isinstance(model, Conditional) else None
     samples = model.sample(64, generator=torch.Generator().manual_seed(0), labels=labels)
-    if not (isinstance(model, Decoder) and isinstance(model, EvidenceLowerBound)):
+    if not has_pixel_noise(model):
         return samples
     codes = prior_codes(model, 32, torch.Generator().manual_seed(0))
     expected = latents.decode(model, codes, labels=None if labels is None else labels[:32])
