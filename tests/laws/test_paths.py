@@ -32,11 +32,11 @@ RECIPE = {
     "model": {"class": "vae.VAE", **SIZES},
     "trainer": {"max_steps": 1, "accelerator": "cpu", "progress": False, "sample_grids": False},
 }
-SHORT = {"trainer.max_steps": 1, "trainer.accelerator": "cpu", "trainer.progress": False, "evaluation.k": 1}
+SHORT = {"trainer.accelerator": "cpu", "trainer.progress": False, "evaluation.k": 1}
 
 
 def tuned(folder: str) -> object:
-    return finetune("local-dir:~/there", "~/x.npy", folder, epochs=1, overrides={**SHORT, "data.batch_size": 8})
+    return finetune("local-dir:~/there", "~/x.npy", folder, steps=1, overrides={**SHORT, "data.batch_size": 8})
 
 
 WRITERS: dict[str, Callable[[str], object]] = {
