@@ -434,6 +434,8 @@ for text, *sentence in (
     ("sample vae-digits --steps 20", "--steps: expected --sampler beside it"),
     ("sample vae-digits --out ~nobody-here/x.png", "'~nobody-here/x.png': expected a path, found ~ without a home"),
     ("fit nowhere.yaml --out new", "nowhere.yaml: no such file"),
+    ("fit vae-digit --out new", "did you mean 'vae-digits'?"),
+    ("fit local-dir:nowhere --out new", "nowhere: expected a checkpoint folder"),
     ("fit registry.json --out new", "recipe: unknown key 'format_version'"),
     ("fit checkpoints/vae-digits/recipe.yaml --out new", "expected one section 'model' or 'start'"),
     ("fit checkpoints/vae-digits/recipe.yaml --out new --start vae-digit", "unrecognized arguments: --start"),
@@ -488,7 +490,7 @@ def test_nothing_is_replaced_and_nothing_done_in_vain(
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_path_may_begin_with_a_home_folder(name: str) -> None:
     for action in COMMANDS[name].parser()._actions:
-        is_path = action.dest in ("out", "sheet", "recipe", "images") or (action.dest == "data" and name != "list")
+        is_path = action.dest in ("out", "sheet", "images") or (action.dest == "data" and name != "list")
         assert (action.type is expand) == is_path
     assert expand("~/x.png") == Path.home() / "x.png"
 

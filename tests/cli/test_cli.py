@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ from zoo.samplers.base import Sampler
 from zoo.store import save as save_module
 from zoo.store.checkpoint import WEIGHTS, Checkpoint
 from zoo.training.callbacks import LogMeans
+from zoo.training.recipe import load_recipe
 from zoo.vae.conditional_vae import ConditionalVAE
 from zoo.vae.vae import VAE
 
@@ -171,6 +173,8 @@ def test_quick_answers_import_neither_torch_nor_lightning(tmp_path: Path) -> Non
         "interpolate vae-mnist --images a.png b.png",
         "evaluate gaussian-mnist --only likelyhood",
         "reproduce mnist-nil",
+        "fit nowhere.yaml --out new",
+        "fit gaussian-mnis --out new",
         "push gaussian-mnist nobody",
         "pull hf-hub:nobody",
     ]
@@ -195,6 +199,27 @@ print("loaded", *sorted({{"torch", "lightning", "torchvision", "torchmetrics", "
 def test_names_of_groups_and_tables_are_those_of_the_registries() -> None:
     assert tuple(evaluate_module.GROUPS) == GROUP_NAMES
     assert tuple(tables.TABLES) == TABLE_NAMES
+
+
+def test_fit_runs_the_recipe_of_a_checkpoint_again(home: Path, tmp_path: Path, run: Run, fail: Run) -> None:
+    run("fit", f"local-dir:{home / 'vae'}", "--out", tmp_path / "again")
+    assert weights(tmp_path / "again") == weights(home / "vae")
+    bare = Zoo.save(MADE(event_shape=[1, 8, 8], hidden=16, num_masks=2), tmp_path / "bare")
+    assert "expected a checkpoint with a recipe" in fail("fit", f"local-dir:{bare}", "--out", tmp_path / "x")
+
+
+def test_recipes_of_the_zoo_are_found_wherever_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a wheel they are folders of the package; a file of the same name below the working folder comes first."""
+    monkeypatch.chdir(tmp_path)
+    root = Path(zoo.__file__).parents[1]
+    installed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert installed["force-include"] == {"checkpoints": "zoo/checkpoints", "recipes": "zoo/recipes"}
+    names = ["recipes/nade-binarized-mnist.yaml", "checkpoints/gaussian-mnist/recipe.yaml"]
+    assert [load_recipe(name) for name in names] == [load_recipe(root / name) for name in names]
+    assert load_recipe("gaussian-mnist") == load_recipe(root / names[1])
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / names[0]).write_text("{data: {class: Digits}, start: vae-mnist}")
+    assert load_recipe(names[0])["start"] == "vae-mnist"
 
 
 def test_help_lists_every_command_under_its_heading(run: Run) -> None:

@@ -138,7 +138,7 @@ def filters(options: argparse.Namespace) -> None:
 
 @command("Draw", NAME, num(500, "samples"), sampling, SEED, out("landscape.png"), DEVICE)
 def landscape(options: argparse.Namespace) -> None:
-    """Plot the energy of a model of points in the plane, with samples.
+    """Plot the energy of points in the plane, with samples.
 
     The energy is -log p(x) up to a constant; the model is a density or an energy.
     """

@@ -95,7 +95,7 @@ def probabilities(options: argparse.Namespace) -> None:
     DEVICE,
 )
 def animate(options: argparse.Namespace) -> None:
-    """Draw images step by step, as a GIF: by pixels, chains, or removing noise.
+    """Draw images by pixels, chains, or denoising, as a GIF.
 
     If the model draws pixel by pixel, the expectations that `zoo probabilities` shows are below the images. If it is
     an energy, the frames follow its chains; --start data begins them with training images. If it is a denoiser, the

@@ -53,12 +53,19 @@ def _check_folder(options: argparse.Namespace) -> None:
 
 @command(
     "Train",
-    option("recipe", metavar="RECIPE", type=expand, help="YAML file, as in a checkpoint"),
+    option("recipe", metavar="RECIPE", help="YAML file, or a checkpoint whose recipe to run again"),
     _run_options,
     SHARED,
 )
 def fit(options: argparse.Namespace) -> None:
-    """Train the model that a recipe describes."""
+    """Train the model that a recipe describes.
+
+    `zoo fit NAME --out FOLDER` trains a pretrained checkpoint again.
+    """
+    from zoo.store.recipes import read_recipe
+
+    read_recipe(options.recipe)  # what cannot be read is refused before torch is imported
+
     from zoo.distributed import is_leader
     from zoo.training.recipe import load_recipe, make
 

@@ -41,6 +41,7 @@ from zoo.metrics.examples import check_classes, check_levels
 from zoo.optim import Optimization
 from zoo.store.checkpoint import CONFIG, CURVE, RECIPE, Checkpoint
 from zoo.store.names import find_class
+from zoo.store.recipes import read_recipe
 from zoo.store.zoo import Zoo
 from zoo.training.curve import draw_curve
 from zoo.training.tracking import failing, finish, is_tracked
@@ -64,13 +65,13 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """Reads a recipe.
 
     Args:
-        path: A YAML file.
+        path: A YAML file, or a checkpoint; see `read_recipe`.
         overrides: New values by dotted key, such as {"trainer.devices": 2}.
 
     Raises:
         ConfigError: A section is unknown, missing or of the wrong type.
     """
-    recipe = override(load_yaml(expand(path)), overrides or {})
+    recipe = override(read_recipe(path), overrides or {})
     for alternatives in (("data",), ("model", "start")):
         if not recipe.keys() & set(alternatives):
             names = " or ".join(map(repr, alternatives))
