@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
-WORKERS = ["-n", "auto", "--maxprocesses", "8", "--dist", "loadgroup"]
+WORKERS = ["-n", "auto", "--maxprocesses", "8", "--dist", "loadfile"]
 COMMANDS = {
     "setup": [],
     "sample": [["zoo", "sample", "vae-mnist", "--out", "samples.png", "--overwrite"]],

@@ -490,7 +490,7 @@ def test_nothing_is_replaced_and_nothing_done_in_vain(
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_path_may_begin_with_a_home_folder(name: str) -> None:
     for action in COMMANDS[name].parser()._actions:
-        is_path = action.dest in ("out", "sheet", "images") or (action.dest == "data" and name != "list")
+        is_path = action.dest in ("out", "sheet", "images", "new") or (action.dest == "data" and name != "list")
         assert (action.type is expand) == is_path
     assert expand("~/x.png") == Path.home() / "x.png"
 

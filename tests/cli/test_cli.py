@@ -51,8 +51,6 @@ from zoo.training.recipe import load_recipe
 from zoo.vae.conditional_vae import ConditionalVAE
 from zoo.vae.vae import VAE
 
-pytestmark = pytest.mark.xdist_group("cli")  # its tests share what takes long to make
-
 DATA = {"class": "Digits", "batch_size": 256}
 VAE_RECIPE = {
     "name": "vae",
@@ -70,7 +68,7 @@ VAE_RECIPE = {
     "trainer": {"max_epochs": 5, "progress": False, "accelerator": "cpu"},
     "evaluation": {"k": 6, "draws": 2},
 }
-SHORT = ["--epochs", "1", "--data.batch_size", "8", "--evaluation.k", "1"]
+SHORT = ["--steps", "4", "--data.batch_size", "8", "--evaluation.k", "1"]
 QUIET = ["--trainer.progress=false", "--trainer.accelerator", "cpu"]
 Run = Callable[..., str]
 

@@ -21,8 +21,6 @@ from zoo import Zoo
 from zoo.cli import main
 from zoo.measurement import rounded
 
-pytestmark = pytest.mark.xdist_group("pages")  # a command may use what one before it has made
-
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = (ROOT / "README.md").read_text()

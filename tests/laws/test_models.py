@@ -478,7 +478,7 @@ def test_completions_follow_the_exact_conditional(instance: Instance) -> None:
         follows(torch.bincount(state_numbers(completed), minlength=len(states)), log_probs)
 
 
-@having(Completable, where=is_real)
+@having(Completable, TractableDensity, where=is_real)
 def test_completions_follow_the_conditional_density(instance: Instance) -> None:
     """Stein's identity, as above: the score of the conditional is that of the density, of the unknown dimensions."""
     model, size = instance.build(), math.prod(instance.event_shape)

@@ -105,5 +105,5 @@ def test_what_has_no_curve_gets_none(tmp_path: Path) -> None:
 
 def test_training_gives_the_card_its_curve(tmp_path: Path) -> None:
     folder = make(tiny_runs.recipe("adversarial"), tmp_path / "gan").folder
-    assert Image.open(folder / "curve.png").size == (420, 240)  # an adversarial run validates nothing
+    assert Image.open(folder / "curve.png").size == (840, 240)  # training beside validation
     assert "](curve.png)" in (folder / "README.md").read_text()

@@ -27,8 +27,6 @@ from zoo.store.zoo import Zoo
 from zoo.training import Trainer
 from zoo.training.recipe import build_model, fit
 
-pytestmark = pytest.mark.xdist_group("distributed")  # its tests share what takes long to make
-
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -35,8 +35,6 @@ from zoo.training.finetune import finetune
 from zoo.training.recipe import begin, build_model, fit, make
 from zoo.vae.vae import VAE
 
-pytestmark = pytest.mark.xdist_group("finetune")  # its tests share what takes long to make
-
 QUIET = {"trainer.progress": False, "trainer.accelerator": "cpu"}
 BY_STEPS = {"max_epochs": -1, "check_val_every_n_epoch": None}
 

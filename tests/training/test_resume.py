@@ -11,8 +11,6 @@ import pytest
 import tiny_runs
 import torch
 
-pytestmark = pytest.mark.xdist_group("resume")  # its tests share what takes long to make
-
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
