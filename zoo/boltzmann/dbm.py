@@ -13,7 +13,8 @@ Density: unnormalised, and bounded: log Z by annealed importance sampling over v
     field.
 Sampling: a Gibbs chain; a sweep draws h1, then x and h2.
 Differs from the paper: all layers are trained at once, in centred units (Montavon & Mueller 2012,
-    https://doi.org/10.1007/978-3-642-35289-8_33). They may start from a trained RBM, with W2 near zero.
+https://doi.org/10.1007/978-3-642-35289-8_33). Training begins with an RBM, with W2 near zero; SGD with a rate that
+falls linearly; averaged weights.
 """
 
 from __future__ import annotations

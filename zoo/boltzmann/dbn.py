@@ -12,8 +12,9 @@ of the lower RBM, the bound E_q[log p(x | h) - energy(h) - log q(h | x)] - log Z
 
 Density: unnormalised, and bounded: log Z of the upper RBM by annealed importance sampling, the rest by draws of q.
 Sampling: a Gibbs chain of the upper RBM, then one pass down.
-Differs from the paper: the upper RBM learns by persistent chains (Tieleman 2008); its units are centred. The weights of
-    the lower layer stay as they are, with no fine-tuning by the up-down algorithm. Labels are not modelled.
+Differs from the paper: training begins with an RBM, whose weights stay as they are, with no fine-tuning by the up-down
+algorithm; the upper RBM learns by persistent chains (Tieleman 2008) in centred units; labels are not modelled; SGD with
+a rate that falls linearly; averaged weights.
 """
 
 from __future__ import annotations

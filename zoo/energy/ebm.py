@@ -6,8 +6,9 @@
 Density: unnormalised; in up to two dimensions, log Z is integrated on a grid, up to the error of the grid.
 Sampling: a chain from the Gaussian, one gradient of U a step.
 Differs from the paper: steps of Langevin dynamics are accepted or rejected, so that they have the model's distribution
-    whatever their size, and each follows a proposal from the Gaussian, by which chains reach all modes. U is tilted by
-    a Gaussian in place of bounds on x and on the spectral norms of layers.
+whatever their size, and each follows a proposal from the Gaussian, by which chains reach all modes. U is tilted by a
+Gaussian in place of bounds on x and on the spectral norms of layers. Adam with a warm-up and a cosine schedule, clipped
+gradients, averaged weights.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ with log Z = 0 up to what training has left.
 Density: unnormalised, although near 1; its log Z by annealed importance sampling from q, in two dimensions on a grid.
 Sampling: a chain that proposes draws of q and accepts or rejects them.
 Differs from the paper: the model is the noise times a network, as the discriminator of a GAN would tilt its generator
-(Azadi et al. 2019, https://arxiv.org/abs/1810.06758); Adam with a cosine schedule; averaged weights.
+(Azadi et al. 2019, https://arxiv.org/abs/1810.06758). The checkpoint of images begins with a trained NADE as its noise.
+Adam, or AdamW for images, with a cosine schedule; averaged weights.
 """
 
 from __future__ import annotations
