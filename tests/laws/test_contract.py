@@ -121,7 +121,7 @@ def test_checks_are_out_of_the_way_of_vmap_and_of_whole_numbers() -> None:
 
 @pytest.mark.parametrize("name", ["made-binarized-mnist", "vae-mnist"])
 def test_checks_cost_a_hundredth_of_a_density_at_most(name: str) -> None:
-    """At 100 images; lower quartiles of alternating calls."""
+    """At 100 images; the quickest of alternating calls, since other work only slows them."""
     model: Any = Zoo.load(name)
     x = model.sample(100, generator=seeded())
     (method,) = methods(model).keys() & {"log_prob", "elbo"}
@@ -132,8 +132,8 @@ def test_checks_cost_a_hundredth_of_a_density_at_most(name: str) -> None:
         return time.perf_counter() - start
 
     with torch.no_grad():
-        times = [(took(lambda: getattr(model, method)(x)), took(lambda: check_values(model, x, ""))) for _ in range(8)]
-    whole, check = (sorted(column)[2] for column in zip(*times, strict=True))
+        times = [(took(lambda: getattr(model, method)(x)), took(lambda: check_values(model, x, ""))) for _ in range(20)]
+    whole, check = (min(column) for column in zip(*times, strict=True))
     assert check < 0.01 * whole
 
 

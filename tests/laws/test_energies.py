@@ -174,8 +174,9 @@ def test_annealed_importance_sampling_brackets_the_enumerated_log_z(instance: In
         scores = torch.tensor([(r.estimate - log_z) / r.error for r in results])
         assert scores.abs().max() < 4.5 and scores.square().mean() < 2.5  # the error is what it says
         assert all(1 <= r.effective_runs <= 100 for r in results)
-    assert torch.tensor([r.estimate for r in forward]).mean() < log_z + 0.01
-    assert torch.tensor([r.estimate for r in reverse]).mean() > log_z - 0.01
+    for results, sign in ((forward, 1), (reverse, -1)):  # from below by runs forward, from above by those in reverse
+        excess = sign * (torch.tensor([r.estimate for r in results]) - log_z)
+        assert excess.mean() < 4 * excess.std() / len(results) ** 0.5
     better = annealed_importance_sampling(chain, 500, 500)
     assert better.estimate == pytest.approx(log_z, abs=0.02) and better.effective_runs > 450
 
