@@ -304,8 +304,8 @@ def test_names_that_are_not_text(
     assert "no number differs" in run("evaluate", f"local-dir:{tmp_path / 'mine'}")
 
 
-def test_a_message_is_one_line_of_bounded_length(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sample", "local-dir:" + "very/long\n\x1b[31m\udce9/" * 200]) == 1
+def test_a_message_is_one_line_of_bounded_length(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", "local-dir:" + "very/long\n\x1b[31m\udce9/" * 200, "--out", str(tmp_path / "x.png")]) == 1
     said = capsys.readouterr().err
     assert said.startswith(r"zoo: very/long\n\x1b[31m\udce9/very/") and said.endswith("...\n") and len(said) < 1020
 
