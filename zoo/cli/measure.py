@@ -10,13 +10,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoo.cli.command import command, option
-from zoo.cli.images import has_pixel_noise, prior_codes
+from zoo.cli.images import prior_codes
 from zoo.cli.options import (
     DEVICE,
     JSON,
     NAME,
     SEED,
     SHARED,
+    arguments_of_sampler,
     checkpoint_of,
     name,
     num,
@@ -177,7 +178,7 @@ def _repeat(checkpoint: Checkpoint, options: argparse.Namespace) -> str:
     prefix = LOCAL if checkpoint.source.startswith(LOCAL) else ""
     words = ["zoo evaluate", prefix + checkpoint.folder.resolve().name]
     settings = {"--k": options.k, "--num": options.num, "--sampling-seeds": options.sampling_seeds}
-    settings |= {"--sampler": options.sampler, "--steps": options.steps}
+    settings |= {f"--{name}": value for name, value in arguments_of_sampler(options).items()}
     words += [f"{flag} {value}" for flag, value in settings.items() if value is not None]
     words += ["--only", *options.only] if options.only else []
     return " ".join(words)
@@ -192,7 +193,7 @@ def _portrait(model: GenerativeModel) -> Tensor:
 
     labels = torch.arange(64) % model.num_classes if isinstance(model, Conditional) else None
     samples = model.sample(64, generator=torch.Generator().manual_seed(0), labels=labels)
-    if not has_pixel_noise(model):
+    if not latents.has_pixel_noise(model):
         return samples
     codes = prior_codes(model, 32, torch.Generator().manual_seed(0))
     expected = latents.decode(model, codes, labels=None if labels is None else labels[:32])
