@@ -15,13 +15,18 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 from torch.nn.functional import cosine_similarity
 
-from zoo.capabilities import Completable, Conditional, Decoder, Encoder, GenerativeModel
+from zoo.capabilities import Completable, Conditional, Decoder, Encoder, EvidenceLowerBound, GenerativeModel
 from zoo.errors import ConfigError, DataError
 from zoo.given import Labels, check_given, check_images, check_labels
 from zoo.random import Streams, randn
 from zoo.store.registry import registry
 
 # --------------------------------------------------------------------------------------------------------------- codes
+
+
+def has_pixel_noise(model: GenerativeModel) -> bool:
+    """Whether samples are images that codes stand for, E[x | z], plus noise in each pixel, as those of a VAE."""
+    return isinstance(model, Decoder) and isinstance(model, EvidenceLowerBound)
 
 
 @torch.no_grad()

@@ -341,9 +341,9 @@ class Sampled(GenerativeModel):
     arguments: ClassVar = {"sampler": check_sampler}
 
     @property
-    @abstractmethod
     def sampler(self) -> Sampler:
-        """The sampler that draws if none is given."""
+        """The sampler that draws if none is given; by default the first of `samplers`, with its own defaults."""
+        return self.samplers[0]()
 
     def defaults(self, streams: Streams) -> Given:
         return {"sampler": self.sampler, **super().defaults(streams)}

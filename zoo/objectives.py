@@ -363,10 +363,9 @@ def set_base_rates(model: Any) -> None:
     if model.global_step or model.pretrained:
         return
     data, total, num = model.trainer.datamodule, torch.zeros(()), 0
+    is_own = not hasattr(data, "batches")  # a loader of the user's
     with torch.no_grad():
-        for batch in (
-            data.batches("train") if hasattr(data, "batches") else map(as_batch, model.trainer.train_dataloader)
-        ):
+        for batch in map(as_batch, model.trainer.train_dataloader) if is_own else data.batches("train"):
             units = model.base_units(batch.x.to(model.device)).double()
             total, num = total + units.sum(0).cpu(), num + len(units)
     model.set_base_rates(((total + 0.5) / (num + 1)).to(model.device))  # no unit is certain

@@ -83,10 +83,6 @@ class BoltzmannMachine(UnnormalizedDensity, Completable, Filtered):
         return self.weight[math.prod(self.event_shape) :, : math.prod(self.event_shape)].reshape(-1, *self.event_shape)
 
     @property
-    def sampler(self) -> Gibbs:
-        return Gibbs()
-
-    @property
     def weight(self) -> Tensor:
         """W, [N, N]."""
         num_units = len(self.bias)

@@ -85,10 +85,6 @@ class DBM(UnnormalizedBound, Completable, Filtered):
     def filters(self) -> Tensor:
         return self.units.weight[:, : self.num_visible].reshape(-1, *self.event_shape)
 
-    @property
-    def sampler(self) -> Gibbs:
-        return Gibbs()
-
     @torch.no_grad()
     def take_weights(self, start: ZooModule) -> list[str]:
         """Takes a trained DBM, or an RBM as the first layer."""

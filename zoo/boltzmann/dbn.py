@@ -75,10 +75,6 @@ class DBN(UnnormalizedBound, Filtered):
     def filters(self) -> Tensor:
         return self.bottom.filters
 
-    @property
-    def sampler(self) -> Gibbs:
-        return Gibbs()
-
     @torch.no_grad()
     def take_weights(self, start: ZooModule) -> list[str]:
         """Takes a trained DBN, or an RBM as the lower layer and, transposed, as the upper one."""

@@ -78,10 +78,6 @@ class RBM(UnnormalizedDensity, Completable, Filtered):
     def filters(self) -> Tensor:
         return self.weight.view(-1, *self.event_shape)
 
-    @property
-    def sampler(self) -> Gibbs:
-        return Gibbs()
-
     def set_base_rates(self, mean: Tensor) -> None:
         self.base.copy_(mean.flatten().logit())
 

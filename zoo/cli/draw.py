@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from zoo.cli.command import command, option
-from zoo.cli.images import check_images, has_pixel_noise, image_model, prior_codes
+from zoo.cli.images import check_images, image_model, prior_codes
 from zoo.cli.options import (
     DEVICE,
     LABELS,
@@ -61,7 +61,7 @@ def sample(options: argparse.Namespace) -> None:
         return
     model = check_images(model, options)
     mine, asked = share(options.num), given(options, model, options.num)
-    if has_pixel_noise(model) and not options.raw:
+    if latents.has_pixel_noise(model) and not options.raw:
         codes, labels = prior_codes(model, options.num, generator(options)), asked
         batches = [
             pixels(latents.decode(model, codes[rows], **rows_of(labels, rows, model.device)))

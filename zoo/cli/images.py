@@ -41,13 +41,6 @@ def some_test_images(checkpoint: Checkpoint, num: int, options: argparse.Namespa
     return next(data.batches("test", index=index, batch_size=num))
 
 
-def has_pixel_noise(model: GenerativeModel) -> bool:
-    """Whether samples are images that codes stand for, E[x | z], plus noise in each pixel, as those of a VAE."""
-    from zoo.capabilities import Decoder, EvidenceLowerBound
-
-    return isinstance(model, Decoder) and isinstance(model, EvidenceLowerBound)
-
-
 def prior_codes(model: GenerativeModel, num: int, generator: Generator) -> Tensor:
     """The codes of which `model.sample` makes its draws, given the same generator: [num, *latent_shape]."""
     from zoo import latents

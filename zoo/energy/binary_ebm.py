@@ -74,10 +74,6 @@ class BinaryEBM(UnnormalizedDensity, Completable):
         self.base = RBM(event_shape, num_hidden).requires_grad_(False)
         self.network = Potential(event_shape, channels, hidden)
 
-    @property
-    def sampler(self) -> Metropolis:
-        return Metropolis()
-
     def take_weights(self, start: ZooModule) -> list[str]:
         """Takes a trained model of this class, or the RBM."""
         if not isinstance(start, RBM):

@@ -21,7 +21,6 @@ from zoo.config import Between
 from zoo.errors import ConfigError
 from zoo.module import Sampled
 from zoo.nn.point import Point
-from zoo.samplers.base import Sampler
 from zoo.samplers.tempered import Tempered
 
 Levels = Annotated[int, Between(2, 2**16)] | None
@@ -42,10 +41,6 @@ class Flow(Sampled, Dequantized, Bijection, Encoder, Decoder):
     def log_prob(self, x: Tensor) -> Tensor:
         z, ladj = self.to_latent(x)
         return -0.5 * z.square().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi) + ladj
-
-    @property
-    def sampler(self) -> Sampler:
-        return Tempered()
 
     def prior(self) -> Distribution:
         """N(0, I)."""

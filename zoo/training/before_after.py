@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo import latents
-from zoo.capabilities import Conditional, Decoder, EvidenceLowerBound, GenerativeModel
+from zoo.capabilities import Conditional, GenerativeModel
 from zoo.data.base import DataModule
 from zoo.metrics.examples import measuring
 from zoo.pictures import grid
@@ -54,6 +54,6 @@ def before_after(before: GenerativeModel, after: GenerativeModel, data: DataModu
 def _samples(model: GenerativeModel, num: int, seed: int) -> Tensor:
     labels = torch.arange(num) % model.num_classes if isinstance(model, Conditional) else None
     with measuring(model):
-        if isinstance(model, Decoder) and isinstance(model, EvidenceLowerBound):
+        if latents.has_pixel_noise(model):
             return latents.decode(model, latents.draw_codes(model, Streams(seed, range(num))), labels=labels).cpu()
         return model.sample(num, generator=torch.Generator().manual_seed(seed), labels=labels).cpu()
