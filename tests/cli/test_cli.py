@@ -27,7 +27,7 @@ import zoo
 from zoo import Zoo, denoising, latents
 from zoo.autoregressive.made import MADE
 from zoo.capabilities import Conditional, GenerativeModel
-from zoo.cli import main
+from zoo.cli import main, measure
 from zoo.cli.command import COMMANDS, GROUPS, option
 from zoo.cli.command import command as made_of
 from zoo.cli.options import NAME, checkpoint_of, given
@@ -387,6 +387,13 @@ def test_pictures_of_own_images(home: Path, images: Path, tmp_path: Path, run: R
     expected = save_grid(walk, tmp_path / "expected.png", columns=4).read_bytes()
     assert out.read_bytes() == expected
     assert "images.npz: expected an image" in fail("interpolate", source, "--images", files[0], "images.npz")
+
+
+def test_the_command_of_a_number_names_the_arguments_of_the_sampler() -> None:
+    words = ["--sampler", "ddim", "--steps", "4", "--guidance", "2.0", "--eta", "0.5"]
+    options = COMMANDS["evaluate"].parser().parse_args(["conditional-edm-mnist", *words])
+    command = measure._repeat(Zoo.info("conditional-edm-mnist"), options)
+    assert command == f"zoo evaluate conditional-edm-mnist {' '.join(words)}"
 
 
 def test_denoisers_edit_and_are_watched(images: Path, tmp_path: Path, run: Run, fail: Run) -> None:
