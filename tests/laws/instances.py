@@ -342,7 +342,8 @@ def having(*capabilities: type, where: Callable[[Instance], bool] = lambda insta
 
 
 def concrete(cls: type) -> set[type]:
-    """All classes below one of the zoo's that can be built and belong to the zoo."""
+    """All models below a class of the zoo: those that can be built and belong to one of its families, as zoo/vae/."""
     below = set().union(*({child} | concrete(child) for child in cls.__subclasses__()))
     package = Path(zoo.__file__).parent
-    return {c for c in below if package in Path(inspect.getfile(c)).parents and not inspect.isabstract(c)}
+    in_family = {c for c in below if package in Path(inspect.getfile(c)).parents[1:]}
+    return {c for c in in_family if not inspect.isabstract(c)}
