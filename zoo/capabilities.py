@@ -27,6 +27,7 @@ from zoo.module import GenerativeModel, Sampled, batches_of
 from zoo.module import ZooModule as ZooModule
 from zoo.random import Source, Streams, rand, randn
 from zoo.samplers import DDIM, Ancestral, DPMSolver, Euler, Heun
+from zoo.samplers.base import Sampler
 from zoo.unnormalized import Filtered as Filtered
 from zoo.unnormalized import Unnormalized as Unnormalized
 from zoo.unnormalized import UnnormalizedBound as UnnormalizedBound
@@ -156,7 +157,7 @@ class Denoiser(Sampled):
     usage: ClassVar = {
         "denoise": "clean = model.denoise(model.to_state(x), torch.full((8,), 0.5){labels})  # E[y | y + 0.5 epsilon]"
     }
-    samplers = (Ancestral, DDIM, DPMSolver, Euler, Heun)
+    samplers: tuple[type[Sampler], ...] = (Ancestral, DDIM, DPMSolver, Euler, Heun)
     sigma_min: float
     sigma_max: float
 
@@ -175,9 +176,9 @@ class Denoiser(Sampled):
     def weight(self, sigma: Tensor) -> Tensor:
         """The weight of the squared error at a noise level in training: [B] -> [B]."""
 
-    def training_denoise(self, y: Tensor, sigma: Tensor, streams: Streams, **given: Tensor) -> Tensor:
-        """What training compares with the data: `denoise`, unless the model drops something that it is given."""
-        return self.denoise(y, sigma, **given)
+    def training_given(self, streams: Streams, **given: Tensor) -> dict[str, Tensor]:
+        """What `denoise` is given in training: everything, unless the model hides a part of it."""
+        return given
 
     @abstractmethod
     def to_state(self, x: Tensor) -> Tensor:

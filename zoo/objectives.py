@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.core.optimizer import LightningOptimizer
 
 Losses = dict[str, Tensor]
+HUBER = 0.03  # c of the pseudo-Huber loss (Song & Dhariwal 2023, https://arxiv.org/abs/2310.14189, section 3.3)
 
 
 class Objective:
@@ -132,8 +133,36 @@ class Denoising(Objective):
         y, sigma = model.to_state(batch.x), model.training_sigma(streams)
         epsilon = randn(tuple(y.shape), streams, y.device)
         noisy = y + sigma.view(-1, *[1] * (y.ndim - 1)) * epsilon
-        error = model.training_denoise(noisy, sigma, streams, **model.given(batch)) - y
+        error = model.denoise(noisy, sigma, **model.training_given(streams, **model.given(batch))) - y
         return model.weight(sigma) * error.square().flatten(1).mean(1)
+
+
+class Consistency(Objective):
+    """Minimises E[h(f(y + sigma epsilon; sigma) - f(y + r epsilon; r))/(sigma - r)] with f = denoise, over noise.
+
+    h(d) = sqrt(|d|^2 + c^2) - c with c = 0.03 is the pseudo-Huber loss, and r = `model.earlier`(sigma) < sigma. No
+    gradient flows through the second term.
+    """
+
+    title = "consistency along paths"
+    judged_by = "consistency_loss"
+
+    def training_step(self, model: Any, batch: Batch) -> Losses:
+        return {"loss": self._errors(model, batch, model.streams(batch)).mean()}
+
+    def validation_step(self, model: Any, batch: Batch) -> Losses:
+        return {"consistency_loss": self._errors(model, batch, model.streams(batch, training=False))}
+
+    def _errors(self, model: Any, batch: Batch, streams: Streams) -> Tensor:
+        """[B]."""
+        y, sigma = model.to_state(batch.x), model.training_sigma(streams)
+        epsilon, earlier = randn(tuple(y.shape), streams, y.device), model.earlier(sigma)
+        given = model.training_given(streams, **model.given(batch))
+        later, target = (y + level.view(-1, *[1] * (y.ndim - 1)) * epsilon for level in (sigma, earlier))
+        with torch.no_grad():
+            target = model.denoise(target, earlier, **given)
+        distance = (model.denoise(later, sigma, **given) - target).square().flatten(1).sum(1)
+        return ((distance + HUBER**2).sqrt() - HUBER) / (sigma - earlier)
 
 
 class Reconstruction(Objective):

@@ -37,6 +37,7 @@ from zoo.density.gaussian_mixture import GaussianMixture
 from zoo.density.memoriser import Memoriser
 from zoo.density.mixture import BernoulliMixture
 from zoo.density.rivers import Rivers
+from zoo.diffusion.consistency import ConsistencyModel
 from zoo.diffusion.ddpm import DDPM
 from zoo.diffusion.edm import EDM, ConditionalEDM
 from zoo.diffusion.flow_matching import FlowMatching
@@ -323,6 +324,7 @@ INSTANCES = [
     Instance(EDM, {"event_shape": [2], "channels": [8, 8]}, None),
     Instance(EDM, {"event_shape": [1, 8, 4], "channels": [4, 8]}, 256),
     Instance(ConditionalEDM, {"event_shape": [2, 4, 4], "channels": [4, 8], "num_classes": 3}, 256),
+    Instance(ConsistencyModel, {"event_shape": [1, 4, 4], "channels": [4, 8], "num_classes": 3}, 256),
     Instance(DDPM, {"event_shape": [2], "channels": [8, 8], "num_steps": 50}, None),
     Instance(FlowMatching, {"event_shape": [2], "channels": [8, 8]}, None),
     Instance(LeNet, {"event_shape": [1, 16, 20], "num_classes": 4, "channels": 2, "num_features": 8}, 256),

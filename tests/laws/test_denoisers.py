@@ -15,7 +15,7 @@ from zoo import denoising
 from zoo.batch import Batch
 from zoo.capabilities import Conditional, Denoiser
 from zoo.density import Gaussian
-from zoo.diffusion import EDM, ConditionalEDM
+from zoo.diffusion import EDM, ConditionalEDM, ConsistencyModel
 from zoo.diffusion import preconditioning as choices
 from zoo.diffusion.denoiser import NetworkDenoiser
 from zoo.diffusion.likelihood import FlowSettings, flow_log_prob, variational_bound
@@ -465,23 +465,16 @@ def test_an_untrained_network_is_the_best_linear_denoiser() -> None:
     torch.testing.assert_close(model.denoise(y, sigma), (0.36 / (0.36 + sigma**2))[:, None, None, None] * y)
 
 
-def test_labels_are_dropped_at_their_rate_and_by_stream() -> None:
-    seen = []
-
-    class Watched(ConditionalEDM):
-        def denoise(self, y: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-            seen.append(labels)
-            return y
-
-    model = Watched(3, 0.3, [2], [8])
+@pytest.mark.parametrize("cls", [ConditionalEDM, ConsistencyModel])
+def test_labels_are_dropped_at_their_rate_and_by_stream(cls: type[ConditionalEDM | ConsistencyModel]) -> None:
+    model = cls(3, 0.3, [2], [8])
     num = 20_000
-    for rows in (torch.arange(num), torch.arange(num).flip(0)):
-        y = torch.zeros(num, 2)
-        model.training_denoise(y, torch.ones(num), Streams(1, rows), labels=rows % 3)
-    assert torch.equal(seen[0], seen[1].flip(0))
-    is_dropped = seen[0] == 3
+    orders = (torch.arange(num), torch.arange(num).flip(0))
+    first, second = (model.training_given(Streams(1, rows), labels=rows % 3)["labels"] for rows in orders)
+    assert torch.equal(first, second.flip(0))
+    is_dropped = first == 3
     assert is_dropped.float().mean() == pytest.approx(0.3, abs=4 * math.sqrt(0.21 / num))
-    assert torch.equal(seen[0][~is_dropped], (torch.arange(num) % 3)[~is_dropped])
+    assert torch.equal(first[~is_dropped], (torch.arange(num) % 3)[~is_dropped])
 
 
 def test_no_label_is_the_label_after_the_last() -> None:

@@ -1,3 +1,4 @@
+from .consistency import ConsistencyModel as ConsistencyModel
 from .ddpm import DDPM as DDPM
 from .edm import EDM as EDM
 from .edm import ConditionalEDM as ConditionalEDM

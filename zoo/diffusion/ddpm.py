@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from zoo.config import Between, Size
-from zoo.diffusion.denoiser import NetworkDenoiser
+from zoo.diffusion.denoiser import DiffusionModel
 from zoo.diffusion.preconditioning import NoisePrediction
 from zoo.diffusion.schedules import Schedule
 from zoo.errors import ConfigError
@@ -31,7 +31,7 @@ from zoo.samplers.dpm import DPMSolver
 Beta = Annotated[float, Between(1e-8, 0.999)]
 
 
-class DDPM(NetworkDenoiser):
+class DDPM(DiffusionModel):
     """A network that predicts the noise.
 
     Args:

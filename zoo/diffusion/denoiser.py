@@ -21,14 +21,10 @@ from zoo.samplers.base import Sampler
 from zoo.samplers.dpm import DPMSolver
 
 
-class NetworkDenoiser(Denoiser, EvidenceLowerBound, Completable):
+class NetworkDenoiser(Denoiser):
     """D(y; sigma) = c_skip y + c_out F(c_in y; c_noise); a model chooses these functions and the noise levels sigma.
 
-    States of images are 2 x - 1, in [-1, 1]; those of points are the points. `complete` draws from an approximation of
-    the model's conditional distribution, in 50 steps of `Ancestral` with repeats; see `DenoisingSampler.fill`.
-
-    Attributes:
-        sigma_bound: The lowest noise level of the variational bound.
+    States of images are 2 x - 1, in [-1, 1]; those of points are the points.
 
     Args:
         preconditioning: The four functions and the weight of the loss.
@@ -36,9 +32,6 @@ class NetworkDenoiser(Denoiser, EvidenceLowerBound, Completable):
         event_shape: (C, H, W) for images in [0, 1], (D,) for points.
         channels: Widths of the levels of a U-Net for images, or of the layers of an MLP for points.
     """
-
-    facts: ClassVar = {"completes": "approximately"}
-    sigma_bound: float
 
     @abstractmethod  # the constructors of models take plain arguments
     def __init__(
@@ -61,15 +54,6 @@ class NetworkDenoiser(Denoiser, EvidenceLowerBound, Completable):
         cleaned = self.network((scale * y).to(self.dtype), c.noise.to(self.dtype), labels)
         return skip * y + out * cleaned.to(y.dtype)  # only the network is rounded
 
-    def elbo(self, x: Tensor, *, generator: Source = None, **given: Tensor) -> Tensor:
-        x = x.to(torch.promote_types(at_least_single(x).dtype, self.dtype))
-        if not len(x):
-            return x.new_zeros(0)
-        return variational_bound(self, x, self.sigma_bound, generator=generator, **given)
-
-    def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
-        return Ancestral(steps=50).fill(self, x, known, streams)
-
     def training_sigma(self, streams: Streams) -> Tensor:
         u = rand((len(streams), 1), streams, self.device)[:, 0]
         return self.noise(u.clamp(min=2.0**-25))  # u may be 0, but never 1
@@ -88,6 +72,35 @@ class NetworkDenoiser(Denoiser, EvidenceLowerBound, Completable):
         """Whether examples are images in [0, 1], not points."""
         return len(self.event_shape) == 3
 
+
+class DiffusionModel(NetworkDenoiser, EvidenceLowerBound, Completable):
+    """A network that learns E[state | noisy state], and so has a density.
+
+    `complete` draws from an approximation of the model's conditional distribution, in 50 steps of `Ancestral` with
+    repeats; see `DenoisingSampler.fill`.
+
+    Attributes:
+        sigma_bound: The lowest noise level of the variational bound.
+    """
+
+    facts: ClassVar = {"completes": "approximately"}
+    sigma_bound: float
+
+    def elbo(self, x: Tensor, *, generator: Source = None, **given: Tensor) -> Tensor:
+        x = x.to(torch.promote_types(at_least_single(x).dtype, self.dtype))
+        if not len(x):
+            return x.new_zeros(0)
+        return variational_bound(self, x, self.sigma_bound, generator=generator, **given)
+
+    def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
+        return Ancestral(steps=50).fill(self, x, known, streams)
+
     @property
     def sampler(self) -> Sampler:
         return DPMSolver(steps=10 if self.is_image else 20)
+
+
+def some_hidden(labels: Tensor, share: float, num_classes: int, streams: Streams) -> Tensor:
+    """Replaces a random share of labels, [B], by `num_classes`, which stands for no label."""
+    is_hidden = rand((len(labels), 1), streams, labels.device)[:, 0] < share
+    return labels.where(~is_hidden, num_classes)

@@ -22,14 +22,14 @@ from torch import Tensor
 from zoo.capabilities import Conditional
 from zoo.config import Between, Fraction, Size
 from zoo.diffusion import preconditioning
-from zoo.diffusion.denoiser import NetworkDenoiser
+from zoo.diffusion.denoiser import DiffusionModel, some_hidden
 from zoo.diffusion.schedules import LogNormal
-from zoo.random import Streams, rand
+from zoo.random import Streams
 
 Sigma = Annotated[float, Between(1e-6, 1e6)]
 
 
-class EDM(NetworkDenoiser):
+class EDM(DiffusionModel):
     """A preconditioned network.
 
     Args:
@@ -91,6 +91,5 @@ class ConditionalEDM(Conditional, EDM):
         self.label_dropout = label_dropout
         self.network.condition.add_classes(num_classes)
 
-    def training_denoise(self, y: Tensor, sigma: Tensor, streams: Streams, **given: Tensor) -> Tensor:
-        is_dropped = rand((len(y), 1), streams, y.device)[:, 0] < self.label_dropout
-        return self.denoise(y, sigma, given["labels"].where(~is_dropped, self.num_classes))
+    def training_given(self, streams: Streams, **given: Tensor) -> dict[str, Tensor]:
+        return {"labels": some_hidden(given["labels"], self.label_dropout, self.num_classes, streams)}

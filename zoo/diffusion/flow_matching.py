@@ -19,12 +19,12 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from zoo.config import Between, Size
-from zoo.diffusion.denoiser import NetworkDenoiser
+from zoo.diffusion.denoiser import DiffusionModel
 from zoo.diffusion.preconditioning import Velocity
 from zoo.diffusion.schedules import UniformTime
 
 
-class FlowMatching(NetworkDenoiser):
+class FlowMatching(DiffusionModel):
     """A network that predicts the velocity from data to noise.
 
     Args:

@@ -1,5 +1,6 @@
 from .ancestral import Ancestral as Ancestral
 from .base import Sampler as Sampler
+from .consistency import Consistency as Consistency
 from .ddim import DDIM as DDIM
 from .dpm import DPMSolver as DPMSolver
 from .euler import Euler as Euler

@@ -129,7 +129,11 @@ class DenoisingSampler(Sampler):
         last, first = self.sigma_min or model.sigma_min, self.sigma_max or model.sigma_max
         if last > first:
             raise ConfigError(f"{type(self).__name__}: expected sigma_min below sigma_max, found {last} and {first}")
-        return [*noise_levels(first, last, self.steps, self.rho), 0.0]
+        return [*self.levels(first, last), 0.0]
+
+    def levels(self, first: float, last: float) -> list[float]:
+        """The noise level of each step, from `first`: N numbers."""
+        return noise_levels(first, last, self.steps, self.rho)
 
     def __call__(self, model: Any, streams: Streams, **given: Any) -> Tensor:
         grid, walk = self.grid(model), Walk(model, streams, self.guidance, given)
