@@ -18,7 +18,7 @@ from zoo.density import Gaussian
 from zoo.diffusion import EDM, ConditionalEDM, ConsistencyModel
 from zoo.diffusion import preconditioning as choices
 from zoo.diffusion.denoiser import NetworkDenoiser
-from zoo.diffusion.likelihood import FlowSettings, flow_log_prob, variational_bound
+from zoo.diffusion.likelihood import FlowSettings, flow_log_prob, noise_of, variational_bound
 from zoo.diffusion.schedules import LogNormal, Schedule, UniformTime
 from zoo.errors import ConfigError, DataError
 from zoo.objectives import Denoising
@@ -333,6 +333,20 @@ def test_the_density_by_the_ode_takes_labels_scales_and_probes() -> None:
     estimates = torch.stack([flow_log_prob(Mixture(), many, FlowSettings(steps=40, probes=1)) for _ in range(40)])
     error = estimates.std(0) / math.sqrt(40)
     assert ((estimates.mean(0) - flow_log_prob(Mixture(), many, FlowSettings(steps=40))) / error).abs().max() < 4
+
+
+def test_codes_of_the_ode_are_normal_and_lead_back() -> None:
+    model, num = Wide(), 4000
+    x = model.law().sample((num,))
+    errors = []
+    for steps in (50, 100, 200):
+        z = noise_of(model, x, steps)
+        errors.append((Heun(steps).from_noise(model, z) - x).square().mean().sqrt())
+    for few, many in pairwise(errors):
+        assert math.log2(few / many) > 1.5
+    assert errors[-1] < 0.01
+    assert z.mean(0) == pytest.approx([0, 0], abs=5 / math.sqrt(num))
+    assert z.std(0) == pytest.approx([1, 1], abs=5 / math.sqrt(2 * num))
 
 
 def test_the_bound_of_a_gaussian_is_its_closed_form() -> None:

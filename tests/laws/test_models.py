@@ -48,6 +48,7 @@ from zoo.capabilities import (
 from zoo.data import Arrays
 from zoo.density.gaussian import Gaussian
 from zoo.density.mixture import BernoulliMixture
+from zoo.diffusion.denoiser import DiffusionModel
 from zoo.errors import ConfigError, DataError
 from zoo.gan.ali import ALI
 from zoo.gan.gan import GAN
@@ -55,6 +56,7 @@ from zoo.nn.discretized import Discretized, DiscretizedGaussian, DiscretizedLogi
 from zoo.nn.point import Point
 from zoo.pixelwise import receptive_field
 from zoo.random import Streams, rand, seed_from
+from zoo.samplers import Heun
 from zoo.training import Trainer
 from zoo.vae.iwae import IWAE, importance_weighted
 from zoo.vae.ladder_vae import LadderVAE, _combine
@@ -683,7 +685,7 @@ def test_the_noise_of_a_bound_belongs_to_its_example(instance: Instance) -> None
 
 @having(Encoder)
 def test_encoders(instance: Instance) -> None:
-    model, x, given = instance.build(), instance.data(4), given_of(instance, 4)
+    model, x, given = instance.build().double(), instance.data(4).double(), given_of(instance, 4)
     posterior = model.encode(x, **given)
     assert posterior.batch_shape == (4,) and posterior.event_shape == model.latent_shape
     assert len(posterior.mean.unique(dim=0)) == 4
@@ -712,6 +714,8 @@ def test_samples_are_decoded_from_the_prior(instance: Instance) -> None:
     assert decoded.shape == (num, *instance.event_shape)
     if instance.levels is not None:
         assert decoded.min() >= 0 and decoded.max() <= 1
+    if isinstance(model, DiffusionModel):  # its codes are those of one of its samplers
+        given["sampler"] = Heun(model.code_steps)
     drawn = model.sample(num, generator=seeded(), batch_size=num, **given)
     z = (drawn.mean(0) - decoded.mean(0)) / ((drawn.var(0) + decoded.var(0)) / num).sqrt()
     assert z.abs().max() < 4.5

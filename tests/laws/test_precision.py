@@ -21,6 +21,7 @@ from zoo.capabilities import (
     UnnormalizedDensity,
     ZooModule,
 )
+from zoo.diffusion.denoiser import DiffusionModel
 from zoo.random import Streams
 
 
@@ -71,7 +72,7 @@ def test_energies_in_any_precision(instance: Instance, dtype: torch.dtype) -> No
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-@having(Encoder)
+@having(Encoder, where=lambda instance: not issubclass(instance.cls, DiffusionModel))  # an ODE amplifies rounding
 def test_codes_in_any_precision(instance: Instance, dtype: torch.dtype) -> None:
     model, x, given = instance.build(), instance.data(5), given_of(instance, 5)
     expected = model.encode(x, **given).mean

@@ -13,6 +13,7 @@ from test_metrics import BernoulliPixels, Given, LinearGaussianVAE, Projection, 
 from torch import Tensor
 
 from zoo.capabilities import Dequantized, EvidenceLowerBound, GenerativeModel, Sampled, TractableDensity
+from zoo.diffusion import EDM
 from zoo.errors import ConfigError, DataError
 from zoo.measurement import Measurement, compare, recorded_value
 from zoo.metrics.conditional import class_accuracy
@@ -176,3 +177,26 @@ def test_labels_and_samplers_go_together() -> None:
     assert found.value == 100 and found.sampler == "Darkening(steps=1)"
     (found,) = class_accuracy(Writing((1, 4, 4)), Given(pixels(4, 1, 4, 4)), reader, sampler=Darkening(2), **options)
     assert found.value == 100 and found.sampler == "Darkening(steps=2)"
+
+
+# ---------------------------------------------------------------------------------------------------------------- ODE
+
+
+@pytest.mark.parametrize(("shape", "levels"), [((2,), None), ((1, 4, 6), 256)])
+def test_the_likelihood_by_the_ode_of_a_linear_denoiser_is_gaussian(shape: tuple[int, ...], levels: int | None) -> None:
+    """An untrained EDM denoises N(0, sigma_data^2) in the best way; its Jacobian is a multiple of the identity."""
+    scale, size = 0.6, math.prod(shape)
+    model = EDM(list(shape), [8], sigma_data=scale, sigma_max=500.0, sigma_bound=0.001)
+    x = scale * torch.randn(40, *shape, generator=torch.Generator().manual_seed(0))
+    y, cell = x, 0.0
+    if levels is not None:
+        x = (255 * (x / 8 + 0.5).clamp(0, 1)).round().to(torch.uint8)
+        y, cell = 2 * (x + 0.5) / 256 - 1, math.log(2 / 256)  # the noise of dequantisation has mean 1/2
+    exact = torch.distributions.Normal(0.0, scale).log_prob(y[20:]).flatten(1).sum(1) + size * cell
+    options: dict[str, Any] = {"on_request": True, "progress": False, "ode_steps": 200}
+    found = nll(model, Given(x, levels=levels), **options)
+    assert found[0].value == pytest.approx(-exact.mean().item(), abs=0.003 * size)
+    assert {(m.name, m.kind, m.n) for m in found} == {("ode_nll", "estimate", 20)}
+    assert found[0].details["ode_steps"] == 200 and ("probes" in found[0].details) == (size > 16)
+    assert len(found) == (1 if levels is None else 2)
+    assert nll(model.train(), Given(x, levels=levels), **options) == found

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal
 
-from zoo.capabilities import Completable, Denoiser, EvidenceLowerBound
-from zoo.diffusion.likelihood import variational_bound
+from zoo.capabilities import Completable, Decoder, Denoiser, Encoder, EvidenceLowerBound
+from zoo.diffusion.likelihood import noise_of, variational_bound
 from zoo.diffusion.networks import network
 from zoo.diffusion.preconditioning import Preconditioning
 from zoo.diffusion.schedules import NoiseDistribution
+from zoo.nn.point import Point
 from zoo.nn.precision import at_least_single
 from zoo.random import Source, Streams, rand
 from zoo.samplers.ancestral import Ancestral
 from zoo.samplers.base import Sampler
 from zoo.samplers.dpm import DPMSolver
+from zoo.samplers.heun import Heun
 
 
 class NetworkDenoiser(Denoiser):
@@ -73,24 +77,44 @@ class NetworkDenoiser(Denoiser):
         return len(self.event_shape) == 3
 
 
-class DiffusionModel(NetworkDenoiser, EvidenceLowerBound, Completable):
-    """A network that learns E[state | noisy state], and so has a density.
+class DiffusionModel(NetworkDenoiser, EvidenceLowerBound, Encoder, Decoder, Completable):
+    """A network that learns E[state | noisy state], and so has a density and, by the probability-flow ODE, codes.
 
-    `complete` draws from an approximation of the model's conditional distribution, in 50 steps of `Ancestral` with
-    repeats; see `DenoisingSampler.fill`.
+    The code of an example is the noise, flat, from which the ODE leads to it; Heun's method solves it in `code_steps`
+    steps. `complete` draws from an approximation of the model's conditional distribution, in 50 steps of `Ancestral`
+    with repeats; see `DenoisingSampler.fill`.
 
     Attributes:
         sigma_bound: The lowest noise level of the variational bound.
+        code_steps: Number of steps of `encode` and `decode`.
     """
 
-    facts: ClassVar = {"completes": "approximately"}
+    facts: ClassVar = {"completes": "approximately", "latents": "high-dimensional"}
     sigma_bound: float
+    code_steps = 25
 
     def elbo(self, x: Tensor, *, generator: Source = None, **given: Tensor) -> Tensor:
         x = x.to(torch.promote_types(at_least_single(x).dtype, self.dtype))
         if not len(x):
             return x.new_zeros(0)
         return variational_bound(self, x, self.sigma_bound, generator=generator, **given)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:  # type: ignore[override]  # codes are noise of the size of an example
+        return (math.prod(self.event_shape),)
+
+    def prior(self) -> Distribution:
+        """N(0, I)."""
+        loc = torch.zeros(self.latent_shape, device=self.device, dtype=torch.promote_types(self.dtype, torch.float32))
+        return Independent(Normal(loc, torch.ones_like(loc), validate_args=False), 1)
+
+    def encode(self, x: Tensor, **given: Tensor) -> Distribution:
+        """The code of x, as a distribution with all its mass at one point."""
+        return Point(noise_of(self, at_least_single(x), self.code_steps, **given).flatten(1))
+
+    def decode(self, z: Tensor, **given: Tensor) -> Tensor:
+        noise = at_least_single(z).view(-1, *self.event_shape)
+        return Heun(self.code_steps).from_noise(self, noise, None, **given)
 
     def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
         return Ancestral(steps=50).fill(self, x, known, streams)

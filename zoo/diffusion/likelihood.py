@@ -1,5 +1,7 @@
 """Log-likelihoods of denoisers, in nats: a bound in continuous time, and an estimate by the probability-flow ODE.
 
+The ODE gives codes, too: it leads from data to noise and back.
+
 Variational bound (Kingma et al. 2021, https://arxiv.org/abs/2107.00630, eq. 11-15), for the distribution of ancestral
 sampling in infinitely many steps, with y = to_state(x) and y_s = y + s epsilon, between noise levels a and b:
 
@@ -91,11 +93,13 @@ class FlowSettings:
         rho: Spacing of the noise levels, as in samplers.
         probes: Number of random vectors with which the divergence is estimated (Hutchinson 1989); None for the exact
             divergence, which takes a backward pass for each dimension.
+        lowest: Noise level at which the ODE begins; the model's `sigma_min` by default.
     """
 
     steps: Size = 200
     rho: Annotated[float, Between(1, 100)] = 7.0
     probes: Size | None = None
+    lowest: Annotated[float, Between(1e-9, 1e9)] | None = None
 
 
 def flow_log_prob(
@@ -104,7 +108,7 @@ def flow_log_prob(
     """Estimates the log-density of real numbers by the probability-flow ODE.
 
     Args:
-        model: Any denoiser; the ODE runs from its `sigma_min` to its `sigma_max`.
+        model: Any denoiser; the ODE ends at its `sigma_max`.
         x: Data, [B, *event_shape].
         settings: How the ODE is solved; 200 steps and the exact divergence by default.
         generator: Source of the random vectors, if the divergence is estimated.
@@ -114,7 +118,8 @@ def flow_log_prob(
         Log-densities of x in nats, [B], float64.
     """
     settings = settings or FlowSettings()
-    levels = noise_levels(model.sigma_max, model.sigma_min, settings.steps + 1, settings.rho)[::-1]
+    lowest = settings.lowest or model.sigma_min
+    levels = noise_levels(model.sigma_max, lowest, settings.steps + 1, settings.rho)[::-1]
     y, size, probes = model.to_state(x), math.prod(model.event_shape), None
     if settings.probes is not None:
         signs = rand((len(x), settings.probes, *model.event_shape), generator, x.device) < 0.5
@@ -127,6 +132,31 @@ def flow_log_prob(
         log_det += (to - sigma) * (start_divergence + end_divergence) / 2
     log_normaliser = size * (0.5 * math.log(2 * math.pi) + math.log(levels[-1]))
     return log_det - 0.5 * (y / levels[-1]).flatten(1).double().square().sum(1) - log_normaliser
+
+
+def noise_of(model: Denoiser, x: Tensor, num_steps: int, **given: Any) -> Tensor:
+    """Follows the probability-flow ODE from data to noise, by Heun's method.
+
+    `Heun` leads back from there. As the number of steps grows, the error of the round trip falls with its square.
+
+    Args:
+        model: Any denoiser.
+        x: Data, [B, *event_shape].
+        num_steps: Number of steps, from `sigma_min` to `sigma_max`; two evaluations each.
+        given: Labels, if the model takes them.
+
+    Returns:
+        States at `sigma_max`, divided by `sigma_max`: [B, *event_shape], nearly standard normal.
+    """
+    y = model.to_state(x)
+    for sigma, to in steps(
+        list(pairwise(noise_levels(model.sigma_max, model.sigma_min, num_steps, 7.0)[::-1])), "step"
+    ):
+        start, end = (y.new_full((len(y),), level) for level in (sigma, to))
+        slope = (y - model.denoise(y, start, **given)) / sigma
+        ahead = y + (to - sigma) * slope
+        y = y + (to - sigma) * (slope + (ahead - model.denoise(ahead, end, **given)) / to) / 2
+    return y / model.sigma_max
 
 
 def _velocity(

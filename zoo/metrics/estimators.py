@@ -7,6 +7,7 @@
     UnnormalizedDensity  nll        -energy(x) - log Z                                   estimate, by AIS of log Z
     UnnormalizedBound    neg_elbo   E_q[log w] - log Z, w unbiased for Z p(x)            estimate of a bound
                          nll        log 1/k sum_j w_j - log Z                            estimate, tighter with k
+    DiffusionModel       ode_nll    log p(x) by the probability-flow ODE, on request     estimate
 
 u is uniform on [0, 1)^D: Theis et al. 2016, https://arxiv.org/abs/1511.01844, section 3.1. Importance weighting: Burda
 et al. 2016, https://arxiv.org/abs/1509.00519, equation 8.
@@ -34,13 +35,18 @@ from zoo.capabilities import (
     UnnormalizedBound,
     UnnormalizedDensity,
 )
+from zoo.diffusion.denoiser import DiffusionModel
+from zoo.diffusion.likelihood import FlowSettings, flow_log_prob
 from zoo.errors import ConfigError
 from zoo.measurement import Kind
 from zoo.metrics.normalizer import normalizer_of
-from zoo.random import Streams
+from zoo.random import Streams, rand
 
 SAMPLES_PER_CALL = 50
 """Importance samples drawn at once. It is fixed, because the noise of a sample depends on its place among them."""
+
+MOST_EXACT = 16
+"""Largest number of dimensions in which the divergence of an ODE is computed exactly."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Effort:
         k: Number of importance samples per example.
         draws: Number of draws of the dequantisation noise, or of the code in the ELBO, per example.
         runs, temperatures, sweeps: Effort of annealed importance sampling; see `normalizer_of`.
+        ode_steps: Number of steps of the solver of the probability-flow ODE.
         seed: Seed for all random draws; each draw is keyed by the position of its example, too.
     """
 
@@ -59,9 +66,10 @@ class Effort:
     runs: int = 500
     temperatures: int = 10_000
     sweeps: int = 1000
+    ode_steps: int = 50
     seed: int = 0
 
-    counts: ClassVar[tuple[str, ...]] = ("k", "draws", "runs", "temperatures", "sweeps")  # at least 1 each
+    counts: ClassVar[tuple[str, ...]] = ("k", "draws", "runs", "temperatures", "sweeps", "ode_steps")  # at least 1 each
     on_slice: ClassVar[dict[str, int]] = {"runs": 100, "temperatures": 300, "sweeps": 30}  # log Z in seconds, roughly
 
     def __post_init__(self) -> None:
@@ -175,6 +183,23 @@ def unnormalized_weighted(model: UnnormalizedBound, effort: Effort) -> Estimate:
     return normalized(importance_weighted(model, effort), model, effort)
 
 
+def probability_flow(model: DiffusionModel, effort: Effort) -> Estimate:
+    """The density of the probability-flow ODE, at uniformly dequantised pixels if the data have grey levels."""
+    size, levels = math.prod(model.event_shape), model.levels
+    settings = FlowSettings(effort.ode_steps, probes=None if size <= MOST_EXACT else 1, lowest=model.sigma_bound)
+
+    def values(batch: Batch) -> Tensor:
+        streams = Streams(effort.seed, batch.index)
+        x, cell = batch.x, 0.0
+        if levels is not None:
+            noise = rand(tuple(x.shape), streams, x.device)
+            x, cell = ((levels - 1) * x + noise) / levels, size * math.log(levels)
+        return flow_log_prob(model, x, settings, generator=streams, **model.given(batch)) - cell
+
+    described = {"ode_steps": settings.steps} | ({} if settings.probes is None else {"probes": settings.probes})
+    return Estimate("estimate", values, cost=2 * settings.steps, settings=described)
+
+
 def average(batch: Batch, effort: Effort, function: Callable[[Streams], Tensor]) -> Tensor:
     """The mean of `function` over `effort.draws` draws of noise, [B], float64, on the CPU."""
     streams = (Streams(effort.seed, batch.index, step) for step in range(effort.draws))
@@ -191,12 +216,15 @@ ESTIMATORS: dict[type, dict[str, Estimator]] = {
 }
 """Estimators by capability, and by the name of the number that they lead to."""
 
+ON_REQUEST: dict[type, dict[str, Estimator]] = {DiffusionModel: {"ode_nll": probability_flow}}
+"""Estimators that take too long to be used unless they are asked for."""
+
 CAPABILITIES = [capability.__name__ for capability in ESTIMATORS]
 
 
-def estimators_of(cls: type) -> dict[str, Estimator]:
+def estimators_of(cls: type, table: dict[type, dict[str, Estimator]] = ESTIMATORS) -> dict[str, Estimator]:
     """The estimators of a model class by name; the more specific capability wins."""
-    return {name: make for base in reversed(cls.__mro__) for name, make in ESTIMATORS.get(base, {}).items()}
+    return {name: make for base in reversed(cls.__mro__) for name, make in table.get(base, {}).items()}
 
 
 def averaged_over_classes(estimate: Estimate, num_classes: int) -> Estimate:

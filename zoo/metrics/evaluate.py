@@ -26,6 +26,7 @@ from zoo.capabilities import (
 from zoo.config import bind, near
 from zoo.data.base import DataModule, Which
 from zoo.data.own import Arrays, ImageFolder
+from zoo.diffusion.denoiser import DiffusionModel
 from zoo.distributed import share
 from zoo.errors import ConfigError
 from zoo.given import check_given
@@ -47,6 +48,9 @@ from zoo.store.checkpoint import Checkpoint
 
 SLICE_OF_OUTLIERS = 100
 """Number of images of each set on which an AUROC is tried quickly."""
+
+ODE_NUM = 500
+"""Number of images whose likelihood is estimated by an ODE."""
 
 SAMPLE_SLICE, VALUES_SLICE = 1000, 1_000_000
 """Number of samples on which a number of sample quality is checked quickly, and the most values in all of them."""
@@ -132,6 +136,13 @@ def _likelihood(model: GenerativeModel, study: Study) -> list[Measurement]:
     return nll(model, study.data, study.split, **study.effort, **study.examples)
 
 
+def _ode(model: DiffusionModel, study: Study) -> list[Measurement]:
+    data, split = study.data, study.split
+    num = min(SLICE_OF_OUTLIERS if study.on_slice else ODE_NUM, len(data.split(split)))
+    index = data.subset(split, num, study.settings.seed)
+    return nll(model, data, split, on_request=True, **study.effort, **study.examples | {"index": index})
+
+
 def _entropy(model: KnownEntropy, study: Study) -> list[Measurement]:
     return [] if study.on_slice else entropy(model, study.data, study.split, seed=study.settings.seed)
 
@@ -206,10 +217,11 @@ GROUPS: dict[str, list[Number]] = {
     ],
     "quality": [Number(GenerativeModel, _quality, of_samples=True), Number(Classifier, _floor, of_samples=True)],
     "outliers": [Number(GenerativeModel, _outliers)],
+    "ode": [Number(DiffusionModel, _ode)],
 }
 """Groups of numbers, for `only`, and the numbers in them by capability."""
 
-ON_REQUEST = ("outliers",)
+ON_REQUEST = ("outliers", "ode")
 """Groups that are measured only if they are asked for."""
 
 

@@ -2,6 +2,7 @@
 
 nll      = -mean log p(x), or of its estimate        see `zoo.metrics.estimators`
 neg_elbo = -mean ELBO
+ode_nll  = -mean log p(x) by the probability-flow ODE
 bits/dim = nats/(D log 2)                            for 8-bit data; D counts pixels times channels
 """
 
@@ -17,7 +18,15 @@ from zoo.capabilities import Conditional, KnownEntropy, ZooModule
 from zoo.data.base import DataModule, Which
 from zoo.errors import DataError
 from zoo.measurement import LOG_Z, Measurement, mean_and_error, nats_to
-from zoo.metrics.estimators import Effort, Estimate, Estimator, averaged_over_classes, estimators_of
+from zoo.metrics.estimators import (
+    ESTIMATORS,
+    ON_REQUEST,
+    Effort,
+    Estimate,
+    Estimator,
+    averaged_over_classes,
+    estimators_of,
+)
 from zoo.metrics.examples import Index, check_levels, check_shapes, measuring, per_example, slice_details
 
 
@@ -27,6 +36,7 @@ def nll(
     split: Which = "test",
     *,
     index: Index = None,
+    on_request: bool = False,
     batch_size: int = 500,
     progress: bool = True,
     **effort: int,
@@ -40,6 +50,7 @@ def nll(
         data: The data set.
         split: Split of the data set.
         index: Positions in the split, or "slice" for a few seeded ones; all by default.
+        on_request: Whether to use the estimators of `estimators.ON_REQUEST` in place of the others.
         batch_size: Number of rows that pass through the network at once. It bounds the memory and changes no number.
         progress: Whether to show a progress bar.
         effort: Fields of `Effort`: `k`, `draws` and `seed`.
@@ -52,21 +63,29 @@ def nll(
         ZooError: A likelihood is not finite.
     """
     chosen = Effort(**effort)
+    estimators = estimators_of(type(model), ON_REQUEST if on_request else ESTIMATORS)
     whole = _likelihoods(
-        model, data, split, index, chosen.reduced() if index == "slice" else chosen, batch_size, progress
+        model, estimators, data, split, index, chosen.reduced() if index == "slice" else chosen, batch_size, progress
     )
     if index is not None or all("runs" not in measurement.details for measurement in whole):
         return whole
-    rough = _likelihoods(model, data, split, "slice", chosen.reduced(), batch_size, progress)
+    rough = _likelihoods(model, estimators, data, split, "slice", chosen.reduced(), batch_size, progress)
     return [_with_slice(*pair) for pair in zip(whole, rough, strict=True)]
 
 
 def _likelihoods(
-    model: ZooModule, data: DataModule, split: Which, index: Index, effort: Effort, batch_size: int, progress: bool
+    model: ZooModule,
+    estimators: dict[str, Estimator],
+    data: DataModule,
+    split: Which,
+    index: Index,
+    effort: Effort,
+    batch_size: int,
+    progress: bool,
 ) -> list[Measurement]:
     """One measurement for each estimator of a model and each unit."""
     measurements = []
-    for name, make in estimators_of(type(model)).items():
+    for name, make in estimators.items():
         estimate, nats = _estimated(model, make, data, split, index, effort, name, batch_size, progress)
         given = {"given": "labels"} if isinstance(model, Conditional) else {}
         for unit in ("nats", "bits/dim") if data.levels == 256 else ("nats",):

@@ -118,11 +118,12 @@ class Likelihoods(Layout):
         for checkpoint in self.checkpoints():
             found = {
                 m.name: m
-                for m in numbers(checkpoint, "likelihood")
+                for group in ("likelihood", "ode")
+                for m in numbers(checkpoint, group)
                 if (m.unit, m.split, m.data) == (unit, "test", checkpoint.data_name)
             }
-            if m := found.get("nll") or found.get("neg_elbo"):
-                settings = [f"{key} = {m.details[key]}" for key in ("k", "draws") if key in m.details]
+            for m in filter(None, (found.get("nll") or found.get("neg_elbo"), found.get("ode_nll"))):
+                settings = [f"{key} = {m.details[key]}" for key in ("k", "draws", "ode_steps") if key in m.details]
                 given = [f"{m.details['given']} given"] if "given" in m.details else []
                 source = f"this zoo ({', '.join([*given, *settings, f'{m.n} images'])})"
                 row = {"model": checkpoint.name, unit: m.value, "error": m.error, "kind": m.kind, "source": source}

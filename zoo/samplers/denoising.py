@@ -18,7 +18,7 @@ from torch import Tensor
 from zoo.config import Between, Size, bind
 from zoo.errors import ConfigError
 from zoo.progress import steps
-from zoo.random import Streams, randn
+from zoo.random import Source, Streams, randn
 from zoo.samplers.base import Sampler
 
 REPEATS = 5
@@ -51,7 +51,7 @@ class Walk:
             None if nothing is known.
     """
 
-    def __init__(self, model: Any, streams: Streams, guidance: float, given: dict[str, Any]) -> None:
+    def __init__(self, model: Any, streams: Source, guidance: float, given: dict[str, Any]) -> None:
         self.streams = streams
         self.before: Denoised | None = None
         self.known: tuple[Tensor, Tensor] | None = None
@@ -136,8 +136,12 @@ class DenoisingSampler(Sampler):
         return noise_levels(first, last, self.steps, self.rho)
 
     def __call__(self, model: Any, streams: Streams, **given: Any) -> Tensor:
-        grid, walk = self.grid(model), Walk(model, streams, self.guidance, given)
-        return self._along(grid, walk.noise(torch.empty(len(streams), *model.event_shape, device=model.device)), walk)
+        z = randn((len(streams), *model.event_shape), streams, model.device)
+        return self.from_noise(model, z, streams, **given)
+
+    def from_noise(self, model: Any, z: Tensor, streams: Source = None, **given: Any) -> Tensor:
+        """The examples that begin at standard normal noise, both [B, *event_shape]; `streams` gives further noise."""
+        return self._along(self.grid(model), z, Walk(model, streams, self.guidance, given))
 
     def edit(self, model: Any, x: Tensor, strength: float, streams: Streams, **given: Any) -> Tensor:
         """Adds noise to examples and takes the last part of the steps from there.
