@@ -1,4 +1,4 @@
-"""Share: checkpoints from the Hugging Face Hub, and to it."""
+"""Share: checkpoints from the Hugging Face Hub and to it, and models for other programs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import argparse
 from zoo.cli.command import command, option
 from zoo.cli.options import NAME, checkpoint_of
 from zoo.errors import ConfigError
+from zoo.files import expand
 
 
 @command("Share", NAME)
@@ -46,3 +47,23 @@ def push(options: argparse.Namespace) -> None:
     if options.repo is None or options.namespace:
         raise ConfigError("push: expected `zoo push FOLDER USER/NAME`, or `zoo push --all --namespace ORG`")
     print(Zoo.push(options.name, options.repo, private=options.private, pull_request=options.pull_request))
+
+
+@command(
+    "Share",
+    NAME,
+    option("--to", choices=("diffusers",), required=True, help="Program that the model is for: diffusers"),
+    option("--out", metavar="FOLDER", type=expand, required=True, help="New folder"),
+)
+def export(options: argparse.Namespace) -> None:
+    """Write a model in the form of another program.
+
+    diffusers: a folder that `diffusers.DDIMPipeline.from_pretrained` loads, from any diffusion model of images.
+    """
+    if options.out.exists():
+        raise ConfigError(f"--out: {options.out} exists already; choose a new folder")
+    model = checkpoint_of(options).load()
+
+    from zoo.export.diffusers import export_diffusers
+
+    print(export_diffusers(model, options.out))

@@ -1,0 +1,1 @@
+"""Pretrained models for other programs, one file for each."""
