@@ -30,7 +30,7 @@ class Measurement:
     """A number, and what is needed to read it and to measure it again.
 
     Attributes:
-        name: `nll`, `neg_elbo`, `fid`, `kid`, `inception_score`, `precision`, `recall`, `accuracy`, ...
+        name: `nll`, `neg_elbo`, `fid`, `fid_expected`, `kid`, `inception_score`, `precision`, `recall`, `accuracy`, ...
         value: The number, in `unit`.
         error: One standard error, in `unit`; None if it is not known.
         unit: `nats` or `bits/dim` (both per example), `%`, or "" for a number without a unit.

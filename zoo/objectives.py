@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Losses = dict[str, Tensor]
 HUBER = 0.03  # c of the pseudo-Huber loss (Song & Dhariwal 2023, https://arxiv.org/abs/2310.14189, section 3.3)
+BURN_IN = 1000
+"""Number of sweeps that bring persistent chains from noise to what a pretrained energy has learned."""
 
 
 class Objective:
@@ -272,8 +274,8 @@ class ContrastiveDivergence(Objective):
     Args:
         steps: Number of sweeps of the chains at each step of training.
         num_chains: Number of persistent chains over all processes; 0 to start from the examples.
-        burn_in: Number of sweeps of persistent chains before the first step. A model that starts with trained weights
-            needs them; else its first steps would unlearn these.
+        burn_in: Number of sweeps of persistent chains before the first step. With 0, a pretrained model makes `BURN_IN`
+            of them; else its first steps would unlearn what it knows.
     """
 
     title = "contrastive divergence"
@@ -330,7 +332,8 @@ class ContrastiveDivergence(Objective):
         slots = -1 - share(self.num_chains)  # the noise of examples has keys from 0
         if model.chains is None:
             streams = Streams(model.seed, slots, -1)
-            model.chains = run(chain, chain.start(streams), streams, self.burn_in)
+            burn_in = self.burn_in or (BURN_IN if model.pretrained else 0)
+            model.chains = run(chain, chain.start(streams), streams, burn_in)
         streams = Streams(model.seed, slots, model.global_step)
         model.chains = run(chain, model.chains, streams, self.steps)
         return model.chains

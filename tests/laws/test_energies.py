@@ -223,6 +223,20 @@ def test_contrastive_divergence_with_chains_from_the_model_is_the_exact_gradient
 
 
 @having(Unnormalized, where=is_binary)
+def test_persistent_chains_of_a_pretrained_model_start_from_its_distribution(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objectives, "BURN_IN", 30)
+    model, num = built(instance), 3000
+    model.pretrained, model.objective = True, objectives.ContrastiveDivergence(1, num)
+    model.training_step(Batch(instance.data(6), None, torch.arange(6)), 0)
+    states = states_of(model.chain())
+    expected = (-model.chain().energy(states)).softmax(0).detach()
+    found = (model.chains[:, None] == states).all(2).float().mean(0)
+    assert (found - expected).abs().max() < 5 * (expected.max() / num) ** 0.5
+
+
+@having(Unnormalized, where=is_binary)
 def test_chains_from_the_examples_start_there_at_every_step(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,7 +113,7 @@ def test_each_checkpoint_has_the_numbers_of_its_kind(shipped: Path) -> None:
         "vae-binarized-mnist": [("neg_elbo", "nats"), ("nll", "nats")],
         "vae-mnist": [
             *((name, unit) for name in ("neg_elbo", "nll") for unit in ("nats", "bits/dim")),
-            *((name, "") for name in QUALITY),
+            *((name, "") for name in (*QUALITY, "fid_expected")),
         ],
         "gan-mnist": [(name, "") for name in QUALITY],
         "lenet-cifar10": [("accuracy", "%"), *((f"{name}_floor", "") for name in QUALITY)],
@@ -279,6 +279,9 @@ def test_fid_table_ranks_ours_above_the_baselines_of_the_same_features_and_data(
         assert all(math.isfinite(row[name]) for row in rows for name in QUALITY)
         for row in rows[2:]:
             assert row["seeds"] == SAMPLING_SEEDS and row["std"] > 0
+            assert ("fid_expected" in row) == row["model"].startswith("vae")
+    shown = [[name for name in table.columns if name.startswith("fid (") and name in row] for row in table.rows]
+    assert shown == [[f"fid ({row['features']})"] for row in table.rows] and ["fid (Inception)"] in shown
     assert "  -  " not in str(table) and json.loads(json.dumps(table.to_dict(), allow_nan=False))["rows"] == table.rows
     recorded_only = reproduce("mnist-fid", recompute=False)  # the quality of binary images only where it was asked for
     assert {row["data"] for row in recorded_only.rows if row["features"] == "lenet-mnist"} == {"mnist"}

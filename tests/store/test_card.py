@@ -16,7 +16,7 @@ import zoo
 from zoo import Zoo
 from zoo.store import registry as records
 from zoo.store import release
-from zoo.training.curve import draw_curve, read_logs
+from zoo.training.curve import curve_table, draw_curve, read_logs
 from zoo.training.recipe import make
 
 
@@ -92,6 +92,18 @@ def test_a_curve_goes_where_the_numbers_go(tmp_path: Path) -> None:
     for panel, slope in zip(np.split(blue, 2, axis=1), (1, -1), strict=True):
         down, across = panel.nonzero()
         assert np.corrcoef(down, across)[0, 1] == pytest.approx(slope, abs=0.01)
+    first, *others = csv.reader(curve_table(tmp_path).decode().splitlines())
+    assert first == ["step", "train/loss", "valid/nll"]
+    assert others == [[str(s), str(2000 - s), str(s)] for s in steps]
+
+
+@pytest.mark.parametrize("last", [20_000, 110_000, 9_990])
+def test_no_label_of_a_curve_is_cut_off(tmp_path: Path, last: int) -> None:
+    write_log(tmp_path, 0, [{"step": s - 1, "train/loss": 1e-5 * s, "valid/nll": -1234.5 * s} for s in (50, last)])
+    content = draw_curve(tmp_path)
+    assert content is not None
+    is_white = (np.asarray(Image.open(io.BytesIO(content)).convert("L")) > 240).astype(bool)
+    assert is_white[:, 0].all() and is_white[:, -1].all() and is_white[0].all() and is_white[-1].all()
 
 
 def test_what_has_no_curve_gets_none(tmp_path: Path) -> None:
@@ -107,3 +119,5 @@ def test_training_gives_the_card_its_curve(tmp_path: Path) -> None:
     folder = make(tiny_runs.recipe("adversarial"), tmp_path / "gan").folder
     assert Image.open(folder / "curve.png").size == (840, 240)  # training beside validation
     assert "](curve.png)" in (folder / "README.md").read_text()
+    assert "](curve.csv)" in (folder / "README.md").read_text()
+    assert (folder / "curve.csv").read_text().startswith("step,train/critic_loss,train/generator_loss,")

@@ -248,7 +248,7 @@ def test_update_puts_numbers_pictures_and_a_card(folder: Path) -> None:
     Zoo.update(
         Checkpoint.of_folder(folder),
         [NUMBER, {**NUMBER.to_dict(), "name": "iwae", "command": "zoo evaluate"}],
-        dict.fromkeys(("samples.png", "curve.png"), b"png"),
+        dict.fromkeys(("samples.png", "curve.png", "curve.csv"), b"png"),
     )
     assert [number.name for number in Zoo.info(f"local-dir:{folder}").numbers] == ["elbo", "iwae"]
     assert "| iwae |" in (folder / "README.md").read_text() and "](samples.png)" in (folder / "README.md").read_text()

@@ -210,7 +210,7 @@ def test_after_one_download_everything_works_offline(hub: Hub, tiny_files: Any, 
 
 
 def test_a_pushed_folder_arrives_in_one_commit_with_card_and_tag(hub: Hub, user: str, folder: Path) -> None:
-    for picture in ("samples.png", "curve.png", "before_after.png"):
+    for picture in ("samples.png", "curve.png", "curve.csv", "before_after.png"):
         (folder / picture).write_bytes(b"\x89PNG\0")
     (folder / "notes.txt").write_text("not of the checkpoint")
     pushed = Zoo.push(f"local-dir:{folder}", "user/my-made")

@@ -13,10 +13,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from zoo import latents
 from zoo.capabilities import (
     Bijection,
     Classifier,
     Conditional,
+    Decoder,
     Encoder,
     GenerativeModel,
     KnownEntropy,
@@ -43,6 +45,7 @@ from zoo.metrics.likelihood import entropy, nll
 from zoo.metrics.outliers import NUM, outlier_detection
 from zoo.metrics.quality import evaluate_quality, quality_floor, sampler_details
 from zoo.metrics.reconstruction import squared_error
+from zoo.module import batches_of
 from zoo.samplers.base import Sampler
 from zoo.store.checkpoint import Checkpoint
 
@@ -51,6 +54,9 @@ SLICE_OF_OUTLIERS = 100
 
 ODE_NUM = 500
 """Number of images whose likelihood is estimated by an ODE."""
+
+BATCH_OF_CODES = 250
+"""Number of codes that are decoded at once."""
 
 SAMPLE_SLICE, VALUES_SLICE = 1000, 1_000_000
 """Number of samples on which a number of sample quality is checked quickly, and the most values in all of them."""
@@ -171,21 +177,43 @@ def _class_accuracy(model: Conditional, study: Study) -> list[Measurement]:
 
 
 def _quality(model: GenerativeModel, study: Study) -> list[Measurement]:
-    num, seed = study.settings.num, study.settings.seed
+    num = study.settings.num
 
-    def draw(seed: int) -> Iterator[Tensor]:
-        generator = torch.Generator().manual_seed(seed)
+    def draw(generator: torch.Generator) -> Iterator[Tensor]:
         return model.iter_samples(num, generator=generator, sampler=study.sampler, positions=share(num))
 
+    found = _judged(model, draw, study)
     assert study.extractor is not None
-    with measuring(model):
-        again = (draw(other) for other in range(seed + 1, seed + study.settings.sampling_seeds))
-        found = evaluate_quality(
-            draw(seed), study.data, study.extractor, again=again, reference=study.split, **study.samples
-        )
     if not _knows_classes(study.extractor, study.data):  # the score would count classes that the images do not have
         found = [m for m in found if m.name != "inception_score"]
     return [replace(m, details=m.details | sampler_details(model, study.sampler)) for m in found]
+
+
+def _expected_quality(model: GenerativeModel, study: Study) -> list[Measurement]:
+    """The FID of E[x | z] for codes z of the prior, if samples also have noise in each pixel."""
+
+    def draw(generator: torch.Generator) -> Iterator[Tensor]:
+        for streams, _ in batches_of(share(study.settings.num), generator, BATCH_OF_CODES):
+            labels = model.unsaid({}, streams).get("labels")
+            yield latents.decode(model, latents.draw_codes(model, streams), labels=labels)
+
+    if not latents.has_pixel_noise(model):
+        return []
+    return [replace(m, name="fid_expected") for m in _judged(model, draw, study) if m.name == "fid"]
+
+
+def _judged(
+    model: GenerativeModel, draw: Callable[[torch.Generator], Iterator[Tensor]], study: Study
+) -> list[Measurement]:
+    """The quality of images that `draw` makes of each sampling seed."""
+    seed = study.settings.seed
+    first, *others = (torch.Generator().manual_seed(seed + i) for i in range(study.settings.sampling_seeds))
+    assert study.extractor is not None
+    with measuring(model):
+        again = map(draw, others)
+        return evaluate_quality(
+            draw(first), study.data, study.extractor, again=again, reference=study.split, **study.samples
+        )
 
 
 def _knows_classes(extractor: Extractor, data: DataModule) -> bool:
@@ -215,7 +243,11 @@ GROUPS: dict[str, list[Number]] = {
         Number(Encoder, _code_accuracy),
         Number(Conditional, _class_accuracy, of_samples=True),
     ],
-    "quality": [Number(GenerativeModel, _quality, of_samples=True), Number(Classifier, _floor, of_samples=True)],
+    "quality": [
+        Number(GenerativeModel, _quality, of_samples=True),
+        Number(Decoder, _expected_quality, of_samples=True),
+        Number(Classifier, _floor, of_samples=True),
+    ],
     "outliers": [Number(GenerativeModel, _outliers)],
     "ode": [Number(DiffusionModel, _ode)],
 }

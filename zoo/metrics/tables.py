@@ -140,7 +140,7 @@ class Likelihoods(Layout):
         )
 
 
-_QUALITIES = ("fid", "kid", "inception_score", "precision", "recall")
+_QUALITIES = ("fid", "fid_expected", "kid", "inception_score", "precision", "recall")
 _BASELINES = {"floor": "(training images: the floor)", "memoriser": "(memoriser of the training images)"}
 
 
@@ -175,7 +175,11 @@ class Qualities(Layout):
         for data in self.data:
             rows += [line for _, line in sorted(baselines[data].items(), key=lambda item: item[0][0])]
             rows += sorted(ours[data], key=lambda row: row["fid"])
-        forms = {"fid": ".4g", "error": ".2g", "std": ".2g", "seeds": ""}
+        fids = {row["features"]: f"fid ({row['features']})" for row in rows}  # a column for each extractor
+        rows = [row | {fids[row["features"]]: row["fid"]} for row in rows]
+        forms = {**dict.fromkeys(fids.values(), ".4g"), "error": ".2g", "std": ".2g", "seeds": ""}
+        if any("fid_expected" in row for row in rows):
+            forms["fid_expected"] = ".4g"
         forms |= {"kid": ".3g", "inception_score": ".3f", "precision": ".3f", "recall": ".3f"}
         columns = {"model": "", "data": "", **forms, "kind": "", "features": "", "source": ""}
         return Table(name, self.title, columns, rows, [*_QUALITY_NOTES, *_without("FID", left_out)])
@@ -185,6 +189,7 @@ _QUALITY_NOTES = [
     "FIDs over different features, or against grey and against binary images, are different quantities:",
     "compare rows of the same features and data only. Floor: as many training images in place of samples.",
     "Memoriser: training images drawn with replacement.",
+    "fid_expected: of a VAE's images without the noise of pixels, as `zoo sample` shows them.",
     "error: one standard error of ours, from the draw of both sets of images; for published FIDs, the spread over",
     "training seeds. std: of the FID over sampling seeds, of which it is the mean.",
 ]

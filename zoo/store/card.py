@@ -11,7 +11,7 @@ from typing import Any
 from zoo import __version__
 from zoo.config import brief
 from zoo.measurement import Measurement, rounded
-from zoo.store.checkpoint import CURVE, RECIPE, SAMPLES, Checkpoint
+from zoo.store.checkpoint import CURVE, CURVE_TABLE, RECIPE, SAMPLES, Checkpoint
 
 _HUB_DATA = {
     "mnist": "ylecun/mnist",
@@ -38,6 +38,8 @@ def render_card(checkpoint: Checkpoint, *, name: str | None = None) -> str:
             lines += ["Upper half: the expected image of each code. Lower half: draws, with pixel noise.", ""]
     if (checkpoint.folder / CURVE).exists():
         lines += [f"![Training curve of {name}]({CURVE})", ""]
+    if (checkpoint.folder / CURVE_TABLE).exists():
+        lines += [f"The numbers of this curve are in [{CURVE_TABLE}]({CURVE_TABLE}).", ""]
     lines += ["```python", *_snippet(checkpoint), "```", "", "## Numbers", "", *_numbers(checkpoint), "## Facts", ""]
     lines += [
         f"- Class: `{checkpoint.class_name}`",

@@ -8,6 +8,7 @@
     samples.png         a grid of samples (optional)
     before_after.png    samples before and after fine-tuning, beside training images (optional)
     curve.png           training loss and validation number against steps (optional)
+    curve.csv           the numbers in curve.png (optional)
 
 Reading starts with cheap and safe checks and ends with costly ones: names and sizes, the safetensors header, the schema
 of the configuration, a sketch of the model without memory, keys and shapes, sha256, and only then tensors. A file can
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, METRICS = "config.json", "model.safetensors", "metrics.json"
 RECIPE, CARD, SAMPLES, CURVE = "recipe.yaml", "README.md", "samples.png", "curve.png"
-BEFORE_AFTER = "before_after.png"
-FILES = (CONFIG, WEIGHTS, METRICS, RECIPE, CARD, SAMPLES, CURVE, BEFORE_AFTER)
+BEFORE_AFTER, CURVE_TABLE = "before_after.png", "curve.csv"
+FILES = (CONFIG, WEIGHTS, METRICS, RECIPE, CARD, SAMPLES, CURVE, CURVE_TABLE, BEFORE_AFTER)
 """All that a checkpoint folder may hold."""
 
 FORMAT = 2

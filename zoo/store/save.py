@@ -23,6 +23,7 @@ from zoo.store.checkpoint import (
     CARD,
     CONFIG,
     CURVE,
+    CURVE_TABLE,
     FILES,
     FORMAT,
     METRICS,
@@ -133,7 +134,7 @@ def update(
         ConfigError: One of the files cannot be replaced.
     """
     folder, changed = checkpoint.folder, dict(files or {})
-    replaceable = (RECIPE, SAMPLES, CURVE, BEFORE_AFTER)
+    replaceable = (RECIPE, SAMPLES, CURVE, CURVE_TABLE, BEFORE_AFTER)
     if unknown := changed.keys() - set(replaceable):
         raise ConfigError(
             f"{folder}: {min(unknown)!r} is not a file that can be replaced; expected one of {', '.join(replaceable)}"

@@ -39,6 +39,30 @@ def read_logs(run: str | Path) -> dict[str, Points]:
     return dict(logged)
 
 
+def _shown(run: str | Path) -> tuple[dict[str, Points], dict[str, Points]]:
+    """The training losses and the validation numbers of a run that were logged more than once, by name."""
+    logged = {name: points for name, points in read_logs(run).items() if len(points) > 1}
+    losses = {name: points for name, points in logged.items() if name.startswith("train/") and "loss" in name}
+    return losses, {name: points for name, points in logged.items() if name.startswith("valid/")}
+
+
+def curve_table(run: str | Path) -> bytes:
+    """The numbers that `draw_curve` draws, as CSV: a row for each step, and a column for each number.
+
+    Args:
+        run: Folder of the run.
+    """
+    losses, numbers = _shown(run)
+    columns = losses | numbers
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", *columns])
+    for step in sorted({step for points in columns.values() for step in points}):
+        values = (points.get(step) for points in columns.values())
+        writer.writerow([step, *("" if value is None else f"{value:.6g}" for value in values)])
+    return text.getvalue().encode()
+
+
 def draw_curve(run: str | Path) -> bytes | None:
     """Draws the training losses of a run and its validation numbers against the steps.
 
@@ -51,9 +75,7 @@ def draw_curve(run: str | Path) -> bytes | None:
         A PNG with one panel for the losses and, if there are validation numbers, one for these; None if the run logged
         fewer than two losses.
     """
-    logged = {name: points for name, points in read_logs(run).items() if len(points) > 1}
-    losses = {name: points for name, points in logged.items() if name.startswith("train/") and "loss" in name}
-    numbers = {name: points for name, points in logged.items() if name.startswith("valid/")}
+    losses, numbers = _shown(run)
     if not losses:
         return None
     from matplotlib.figure import Figure

@@ -39,11 +39,11 @@ from zoo.measurement import Measurement
 from zoo.metrics.evaluate import evaluate_checkpoint
 from zoo.metrics.examples import check_classes, check_levels
 from zoo.optim import Optimization
-from zoo.store.checkpoint import CONFIG, CURVE, RECIPE, Checkpoint
+from zoo.store.checkpoint import CONFIG, CURVE, CURVE_TABLE, RECIPE, Checkpoint
 from zoo.store.names import find_class
 from zoo.store.recipes import read_recipe
 from zoo.store.zoo import Zoo
-from zoo.training.curve import draw_curve
+from zoo.training.curve import curve_table, draw_curve
 from zoo.training.tracking import failing, finish, is_tracked
 from zoo.training.trainer import CHECKPOINT, Trainer
 
@@ -383,7 +383,7 @@ def check_place(folder: Path, resume: bool) -> None:
 def _export(model: ZooModule, recipe: Mapping[str, Any], run: Path, folder: Path) -> None:
     Zoo.save(model, folder, recipe=recipe, dtype=recipe.get("dtype", "float32"))
     if (curve := draw_curve(run)) is not None:
-        Zoo.update(Checkpoint.of_folder(folder), files={CURVE: curve})
+        Zoo.update(Checkpoint.of_folder(folder), files={CURVE: curve, CURVE_TABLE: curve_table(run)})
 
 
 def _publish(trainer: lightning.Trainer, made: Checkpoint, numbers: list[Measurement]) -> None:
