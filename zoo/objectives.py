@@ -286,7 +286,8 @@ class ContrastiveDivergence(Objective):
         self.burn_in = burn_in
 
     def training_step(self, model: Any, batch: Batch) -> Losses:
-        states = self._negatives(model, batch)
+        with torch.autocast(batch.x.device.type, enabled=False):  # rounding would move a chain's distribution
+            states = self._negatives(model, batch)
         of_data = model.training_energy(batch.x, model.streams(batch)).mean()
         return {"loss": of_data - model.state_energy(states).mean()}
 

@@ -17,6 +17,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+_BLOCK = 2**16  # draws hashed at once on a CPU: what its cache holds
 _GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
@@ -41,14 +42,26 @@ def key_of(seed: int, step: int) -> int:
 
 def mix_(z: Tensor) -> Tensor:
     """Applies `_mix` in place to an int64 tensor of state + value."""
+    shifted = torch.empty_like(z)
+    return _xor_shift_(_multiplied_(z, shifted), 31, shifted)
+
+
+def _top_bits_(z: Tensor, buffer: Tensor) -> Tensor:
+    """The upper 24 bits of `mix_(z)`, as many as float32 has; its last step does not reach them."""
+    return _multiplied_(z, buffer).bitwise_right_shift_(40).bitwise_and_(2**24 - 1)
+
+
+def _multiplied_(z: Tensor, buffer: Tensor) -> Tensor:
+    """`mix_` but for its last step. Both tensors are overwritten: one buffer is faster than many allocations."""
     z.add_(_signed(_GOLDEN))
-    shifted = torch.empty_like(z)  # reusing one buffer is faster than allocating three
-    for bits, factor in ((30, _FIRST), (27, _SECOND), (31, 1)):
-        torch.bitwise_right_shift(z, bits, out=shifted)
-        z.bitwise_xor_(shifted.bitwise_and_(2 ** (64 - bits) - 1))  # clear the copies of the sign bit
-        if factor != 1:
-            z.mul_(_signed(factor))
+    for bits, factor in ((30, _FIRST), (27, _SECOND)):
+        _xor_shift_(z, bits, buffer).mul_(_signed(factor))
     return z
+
+
+def _xor_shift_(z: Tensor, bits: int, buffer: Tensor) -> Tensor:
+    torch.bitwise_right_shift(z, bits, out=buffer)
+    return z.bitwise_xor_(buffer.bitwise_and_(2 ** (64 - bits) - 1))  # clear the copies of the sign bit
 
 
 class Streams:
@@ -79,9 +92,17 @@ class Streams:
         if size[0] != len(self):
             raise ValueError(f"expected a first dimension of {len(self)}, the number of streams, found {size[0]}")
         state = self.next().to(device)[:, None]  # [B, 1]
-        z = mix_(state + torch.arange(math.prod(size[1:]), device=device))
-        bits = z.bitwise_right_shift_(40).bitwise_and_(2**24 - 1)  # float32 has 24 bits
-        return bits.to(torch.float32).mul_(2.0**-24).view(size)
+        places = torch.arange(math.prod(size[1:]), device=device)
+        found = torch.empty(len(state), len(places), dtype=torch.float32, device=device)
+        rows = max(1, _BLOCK // max(1, len(places))) if found.device.type == "cpu" else max(1, len(state))
+        z = torch.empty(min(rows, len(state)), len(places), dtype=torch.int64, device=device)
+        shifted = torch.empty_like(z)
+        for part, of_part in zip(state.split(rows), found.split(rows), strict=True):
+            used = slice(len(part))
+            torch.add(part, places, out=z[used])
+            bits = _top_bits_(z[used], shifted[used])
+            of_part.copy_(bits).mul_(2.0**-24)
+        return found.view(size)
 
 
 Source: TypeAlias = torch.Generator | Streams | None

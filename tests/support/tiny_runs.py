@@ -56,7 +56,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "closed-form": {"class": "density.Gaussian", "levels": 256, "jitter": 1e-4},
     "first batch": {"class": "flows.Glow", "num_steps": [1, 1], "hidden": [4, 4]},  # which sets its actnorm
     "chains": {"class": "boltzmann.RBM", "num_hidden": 16, "num_chains": 20},
+    "deep chains": {"class": "energy.BinaryEBM", "num_hidden": 16, "channels": 4, "hidden": 8, "num_chains": 20},
+    "noise contrast": {"class": "energy.NCE", "noise": "mixture", "channels": 4, "hidden": 8, "num_noise": 2},
 }
+BINARY = ("chains", "deep chains", "noise contrast")
 
 
 def recipe(
@@ -65,7 +68,7 @@ def recipe(
     """A recipe of 36 steps that takes a fraction of a second."""
     return {
         "seed": 3,
-        "data": {"class": "Digits", "batch_size": 100, "binarize": kind == "chains"},
+        "data": {"class": "Digits", "batch_size": 100, "binarize": kind in BINARY},
         "model": {**MODELS[kind], **SHAPE, **(model or {})},
         "optimization": {"lr": 3e-3, "schedule": "cosine", "warmup": 5, "gradient_clip": 10.0, **(optimization or {})},
         "trainer": {
@@ -153,6 +156,8 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "closed-form by steps": ("closed-form", {"max_epochs": -1, "max_steps": 36}),
     "first batch": ("first batch", {"max_epochs": 3}),
     "chains": ("chains", {"max_epochs": 3}),
+    "deep chains": ("deep chains", {"max_epochs": 3, "model": {"burn_in": 10}}),
+    "noise contrast": ("noise contrast", {"max_epochs": 3}),
 }
 
 
@@ -241,11 +246,13 @@ PAIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "closed-form": ("closed-form", {}),
     "first batch": ("first batch", {"optimization": {**SGD, "lr": 1e-3}}),
     "chains": ("chains", {"optimization": SGD}),
+    "deep chains": ("deep chains", {"max_epochs": 2, "model": {"burn_in": 10}, "optimization": SGD}),
+    "noise contrast": ("noise contrast", {"max_epochs": 2, "optimization": SGD}),
     "likelihood in bfloat16": ("likelihood", {"precision": "bf16-mixed"}),
     # slow on processors without such arithmetic
     "adversarial in bfloat16": ("adversarial", {"precision": "bf16-mixed", "max_epochs": 1, "model": {"penalty": 0.0}}),
 }
-RESUMED = ("likelihood", "closed-form", "first batch", "chains")
+RESUMED = ("likelihood", "closed-form", "first batch", "chains", "deep chains", "noise contrast")
 
 
 class InterruptedRunError(Exception):

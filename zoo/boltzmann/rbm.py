@@ -144,10 +144,9 @@ class RBMChain:
         return -linear.double() - log_two_cosh(beta * self._inputs(state)).sum(1, dtype=torch.float64)
 
     def step(self, state: Tensor, streams: Streams, beta: float = 1.0, known: Tensor | None = None) -> Tensor:
-        h = draw_bits(beta * self._inputs(state), streams)
-        x = draw_bits(
-            torch.addmm(torch.add(self.base, self.bias, alpha=beta), h - 0.5, self.weight, alpha=beta), streams
-        )
+        inputs = self._inputs(state)
+        h = draw_bits(inputs if beta == 1 else beta * inputs, streams).sub_(0.5)
+        x = draw_bits(torch.addmm(torch.add(self.base, self.bias, alpha=beta), h, self.weight, alpha=beta), streams)
         return x if known is None else torch.where(known, state, x)
 
     def visible(self, state: Tensor, streams: Streams) -> Tensor:

@@ -32,7 +32,7 @@ def entropy_of_bits(mean: Tensor) -> Tensor:
 
 def draw_bits(logits: Tensor, streams: Streams) -> Tensor:
     """Independent units that are 1 with probability sigmoid(logits), else 0: [B, N] -> [B, N]."""
-    return (rand(tuple(logits.shape), streams, logits.device) < logits.sigmoid()).to(logits.dtype)
+    return rand(tuple(logits.shape), streams, logits.device).lt_(logits.sigmoid()).to(logits.dtype)
 
 
 def bit_states(num_units: int, *, like: Tensor, rows: int = 4096) -> Iterator[Tensor]:

@@ -84,7 +84,9 @@ class BinaryEBM(UnnormalizedDensity, Completable):
         self.base.set_base_rates(mean)
 
     def energy(self, x: Tensor) -> Tensor:
-        return self.base.energy(x) + self.network(x)
+        with torch.autocast(x.device.type, enabled=False):  # its sums are large
+            of_base = self.base.energy(x)
+        return of_base + self.network(x)
 
     def chain(self, temperature: float = 1.0) -> BinaryEBMChain:
         return BinaryEBMChain(self, temperature)
