@@ -14,6 +14,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zoo.distributed import gather, size
 
@@ -99,6 +100,19 @@ class Flip(Bijector):
         return z.flip(1)
 
 
+class EvenFirst(Bijector):
+    """Moves the entries of even index before those of odd index: [B, D] -> [B, D]."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.cat([x[:, ::2], x[:, 1::2]], 1), x.new_zeros(len(x))
+
+    def inverse(self, z: Tensor) -> Tensor:
+        x = torch.empty_like(z)
+        num = (z.shape[1] + 1) // 2
+        x[:, ::2], x[:, 1::2] = z[:, :num], z[:, num:]
+        return x
+
+
 class Logit(Bijector):
     """logit(lambda + (1 - 2 lambda) x) of pixels in [0, 1] (Papamakarios et al. 2017, appendix D).
 
@@ -122,6 +136,23 @@ class Logit(Bijector):
 
     def inverse(self, z: Tensor) -> Tensor:
         return (z.sigmoid() - self.margin) / (1 - 2 * self.margin)
+
+
+class LogisticToNormal(Bijector):
+    """z = Phi^-1(sigmoid(x)), which is standard normal if x is standard logistic: [B, D] -> [B, D].
+
+    Phi is the distribution function of N(0, 1).
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        # by the tail that is small, in double precision: single precision has no sigmoid(-90)
+        z = -x.sign() * torch.special.ndtri((-x.abs()).double().sigmoid()).to(x.dtype)
+        log_density = F.logsigmoid(x) + F.logsigmoid(-x)
+        ladj = log_density + z.square() / 2 + math.log(2 * math.pi) / 2
+        return z, ladj.sum(1)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        return torch.special.log_ndtr(z) - torch.special.log_ndtr(-z)
 
 
 class Split(Bijector):
