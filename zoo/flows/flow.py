@@ -20,6 +20,7 @@ from zoo.capabilities import Bijection, Decoder, Dequantized, Encoder
 from zoo.config import Between
 from zoo.errors import ConfigError
 from zoo.flows.dequantizer import Dequantizer
+from zoo.flows.layers import Bijector
 from zoo.module import Sampled
 from zoo.nn.point import Point
 from zoo.random import Source, randn
@@ -39,6 +40,7 @@ class Flow(Sampled, Dequantized, Bijection, Encoder, Decoder):
 
     facts: ClassVar = {"latents": "high-dimensional"}
     samplers = (Tempered,)
+    bijector: Bijector
 
     def __init__(self) -> None:
         super().__init__()

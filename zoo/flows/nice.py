@@ -20,7 +20,8 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zoo.config import Size
 from zoo.errors import ConfigError
@@ -29,8 +30,9 @@ from zoo.flows.flow import Flow, Levels, dequantizer_of
 from zoo.flows.layers import ActNorm, Bijector, Chain, EvenFirst, Flatten, Flip, LogisticToNormal
 
 
-def _network(hidden: int, num_hidden: int, num_inputs: int, num_outputs: int) -> MLP:
-    return MLP(num_inputs, hidden, num_outputs, num_hidden)
+def _network(hidden: int, num_hidden: int, num_inputs: int, num_outputs: int) -> nn.Module:
+    # a pixel that is nearly always black can be a thousand scales from its mean
+    return nn.Sequential(nn.Softsign(), MLP(num_inputs, hidden, num_outputs, num_hidden))
 
 
 class NICE(Flow):
@@ -66,7 +68,12 @@ class NICE(Flow):
         layers: list[Bijector] = [Flatten(event_shape), EvenFirst(), ActNorm(size)]
         for _ in range(num_couplings):
             layers += [halves(size, partial(_network, hidden, num_hidden), Additive()), Flip()]
-        self.bijector = Chain(*layers, ActNorm(size), LogisticToNormal())
+        self.couplings = Chain(*layers, ActNorm(size))
+        self.bijector = Chain(self.couplings, LogisticToNormal())
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        y, ladj = self.couplings(x)
+        return (F.logsigmoid(y) + F.logsigmoid(-y)).sum(1) + ladj
 
     def to_latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.bijector(x)
