@@ -55,9 +55,12 @@ class TractableDensity(GenerativeModel):
         """What training maximises, [B]: `log_prob`, unless a model learns from its parts in turn or altered data."""
         return self.log_prob(x)
 
-    def noised(self, x: Tensor, streams: Streams) -> Tensor:
-        """x as training and validation pass it on: as it is, unless the density is `Dequantized`."""
-        return x
+    def noised(self, x: Tensor, generator: Source) -> tuple[Tensor, Tensor]:
+        """x as training and validation pass it on, and the log-density of its noise, [B], which counts against it.
+
+        x stays as it is, unless the density is `Dequantized`.
+        """
+        return x, torch.zeros(len(x), device=x.device)
 
 
 class KnownEntropy(TractableDensity):
@@ -69,11 +72,12 @@ class KnownEntropy(TractableDensity):
 
 
 class Dequantized(TractableDensity):
-    """An exact density of continuous data, to which 8-bit images come by uniform dequantisation.
+    """An exact density of continuous data, to which 8-bit images come by dequantisation.
 
-    `log_prob` takes any real x. For x in {0, ..., 255}/255, E_u[log_prob((255 x + u)/256)] - D log 256 with u uniform
-    on [0, 1)^D is a lower bound of the log-probability of the 8-bit image (Theis et al. 2016,
-    https://arxiv.org/abs/1511.01844, section 3.1). `levels` is the number of grey levels to dequantise.
+    `log_prob` takes any real x. For x in {0, ..., 255}/255, E_q[log_prob((255 x + u)/256) - log q(u | x)] - D log 256
+    is a lower bound of the log-probability of the 8-bit image, for any density q on [0, 1)^D. It is uniform (Theis et
+    al. 2016, https://arxiv.org/abs/1511.01844, section 3.1) unless a model says otherwise, as flows can: see
+    `zoo.flows.dequantizer`. `levels` is the number of grey levels to dequantise.
     """
 
     facts: ClassVar = {"density": "exact, of dequantised data"}
@@ -82,21 +86,26 @@ class Dequantized(TractableDensity):
         "log_prob": "log_prob = model.log_prob(model.dequantize(x){labels})  # [8], nats, of the dequantised pixels"
     }
 
+    def cell_noise(self, x: Tensor, generator: Source) -> tuple[Tensor, Tensor]:
+        """Draws u in [0, 1)^D, with the shape of x; also returns log q(u | x), [B]."""
+        return rand(tuple(x.shape), generator, x.device), torch.zeros(len(x), device=x.device)
+
+    def noised(self, x: Tensor, generator: Source) -> tuple[Tensor, Tensor]:
+        if self.levels is None:
+            return super().noised(x, generator)
+        u, log_density = self.cell_noise(x, generator)
+        y = (x * (self.levels - 1) + u) / self.levels
+        return y.clamp(max=1 - 2.0**-24), log_density  # the sum can round up to the next level
+
     def dequantize(self, x: Tensor, *, generator: Source = None) -> Tensor:
         """x in {0, ..., L - 1}/(L - 1) -> (x (L - 1) + u)/L in [0, 1), with L levels; x itself if levels is None."""
-        if self.levels is None:
-            return x
-        y = (x * (self.levels - 1) + rand(tuple(x.shape), generator, x.device)) / self.levels
-        return y.clamp(max=1 - 2.0**-24)  # the sum can round up to the next level
+        return self.noised(x, generator)[0]
 
     def quantize(self, y: Tensor) -> Tensor:
         """The inverse of `dequantize`, which forgets the noise: any y to the nearest level below, in [0, 1]."""
         if self.levels is None:
             return y
         return (y * self.levels).floor().clamp(0, self.levels - 1) / (self.levels - 1)
-
-    def noised(self, x: Tensor, streams: Streams) -> Tensor:
-        return self.dequantize(x, generator=streams)
 
 
 class EvidenceLowerBound(GenerativeModel):

@@ -96,12 +96,13 @@ class MaximumLikelihood(Objective):
 
     def training_step(self, model: Any, batch: Batch) -> Losses:
         streams = model.streams(batch)
-        x = model.noised(batch.x, streams)
-        return {"loss": -model.training_log_prob(x, streams, **model.given(batch)).mean()}
+        x, log_noise = model.noised(batch.x, streams)
+        return {"loss": (log_noise - model.training_log_prob(x, streams, **model.given(batch))).mean()}
 
     def validation_step(self, model: Any, batch: Batch) -> Losses:
         streams = model.streams(batch, training=False)
-        return {"nll": -model.log_prob(model.noised(batch.x, streams), **model.given(batch))}
+        x, log_noise = model.noised(batch.x, streams)
+        return {"nll": log_noise - model.log_prob(x, **model.given(batch))}
 
 
 class LowerBound(Objective):

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from zoo.capabilities import Bijection, GenerativeModel, TractableDensity, UnnormalizedDensity
 from zoo.errors import ConfigError
+from zoo.flows.flow import Flow
+from zoo.flows.layers import InvertibleLinear, stages
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 _SIDE = 3.2  # of a panel, in inches of 100 pixels
 _TICKS = 200  # along each axis of a grid
 _NATS = (0, 0.5, 1, 2, 3, 4, 5, 7, 10, 15, 20, 30)  # contours of energies
+_NUM_LINES, _POINTS = 11, 300  # of the grid of a latent, and along each line
 _COLOUR, _LINES = "#1f5fa8", ("#c8501e", "#3c8c46")
 
 
@@ -71,7 +75,8 @@ def _png(figure: Figure) -> bytes:
 def landscape(model: GenerativeModel, num_samples: int = 500, seed: int = 0, **given: Any) -> bytes:
     """Draws the energy of a model of points in the plane as contours, with samples of the model.
 
-    The energy is -log p(x), up to a constant: lines are one nat apart near its minimum, and then further.
+    The energy is -log p(x), up to a constant: lines are one nat apart near its minimum, and then further. For a
+    bijection, it also draws the lines on which one of the latents is constant.
 
     Args:
         model: A model of points in the plane with a `log_prob` or an `energy`.
@@ -105,6 +110,8 @@ def landscape(model: GenerativeModel, num_samples: int = 500, seed: int = 0, **g
     ticks = torch.linspace(*ax.get_xlim(), _TICKS).numpy(), torch.linspace(*ax.get_ylim(), _TICKS).numpy()
     filled = ax.contourf(*ticks, height, levels=_NATS, cmap="magma_r", extend="max")
     ax.contour(*ticks, height, levels=_NATS, colors="white", linewidths=0.4, alpha=0.6)
+    if isinstance(model, Bijection):
+        _bent_grid(ax, model, x)
     ax.scatter(x[:, 0].numpy(), x[:, 1].numpy(), s=4, color=_COLOUR, edgecolors="white", linewidths=0.2)
     figure.colorbar(filled, ax=ax, label="energy above its minimum, nats")
     return _png(figure)
@@ -147,10 +154,74 @@ def _energies(ax: Axes, model: GenerativeModel) -> Tensor:
 
 def _bent_grid(ax: Axes, model: GenerativeModel, x: Tensor) -> None:
     assert isinstance(model, Bijection)
-    along = torch.linspace(-3, 3, 300)
-    for dimension, colour in enumerate(_LINES):
-        for value in torch.linspace(-2.5, 2.5, 11):
-            z = torch.stack([along, value.expand(len(along))], 1)
-            z = z if dimension == 0 else z.flip(1)
-            ax.plot(*model.from_latent(z.to(model.device)).T.cpu().numpy(), color=colour, linewidth=0.6)
+    _lines(ax, model.from_latent(_latent_grid(model).flatten(0, 1)))
     ax.set_title("grid of the latents", fontsize=8)
+
+
+def _latent_grid(model: GenerativeModel) -> Tensor:
+    """Points on the lines on which one of the latents is constant: [lines, points, 2]."""
+    along = torch.linspace(-3, 3, _POINTS)
+    across = torch.linspace(-2.5, 2.5, _NUM_LINES)
+    lines = torch.stack(torch.broadcast_tensors(along, across[:, None]), 2)  # of the first latent
+    return torch.cat([lines, lines.flip(2)]).to(model.device)
+
+
+def _lines(ax: Axes, points: Tensor) -> None:
+    """Draws the lines of `_latent_grid` from their points, [lines * points, 2]."""
+    for number, line in enumerate(points.view(-1, _POINTS, 2).cpu()):
+        ax.plot(*line.T.numpy(), color=_LINES[number // _NUM_LINES], linewidth=0.6)
+
+
+def has_layers(model: object) -> TypeGuard[Flow]:
+    """Whether `layer_by_layer` can draw the model: it is a flow of layers over points in the plane."""
+    return isinstance(model, Flow) and model.event_shape == (2,) and hasattr(model, "bijector")
+
+
+@torch.no_grad()
+def layer_by_layer(
+    model: Flow, num_frames: int, *, num_samples: int = 1000, seed: int = 0, **given: Any
+) -> list[Image]:
+    """Draws how the layers of a flow move codes to points in the plane, one layer after the other.
+
+    Args:
+        model: A flow for which `has_layers` holds.
+        num_frames: Number of frames, at least 2. A layer moves points along straight lines, except for a linear map,
+            which would let them meet on the way if it turns the plane over.
+        num_samples: Number of samples to show.
+        seed: Seed for the samples.
+        given: What else `sample` takes, such as a sampler.
+
+    Returns:
+        Pictures of samples and of the grid of the latents; the first one shows the latents, the last one the data.
+    """
+    x = model.sample(num_samples, generator=torch.Generator().manual_seed(seed), batch_size=num_samples, **given)
+    grid = _latent_grid(model).flatten(0, 1)
+    layers, moved = zip(*stages(model.bijector, torch.cat([grid, model.to_latent(x)[0]])), strict=True)
+    states = torch.stack(moved).cpu()
+    half = 1.15 * states[:, len(grid) :].abs().flatten(1).quantile(0.999, dim=1)  # of the square that is shown
+    frames = []
+    for time in torch.linspace(0, len(states) - 1, num_frames).tolist():
+        number = min(int(time), len(states) - 2)
+        layer, part = layers[number + 1], time - number
+        part = round(part) if isinstance(layer, InvertibleLinear) else part
+        points, side = (torch.lerp(values[number], values[number + 1], part) for values in (states, half))
+        title = f"layer {number + 1} of {len(states) - 1}: {type(layer).__name__}" if time else "latents"
+        frames.append(_frame(points, len(grid), float(side), title))
+    return frames
+
+
+def _frame(points: Tensor, num_grid: int, half: float, title: str) -> Image:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    figure = Figure(figsize=(1.25 * _SIDE, 1.25 * _SIDE), dpi=100, layout="constrained")
+    ax = figure.subplots()
+    ax.set_xlim(-half, half)
+    ax.set_ylim(-half, half)
+    ax.set_aspect("equal")
+    ax.tick_params(labelsize=7)
+    _lines(ax, points[:num_grid])
+    x, y = points[num_grid:].T.numpy()
+    ax.scatter(x, y, s=3, color=_COLOUR, alpha=0.6, linewidths=0)
+    ax.set_title(title, fontsize=8)
+    return Image.open(io.BytesIO(_png(figure))).convert("RGB")

@@ -95,11 +95,12 @@ def probabilities(options: argparse.Namespace) -> None:
     DEVICE,
 )
 def animate(options: argparse.Namespace) -> None:
-    """Draw images by pixels, chains, or denoising, as a GIF.
+    """Draw images by pixels, chains, denoising, or layers of a flow, as a GIF.
 
     If the model draws pixel by pixel, the expectations that `zoo probabilities` shows are below the images. If it is
     an energy, the frames follow its chains; --start data begins them with training images. If it is a denoiser, the
-    images that it expects are below the noisy ones.
+    images that it expects are below the noisy ones. If it is a flow of points in the plane, its layers move samples and
+    a grid in turn.
     """
     if options.out.suffix.lower() != ".gif":
         raise ConfigError(f"--out: expected a name that ends in .gif, found {options.out}")
@@ -107,8 +108,16 @@ def animate(options: argparse.Namespace) -> None:
 
     from zoo.capabilities import Denoiser, Unnormalized
     from zoo.pictures import animation, grid
+    from zoo.plots import has_layers, layer_by_layer
 
-    model = image_model(checkpoint, options)
+    flow = checkpoint.load(device=options.device)
+    if has_layers(flow):
+        sampler = sampler_of(options, type(flow))
+        asked: dict[str, Any] = {} if sampler is None else {"sampler": sampler}
+        pictures = layer_by_layer(flow, options.frames, seed=options.seed, **asked)
+        write(options.out, animation(pictures), options.overwrite, "GIF")
+        return
+    model = check_images(flow, options)
     films: dict[type, Any] = {Unnormalized: _chains, Denoiser: _denoising}
     film = next((film for capability, film in films.items() if isinstance(model, capability)), _pixel_by_pixel)
     frames = [grid(frame, columns=options.num, scale=3) for frame in film(checkpoint, model, options)]

@@ -38,6 +38,18 @@ def bounded(log_scale: Tensor, limit: float = 2.0) -> Tensor:
     return limit * torch.tanh(log_scale / limit)
 
 
+class Additive:
+    """z = x + t (Dinh et al. 2015, eq. 9)."""
+
+    num_parameters = 1
+
+    def __call__(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        return x + parameters[:, 0], torch.zeros_like(x)
+
+    def inverse(self, z: Tensor, parameters: Tensor) -> Tensor:
+        return z - parameters[:, 0]
+
+
 class Affine:
     """z = x e^s + t with s in (-2, 2) (Dinh et al. 2017, eq. 7)."""
 

@@ -19,8 +19,11 @@ from torch.distributions import Distribution, Independent, Normal
 from zoo.capabilities import Bijection, Decoder, Dequantized, Encoder
 from zoo.config import Between
 from zoo.errors import ConfigError
+from zoo.flows.dequantizer import Dequantizer
+from zoo.flows.layers import Bijector
 from zoo.module import Sampled
 from zoo.nn.point import Point
+from zoo.random import Source, randn
 from zoo.samplers.tempered import Tempered
 
 Levels = Annotated[int, Between(2, 2**16)] | None
@@ -37,6 +40,16 @@ class Flow(Sampled, Dequantized, Bijection, Encoder, Decoder):
 
     facts: ClassVar = {"latents": "high-dimensional"}
     samplers = (Tempered,)
+    bijector: Bijector
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dequantizer: Dequantizer | None = None
+
+    def cell_noise(self, x: Tensor, generator: Source) -> tuple[Tensor, Tensor]:
+        if self.dequantizer is None:
+            return super().cell_noise(x, generator)
+        return self.dequantizer(x, randn(tuple(x.shape), generator, x.device))
 
     def log_prob(self, x: Tensor) -> Tensor:
         z, ladj = self.to_latent(x)
@@ -57,6 +70,16 @@ class Flow(Sampled, Dequantized, Bijection, Encoder, Decoder):
     def decode(self, z: Tensor) -> Tensor:
         """Maps latents back to x, rounded to grey levels if there are `levels`: [B, D] -> [B, *event_shape]."""
         return self.quantize(self.from_latent(z))
+
+
+def dequantizer_of(event_shape: Sequence[int], hidden: int | None) -> Dequantizer | None:
+    """The learned dequantisation of images with this number of hidden channels; None for uniform noise."""
+    if hidden is None:
+        return None
+    if len(event_shape) != 3:
+        raise ConfigError(f"dequantizer: expected images, event_shape [C, H, W], found {list(event_shape)}")
+    check_scales(event_shape, 1)
+    return Dequantizer(event_shape, hidden)
 
 
 def check_scales(event_shape: Sequence[int], num_scales: int) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor
 from zoo.config import ImageShape, Size
 from zoo.errors import ConfigError
 from zoo.flows.couplings import Affine, ConvNet, MixtureOfLogistics, Transform, halves
-from zoo.flows.flow import Flow, Levels, Margin, check_scales
+from zoo.flows.flow import Flow, Levels, Margin, check_scales, dequantizer_of
 from zoo.flows.layers import ActNorm, Bijector, Chain, Flatten, InvertibleLinear, Logit, Split, Squeeze
 
 
@@ -60,6 +60,7 @@ class Glow(Flow):
         num_logistics: Number of logistics in the mixtures that the couplings use; None for affine couplings.
         levels: Number of grey levels of a pixel, or None for real numbers.
         logit: lambda of the logit transform, in (0, 1/2); None for data that are not in [0, 1].
+        dequantizer: Number of hidden channels of a learned dequantisation; None for uniform noise.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Glow(Flow):
         num_logistics: Size | None = None,
         levels: Levels = 256,
         logit: Margin = 1e-6,
+        dequantizer: Size | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -84,6 +86,7 @@ class Glow(Flow):
         transform = Affine() if num_logistics is None else MixtureOfLogistics(num_logistics)
         channels, height, width = event_shape
         scales = _scales((channels, height, width), list(zip(num_steps, hidden, strict=True)), transform)
+        self.dequantizer = dequantizer_of(event_shape, dequantizer)
         self.bijector = scales if logit is None else Chain(Logit(logit), scales)
 
     def to_latent(self, x: Tensor) -> tuple[Tensor, Tensor]:

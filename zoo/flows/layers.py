@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zoo.distributed import gather, size
+from zoo.flows.roots import invert
 
 
 class Bijector(nn.Module, ABC):
@@ -52,6 +54,32 @@ class Chain(Bijector):
         for layer in reversed(self.layers):
             z = cast(Bijector, layer).inverse(z)
         return z
+
+
+def stages(bijector: Bijector, z: Tensor) -> Iterator[tuple[Bijector | None, Tensor]]:
+    """Yields (None, z), then each layer with what its inverse makes of z; the last z is in the space of the data.
+
+    A layer that only reverses the order of values is no stage: all stages have the order of the data. They are vectors,
+    [B, D].
+    """
+    layers = list(_layers(bijector))
+    num_flips = sum(isinstance(layer, Flip) for layer in layers)
+    yield None, z.flip(1) if num_flips % 2 else z
+    for layer in reversed(layers):
+        z = layer.inverse(z)
+        if isinstance(layer, Flip):
+            num_flips -= 1
+        else:
+            yield layer, z.flip(1) if num_flips % 2 else z
+
+
+def _layers(bijector: Bijector) -> Iterator[Bijector]:
+    """The layers of a chain, and of the chains in it."""
+    if not isinstance(bijector, Chain):
+        yield bijector
+        return
+    for layer in bijector.layers:
+        yield from _layers(cast(Bijector, layer))
 
 
 # -------------------------------------------------------------------------------------------------- shapes and ranges
@@ -99,6 +127,19 @@ class Flip(Bijector):
         return z.flip(1)
 
 
+class EvenFirst(Bijector):
+    """Moves the entries of even index before those of odd index: [B, D] -> [B, D]."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.cat([x[:, ::2], x[:, 1::2]], 1), x.new_zeros(len(x))
+
+    def inverse(self, z: Tensor) -> Tensor:
+        x = torch.empty_like(z)
+        num = (z.shape[1] + 1) // 2
+        x[:, ::2], x[:, 1::2] = z[:, :num], z[:, num:]
+        return x
+
+
 class Logit(Bijector):
     """logit(lambda + (1 - 2 lambda) x) of pixels in [0, 1] (Papamakarios et al. 2017, appendix D).
 
@@ -122,6 +163,31 @@ class Logit(Bijector):
 
     def inverse(self, z: Tensor) -> Tensor:
         return (z.sigmoid() - self.margin) / (1 - 2 * self.margin)
+
+
+class LogisticToNormal(Bijector):
+    """z = Phi^-1(sigmoid(x)), which is standard normal if x is standard logistic: [B, D] -> [B, D].
+
+    Phi is the distribution function of N(0, 1).
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        log_tail = F.logsigmoid(-x.abs())  # of the smaller side
+        with torch.no_grad():
+            z = invert(self._log_normal, log_tail, -(-2 * log_tail).sqrt(), torch.zeros_like(x))
+            value, slope = self._log_normal(z)
+        z = -x.sign() * (z + (log_tail - value) / slope)  # the last step of Newton's method brings the gradient
+        log_density = F.logsigmoid(x) + F.logsigmoid(-x)
+        return z, (log_density + z.square() / 2 + math.log(2 * math.pi) / 2).sum(1)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        return torch.special.log_ndtr(z) - torch.special.log_ndtr(-z)
+
+    @staticmethod
+    def _log_normal(z: Tensor) -> tuple[Tensor, Tensor]:
+        """log Phi(z) and its derivative."""
+        value = torch.special.log_ndtr(z)
+        return value, (-z.square() / 2 - math.log(2 * math.pi) / 2 - value).exp()
 
 
 class Split(Bijector):

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from zoo.config import Size
 from zoo.flows.couplings import Affine
-from zoo.flows.flow import Flow, Levels, Margin
+from zoo.flows.flow import Flow, Levels, Margin, dequantizer_of
 from zoo.flows.layers import ActNorm, Bijector, Chain, Flatten, Flip, Logit
 
 
@@ -57,9 +57,10 @@ class MaskedAutoregressive(Bijector):
         size: Dimension D.
         hidden: Width of the hidden layers.
         num_hidden: Number of hidden layers.
+        context: Number of other values that all hidden units of the first layer see.
     """
 
-    def __init__(self, size: int, hidden: int, num_hidden: int) -> None:
+    def __init__(self, size: int, hidden: int, num_hidden: int, context: int = 0) -> None:
         super().__init__()
         self.size = size
         self.degrees = 1 + torch.arange(hidden) * max(1, size - 1) // hidden  # of hidden units, sorted
@@ -68,22 +69,26 @@ class MaskedAutoregressive(Bijector):
         layers = [MaskedLinear(after[:, None] >= before) for before, after in pairwise(steps)]
         self.hidden = nn.ModuleList(layers)
         self.last = MaskedLinear(inputs.repeat(2)[:, None] > self.degrees)
+        self.context = nn.Linear(context, hidden, bias=False) if context else None
         self.transform = Affine()
         with torch.no_grad():
             self.last.weight.mul_(0.01)
             self.last.bias.zero_()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        h = x
-        for layer in self.hidden:
-            h = layer(h).relu()
-        z, log_slope = self.transform(x, self.last(h).to(x.dtype).unflatten(1, (2, self.size)))
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        first, *others = self.hidden
+        h = self._with(context, first(x))
+        for layer in others:
+            h = layer(h.relu())
+        parameters = self.last(h.relu()).to(x.dtype).unflatten(1, (2, self.size))
+        z, log_slope = self.transform(x, parameters)
         return z, log_slope.sum(1)
 
-    def inverse(self, z: Tensor) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Computes x value by value; a hidden unit is ready once the values that it sees are known."""
         first, *later = [(layer.masked_weight(), layer.bias) for layer in (*self.hidden, self.last)]
         sums = [bias.expand(len(z), -1).clone() for _, bias in (first, *later)]  # what each layer has added up so far
+        sums[0] = self._with(context, sums[0])
         parameters = sums[-1].view(len(z), 2, self.size)
         ends = [0, *torch.bincount(self.degrees, minlength=self.size + 1).cumsum(0).tolist()]
         x = torch.empty_like(z)
@@ -96,6 +101,10 @@ class MaskedAutoregressive(Bijector):
                     sums[number + 1].addmm_(sums[number][:, ready].relu(), weight[:, ready].T)
         return x
 
+    def _with(self, context: Tensor | None, h: Tensor) -> Tensor:
+        """The first hidden layer with what it sees of the context."""
+        return h if self.context is None else h + self.context(context)
+
 
 class MAF(Flow):
     """A flow of autoregressive layers.
@@ -107,6 +116,7 @@ class MAF(Flow):
         num_hidden: Number of hidden layers of each network.
         levels: Number of grey levels of a pixel, or None for real numbers.
         logit: lambda of the logit transform, in (0, 1/2); None for data that are not in [0, 1].
+        dequantizer: Number of hidden channels of a learned dequantisation; None for uniform noise.
     """
 
     def __init__(
@@ -117,6 +127,7 @@ class MAF(Flow):
         num_hidden: Size = 2,
         levels: Levels = 256,
         logit: Margin = 1e-6,
+        dequantizer: Size | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -124,6 +135,7 @@ class MAF(Flow):
         size = math.prod(event_shape)
         self.latent_shape = (size,)
         self.levels = levels
+        self.dequantizer = dequantizer_of(event_shape, dequantizer)
         layers: list[Bijector] = [Flatten(event_shape), *([] if logit is None else [Logit(logit)])]
         for _ in range(num_layers):
             layers += [ActNorm(size), MaskedAutoregressive(size, hidden, num_hidden), Flip()]

@@ -14,6 +14,7 @@ warm-up and a rate that falls along a cosine; averaged weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,6 +26,37 @@ from zoo.errors import ConfigError
 from zoo.flows.flow import Flow
 from zoo.flows.layers import ActNorm, Bijector, Chain
 from zoo.flows.roots import invert
+
+LEAST = -0.99  # the least w.u
+IDENTITY = math.log(math.exp(-LEAST) - 1)  # the w.v at which w.u = 0; if v is parallel to w, then u = 0
+
+
+def planar(x: Tensor, w: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps x to z, [..., D]; also returns ladj, [...]. w and v are [..., D], b is [...]."""
+    u, slope = _direction(w, v)
+    t = torch.tanh((x * w).sum(-1) + b)
+    return x + t[..., None] * u, torch.log1p(slope * (1 - t.square()))
+
+
+def inverse(z: Tensor, w: Tensor, v: Tensor, b: Tensor) -> Tensor:
+    """The inverse of `planar`, with the same parameters: z -> x, [..., D]."""
+    u, slope = _direction(w, v)
+
+    def along(a: Tensor) -> tuple[Tensor, Tensor]:
+        """w.z, and its derivative, where w.x is a."""
+        t = torch.tanh(a + b)
+        return a + slope * t, 1 + slope * (1 - t.square())
+
+    target = (z * w).sum(-1)
+    a = invert(along, target, target - slope.abs(), target + slope.abs())
+    return z - torch.tanh(a + b)[..., None] * u
+
+
+def _direction(w: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """u, and w.u > -0.99."""
+    product = (w * v).sum(-1)
+    slope = F.softplus(product) + LEAST
+    return v + ((slope - product) / w.square().sum(-1))[..., None] * w, slope
 
 
 class Planar(Bijector):
@@ -41,27 +73,10 @@ class Planar(Bijector):
         self.b = nn.Parameter(torch.randn(1))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        u, slope = self._direction()
-        t = torch.tanh((x * self.w).sum(1) + self.b)  # [B]
-        return x + t[:, None] * u, torch.log1p(slope * (1 - t.square()))
+        return planar(x, self.w, self.v, self.b)
 
     def inverse(self, z: Tensor) -> Tensor:
-        u, slope = self._direction()
-
-        def along(a: Tensor) -> tuple[Tensor, Tensor]:
-            """w.z, and its derivative, where w.x is a."""
-            t = torch.tanh(a + self.b)
-            return a + slope * t, 1 + slope * (1 - t.square())
-
-        target = (z * self.w).sum(1)
-        a = invert(along, target, target - slope.abs(), target + slope.abs())
-        return z - torch.tanh(a + self.b)[:, None] * u
-
-    def _direction(self) -> tuple[Tensor, Tensor]:
-        """u, and w.u > -0.99."""
-        product = (self.w * self.v).sum()
-        slope = F.softplus(product) - 0.99
-        return self.v + (slope - product) * self.w / self.w.square().sum(), slope
+        return inverse(z, self.w, self.v, self.b)
 
 
 class PlanarFlow(Flow):

@@ -25,7 +25,7 @@ from torch import Tensor
 from zoo.config import Size
 from zoo.errors import ConfigError
 from zoo.flows.couplings import MLP, Affine, CheckerboardCoupling, ConvNet, halves
-from zoo.flows.flow import Flow, Levels, Margin, check_scales
+from zoo.flows.flow import Flow, Levels, Margin, check_scales, dequantizer_of
 from zoo.flows.layers import ActNorm, Bijector, Chain, Flatten, Flip, Logit, Split, Squeeze
 
 
@@ -72,6 +72,7 @@ class RealNVP(Flow):
         num_scales: Number of scales of an image.
         levels: Number of grey levels of a pixel, or None for real numbers.
         logit: lambda of the logit transform, in (0, 1/2); None for data that are not in [0, 1].
+        dequantizer: Number of hidden channels of a learned dequantisation; None for uniform noise.
     """
 
     def __init__(
@@ -82,12 +83,14 @@ class RealNVP(Flow):
         num_scales: Size = 2,
         levels: Levels = None,
         logit: Margin = None,
+        dequantizer: Size | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.event_shape = tuple(event_shape)
         self.latent_shape = (math.prod(event_shape),)
         self.levels = levels
+        self.dequantizer = dequantizer_of(event_shape, dequantizer)
         if len(self.event_shape) == 1 and self.event_shape[0] > 1:
             self.bijector = Chain(*_vector_layers(self.event_shape[0], num_couplings, hidden))
         elif len(self.event_shape) == 3:

@@ -1,7 +1,7 @@
 """How log p(x) is computed or estimated: one table by capability.
 
     TractableDensity     nll        log p(x)                                             exact
-    Dequantized          nll        E_u[log p((255 x + u)/256)] - D log 256              bound, for 8-bit images
+    Dequantized          nll        E_q[log p((255 x + u)/256) - log q(u)] - D log 256   bound, for 8-bit images
     EvidenceLowerBound   neg_elbo   E_q[log p(x, z) - log q(z | x)]                      bound
     ImportanceWeighted   nll        log 1/k sum_j p(x, z_j)/q(z_j | x), z_j from q       bound, tighter with k
     UnnormalizedDensity  nll        -energy(x) - log Z                                   estimate, by AIS of log Z
@@ -9,8 +9,8 @@
                          nll        log 1/k sum_j w_j - log Z                            estimate, tighter with k
     DiffusionModel       ode_nll    log p(x) by the probability-flow ODE, on request     estimate
 
-u is uniform on [0, 1)^D: Theis et al. 2016, https://arxiv.org/abs/1511.01844, section 3.1. Importance weighting: Burda
-et al. 2016, https://arxiv.org/abs/1509.00519, equation 8.
+u is uniform on [0, 1)^D (Theis et al. 2016, https://arxiv.org/abs/1511.01844, section 3.1), or its density q is learned
+(see `zoo.flows.dequantizer`). Importance weighting: Burda et al. 2016, https://arxiv.org/abs/1509.00519, equation 8.
 
 A new capability adds a function that makes an `Estimate`, and a line to `ESTIMATORS`.
 """
@@ -119,8 +119,11 @@ def dequantized(model: Dequantized, effort: Effort) -> Estimate:
     cell = math.prod(model.event_shape) * math.log(model.levels)  # -log of the volume that rounds to one image
 
     def values(batch: Batch) -> Tensor:
-        given = model.given(batch)
-        return average(batch, effort, lambda s: model.log_prob(model.dequantize(batch.x, generator=s), **given)) - cell
+        def bound(streams: Streams) -> Tensor:
+            y, log_noise = model.noised(batch.x, streams)
+            return model.log_prob(y, **model.given(batch)) - log_noise
+
+        return average(batch, effort, bound) - cell
 
     return Estimate("bound", values, cost=effort.draws, settings={"draws": effort.draws})
 

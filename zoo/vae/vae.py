@@ -15,6 +15,7 @@ weights, on batches of 128 images in place of 100.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, Literal, TypeAlias
 
 import torch
@@ -37,7 +38,76 @@ def gaussian(parameters: Tensor) -> Normal:
     return Normal(loc, log_scale.clamp(-7, 3).exp(), validate_args=False)
 
 
-class VAE(ImportanceWeighted, Encoder, Decoder):
+class LatentGaussian(ImportanceWeighted, Decoder):
+    """p(x, z) = N(z; 0, I) p(x | z) with a convolutional decoder; a subclass adds q(z | x).
+
+    Args:
+        event_shape, latent_dim, channels, hidden, likelihood, min_scale: See `VAE`.
+    """
+
+    def __init__(
+        self,
+        event_shape: ImageShape,
+        latent_dim: int,
+        channels: int,
+        hidden: int,
+        likelihood: LikelihoodName,
+        min_scale: float,
+    ) -> None:
+        super().__init__()
+        self.event_shape, self.latent_shape = tuple(event_shape), (latent_dim,)
+        self.likelihood_name, self.min_scale = likelihood, min_scale
+        self.levels = 2 if likelihood == "bernoulli" else 256
+        parameters = 1 if likelihood == "bernoulli" else 2
+        self.encoder = patch_encoder(event_shape, channels, hidden, 2 * latent_dim)
+        self.decoder = patch_decoder(latent_dim, hidden, channels, [parameters * event_shape[0], *event_shape[1:]])
+
+    # `given` is empty, or holds the labels of the conditional VAE, which overrides `posterior` and `likelihood` alone.
+
+    @abstractmethod
+    def inferred(self, x: Tensor, epsilon: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+        """z from q(z | x), made of standard normal noise, and log q(z | x).
+
+        x [B, *event_shape], epsilon [k, B, latent_dim] -> ([k, B, latent_dim], [k, B]).
+        """
+
+    def likelihood(self, z: Tensor, **given: Tensor) -> Bernoulli | Discretized:
+        """p(x | z): [B, latent_dim] -> distributions of each pixel, [B, *event_shape]."""
+        return self._pixels(self.decoder(z.to(self.dtype)))
+
+    def _pixels(self, parameters: Tensor) -> Bernoulli | Discretized:
+        parameters = at_least_single(parameters)
+        if self.likelihood_name == "bernoulli":
+            return Bernoulli(logits=parameters, validate_args=False)
+        loc, scale = parameters.chunk(2, 1)
+        kind = DiscretizedGaussian if self.likelihood_name == "discretized-gaussian" else DiscretizedLogistic
+        return kind(loc + 0.5, self.min_scale + nn.functional.softplus(scale - 2))
+
+    def elbo(self, x: Tensor, *, generator: Source = None, **given: Tensor) -> Tensor:
+        return self.log_weights(x, 1, generator=generator, **given)[0]
+
+    def log_weights_at(self, x: Tensor, epsilon: Tensor, **given: Tensor) -> Tensor:
+        k, num = len(epsilon), len(x)
+        z, log_q = self.inferred(x, epsilon, **given)
+        repeated = {name: torch.as_tensor(value).expand(num).repeat(k) for name, value in given.items()}
+        pixels = self.likelihood(z.flatten(0, 1), **repeated)
+        log_likelihood = pixels.log_prob(x.repeat(k, 1, 1, 1)).flatten(1).sum(-1).view(k, num)
+        return log_likelihood + Normal(0.0, 1.0).log_prob(z).sum(-1) - log_q
+
+    def draw(self, streams: Streams, **given: Tensor) -> Tensor:
+        pixels = self.likelihood(randn((len(streams), *self.latent_shape), streams, self.device), **given)
+        uniforms = rand((len(streams), *self.event_shape), streams, self.device)
+        return pixels.icdf(uniforms) if isinstance(pixels, Discretized) else (uniforms < pixels.probs).to(pixels.probs)
+
+    def decode(self, z: Tensor, **given: Tensor) -> Tensor:
+        return self.likelihood(z, **given).mean
+
+    def prior(self) -> Distribution:
+        loc = torch.zeros(self.latent_shape, dtype=self.dtype, device=self.device)
+        return Independent(Normal(loc, torch.ones_like(loc), validate_args=False), 1)
+
+
+class VAE(LatentGaussian, Encoder):
     """A convolutional VAE with a diagonal Gaussian posterior.
 
     Args:
@@ -61,32 +131,17 @@ class VAE(ImportanceWeighted, Encoder, Decoder):
         likelihood: LikelihoodName = "bernoulli",
         min_scale: Annotated[float, Between(1e-9, 1e3)] = 0.001,
     ) -> None:
-        super().__init__()
+        super().__init__(event_shape, latent_dim, channels, hidden, likelihood, min_scale)
         self.save_hyperparameters()
-        self.event_shape, self.latent_shape = tuple(event_shape), (latent_dim,)
-        self.likelihood_name, self.min_scale = likelihood, min_scale
-        self.levels = 2 if likelihood == "bernoulli" else 256
-        parameters = 1 if likelihood == "bernoulli" else 2
-        self.encoder = patch_encoder(event_shape, channels, hidden, 2 * latent_dim)
-        self.decoder = patch_decoder(latent_dim, hidden, channels, [parameters * event_shape[0], *event_shape[1:]])
-
-    # `given` is empty, or holds the labels of the conditional VAE, which overrides `posterior` and `likelihood` alone.
 
     def posterior(self, x: Tensor, **given: Tensor) -> Normal:
         """q(z | x): [B, *event_shape] -> Gaussians of each dimension, [B, latent_dim]."""
         return gaussian(self.encoder(x.to(self.dtype)))
 
-    def likelihood(self, z: Tensor, **given: Tensor) -> Bernoulli | Discretized:
-        """p(x | z): [B, latent_dim] -> distributions of each pixel, [B, *event_shape]."""
-        return self._pixels(self.decoder(z.to(self.dtype)))
-
-    def _pixels(self, parameters: Tensor) -> Bernoulli | Discretized:
-        parameters = at_least_single(parameters)
-        if self.likelihood_name == "bernoulli":
-            return Bernoulli(logits=parameters, validate_args=False)
-        loc, scale = parameters.chunk(2, 1)
-        kind = DiscretizedGaussian if self.likelihood_name == "discretized-gaussian" else DiscretizedLogistic
-        return kind(loc + 0.5, self.min_scale + nn.functional.softplus(scale - 2))
+    def inferred(self, x: Tensor, epsilon: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = self.posterior(x, **given)
+        z = posterior.loc + posterior.scale * epsilon
+        return z, posterior.log_prob(z).sum(-1)
 
     def elbo(self, x: Tensor, *, generator: Source = None, **given: Tensor) -> Tensor:
         posterior = self.posterior(x, **given)
@@ -94,25 +149,5 @@ class VAE(ImportanceWeighted, Encoder, Decoder):
         kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(-1)
         return self.likelihood(z, **given).log_prob(x).flatten(1).sum(-1) - kl
 
-    def log_weights_at(self, x: Tensor, epsilon: Tensor, **given: Tensor) -> Tensor:
-        posterior, k, num = self.posterior(x, **given), len(epsilon), len(x)
-        z = posterior.loc + posterior.scale * epsilon  # [k, B, latent_dim]
-        repeated = {name: torch.as_tensor(value).expand(num).repeat(k) for name, value in given.items()}
-        pixels = self.likelihood(z.flatten(0, 1), **repeated)
-        log_likelihood = pixels.log_prob(x.repeat(k, 1, 1, 1)).flatten(1).sum(-1).view(k, num)
-        return log_likelihood + (Normal(0.0, 1.0).log_prob(z) - posterior.log_prob(z)).sum(-1)
-
-    def draw(self, streams: Streams, **given: Tensor) -> Tensor:
-        pixels = self.likelihood(randn((len(streams), *self.latent_shape), streams, self.device), **given)
-        uniforms = rand((len(streams), *self.event_shape), streams, self.device)
-        return pixels.icdf(uniforms) if isinstance(pixels, Discretized) else (uniforms < pixels.probs).to(pixels.probs)
-
     def encode(self, x: Tensor, **given: Tensor) -> Distribution:
         return Independent(self.posterior(x, **given), 1)
-
-    def decode(self, z: Tensor, **given: Tensor) -> Tensor:
-        return self.likelihood(z, **given).mean
-
-    def prior(self) -> Distribution:
-        loc = torch.zeros(self.latent_shape, dtype=self.dtype, device=self.device)
-        return Independent(Normal(loc, torch.ones_like(loc), validate_args=False), 1)
