@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 from torch.nn.functional import cosine_similarity
 
-from zoo.capabilities import Completable, Conditional, Decoder, Encoder, EvidenceLowerBound, GenerativeModel
+from zoo.capabilities import Completable, Conditional, Decoder, Encoder, EvidenceLowerBound, GenerativeModel, Sampled
 from zoo.errors import ConfigError, DataError
 from zoo.given import Labels, check_given, check_images, check_labels
 from zoo.random import Streams, randn
@@ -25,8 +25,11 @@ from zoo.store.registry import registry
 
 
 def has_pixel_noise(model: GenerativeModel) -> bool:
-    """Whether samples are images that codes stand for, E[x | z], plus noise in each pixel, as those of a VAE."""
-    return isinstance(model, Decoder) and isinstance(model, EvidenceLowerBound)
+    """Whether samples are images that codes stand for, E[x | z], plus noise in each pixel, as those of a VAE.
+
+    A model that draws by samplers decodes its codes as it draws, without such noise.
+    """
+    return isinstance(model, Decoder) and isinstance(model, EvidenceLowerBound) and not isinstance(model, Sampled)
 
 
 @torch.no_grad()

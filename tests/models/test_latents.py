@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, Uniform
 
 from zoo.capabilities import Completable, Conditional, Decoder, Encoder, EvidenceLowerBound, GenerativeModel
+from zoo.diffusion import EDM
 from zoo.errors import ConfigError, DataError
+from zoo.flows import Glow
 from zoo.latents import (
     analogies,
     apply_attribute,
@@ -23,12 +25,14 @@ from zoo.latents import (
     draw_codes,
     edit,
     encode,
+    has_pixel_noise,
     interpolate,
     reconstruct,
     traverse,
 )
 from zoo.random import Streams, randn
 from zoo.vae.autoencoder import Autoencoder
+from zoo.vae.vae import VAE
 
 
 class Mirror(Encoder, Decoder):
@@ -424,3 +428,8 @@ def test_the_message_names_checkpoints_that_have_it(monkeypatch: pytest.MonkeyPa
     expected = "expected a Conditional, an Encoder and a Decoder .* found Mirror, which is not a Conditional"
     with pytest.raises(ConfigError, match=rf"{expected}; .* such as cvae-x$"):
         analogies(Mirror(), images(1), [0])
+
+
+def test_only_codes_with_a_likelihood_of_pixels_leave_noise_to_the_pixels() -> None:
+    models = VAE([1, 4, 4]), EDM([1, 4, 4]), Glow([1, 4, 4], num_steps=[1], hidden=[4]), Autoencoder([1, 4, 4])
+    assert [has_pixel_noise(model) for model in models] == [True, False, False, False]
