@@ -5,10 +5,13 @@ What a model can do beyond that is told by `zoo.capabilities`.
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any, ClassVar, cast
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Self, cast
 
 import zoo.compatibility  # noqa: F401
 
@@ -21,6 +24,7 @@ from zoo import objectives
 from zoo.batch import Batch, as_batch
 from zoo.checks import check_values, guard, unchecked
 from zoo.errors import ConfigError
+from zoo.files import expand
 from zoo.given import Given, Labels, check_given, check_num, check_sampler, rows_of
 from zoo.optim import Optimization
 from zoo.progress import steps
@@ -28,6 +32,20 @@ from zoo.random import Streams, seed_from
 from zoo.samplers.base import Sampler
 
 VALIDATION = -1  # validation uses the noise of "step -1" in every epoch, so that epochs can be compared
+
+
+def _zoo() -> Any:
+    """The class `Zoo`, which lies above the models."""
+    return importlib.import_module("zoo.store.zoo").Zoo
+
+
+def _source_of(text: str, revision: str | None) -> str:
+    """The source, as `Zoo.load` takes it, that users of the Hub mean."""
+    if ":" in text or "/" not in text or expand(text).is_dir():
+        if revision is not None:
+            raise ConfigError(f"revision: expected none for {text}, which is no repository, found {revision}")
+        return f"local-dir:{text}" if expand(text).is_dir() else text
+    return f"hf-hub:{text}" + (f"@{revision}" if revision else "")
 
 
 class ZooModule(LightningModule, ABC):
@@ -121,6 +139,47 @@ class ZooModule(LightningModule, ABC):
             RuntimeError: A weight has another shape.
         """
         return self.load_state_dict(start.state_dict(), strict=False).unexpected_keys
+
+    @classmethod
+    def from_pretrained(cls, source: str, *, revision: str | None = None, device: str = "cpu") -> Self:
+        """Loads a model of this class with its weights, in evaluation mode; see `Zoo.load`.
+
+        Args:
+            source: A checkpoint folder, a repository of the Hub such as "you/my-gan", or a name of `zoo list`.
+            revision: Tag, branch or commit of the repository; by default, the newest version.
+            device: Device to put the model on.
+
+        Raises:
+            ZooError: As `Zoo.load`.
+        """
+        return _zoo().load(_source_of(source, revision), cls, device=device)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes a new checkpoint folder; see `Zoo.save`, which also takes numbers and a recipe.
+
+        Raises:
+            ZooError: As `Zoo.save`.
+        """
+        _zoo().save(self, folder)
+
+    def push_to_hub(self, repo: str, *, private: bool = False) -> str:
+        """Publishes the model on the Hugging Face Hub, without numbers or a recipe.
+
+        `Zoo.push` publishes a whole checkpoint folder.
+
+        Args:
+            repo: Name of the repository, "you/my-gan"; it is created if it does not exist.
+            private: Whether only its owner can see the repository.
+
+        Returns:
+            The source from which `Zoo.load` loads exactly this version.
+
+        Raises:
+            ZooError: As `Zoo.save` and `Zoo.push`.
+        """
+        with TemporaryDirectory() as place:
+            self.save_pretrained(Path(place) / "model")
+            return str(_zoo().push(Path(place) / "model", repo, private=private).source)
 
     # Lightning calls these; the objective does the work.
 

@@ -5,6 +5,7 @@ import csv
 import errno
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -31,7 +32,7 @@ from zoo.cli import main, measure
 from zoo.cli.command import COMMANDS, GROUPS, option
 from zoo.cli.command import command as made_of
 from zoo.cli.options import NAME, checkpoint_of, given
-from zoo.data import Arrays, Digits, own
+from zoo.data import Arrays, Digits, ImageFolder, own
 from zoo.data.image_files import decode, read_image
 from zoo.density.gaussian import Gaussian
 from zoo.diffusion import ConditionalEDM
@@ -986,3 +987,91 @@ def test_a_full_disk_loses_nothing(
 
 def full_disk(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+# ----------------------------------------------------------------------------------------------- own images, in and out
+
+
+def test_each_image_is_a_file_in_the_folder_of_its_class(home: Path, tmp_path: Path, run: Run, fail: Run) -> None:
+    source, out = f"local-dir:{home / 'conditional'}", tmp_path / "more"
+    assert run("sample", source, "--labels", "3,7", "-n", 5, "--each", "--out", out) == f"{out}\n"
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.png")) == [
+        "3/0.png", "3/2.png", "3/4.png", "7/1.png", "7/3.png"
+    ]  # fmt: skip
+    data = ImageFolder(str(out))
+    whole = data.everything()
+    assert data.classes == ["3", "7"] and whole.x.shape == (5, 1, 8, 8) and whole.labels is not None
+    sheet = tmp_path / "sheet.png"
+    run("sample", source, "--labels", "3,7", "-n", 5, "--out", sheet)
+    images = whole.x[torch.tensor([0, 3, 1, 4, 2])]  # by number: 3/0, 7/1, 3/2, 7/3, 3/4
+    assert save_grid(images, tmp_path / "expected.png").read_bytes() == sheet.read_bytes()
+    assert "exists already; name a new folder for --each" in fail("sample", source, "-n", 1, "--each", "--out", out)
+    run("sample", f"local-dir:{home / 'vae'}", "-n", 12, "--each", "--out", tmp_path / "plain")
+    assert len([*(tmp_path / "plain").glob("*.png")]) == 12
+
+
+def test_an_eraser_is_a_picture(home: Path, images: Path, tmp_path: Path, run: Run, fail: Run) -> None:
+    source, out, mask = f"local-dir:{home / 'made'}", tmp_path / "x.png", tmp_path / "mask.png"
+    erased = np.zeros((8, 8), np.uint8)
+    erased[5:], erased[4, 3:] = 255, 255  # MADE draws what comes last
+    Image.fromarray(erased).save(mask)
+    files = sorted(images.rglob("*.png"))[:2]
+    run("complete", source, "--images", *files, "--mask", mask, "--draws", 1, "--out", out)
+    x = torch.stack([(read_image(path, (1, 8, 8)) >= 0.5).float() for path in files])
+    known = torch.from_numpy(erased == 0)[None]
+    drawn = latents.complete(Zoo.load(source), x, known, generator=torch.Generator().manual_seed(0))
+    sheet = torch.cat([x, torch.where(known, x, torch.full_like(x, 0.5)), drawn])
+    assert out.read_bytes() == save_grid(sheet, tmp_path / "expected.png", columns=2).read_bytes()
+    assert torch.equal(drawn[:, known], x[:, known])
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(mask)
+    assert "no white pixels" in fail("complete", source, "--mask", mask, "--out", tmp_path / "y.png")
+    assert "nowhere.png: expected an image" in fail(
+        "complete", source, "--mask", "nowhere.png", "--out", tmp_path / "y.png"
+    )
+
+
+def test_own_images_are_encoded(home: Path, images: Path, tmp_path: Path, run: Run, fail: Run) -> None:
+    out, source = tmp_path / "codes.npz", f"local-dir:{home / 'vae'}"
+    assert run("encode", source, "--data", images, "--resize", "--out", out) == f"{out}\n"
+    with np.load(out) as found:
+        codes, files, labels = found["codes"], found["files"], found["labels"]
+    assert codes.shape == (40, 3) and set(labels) == {"even", "odd"}
+    for code, file, label in zip(codes, files, labels, strict=True):
+        assert file.startswith(f"{label}/")
+        expected = latents.encode(Zoo.load(source), read_image(images / file, (1, 8, 8))[None])[0]
+        assert code == pytest.approx(expected.numpy(), abs=1e-5)
+    conditional = f"local-dir:{home / 'conditional'}"
+    assert "named after its classes" in fail(
+        "encode", conditional, "--data", images, "--resize", "--out", tmp_path / "y"
+    )
+    run("encode", conditional, "--data", images, "--resize", "--label", 3, "--out", tmp_path / "3.npz")
+    assert "expected an Encoder (zoo.capabilities), found MADE" in fail(
+        "encode", f"local-dir:{home / 'made'}", "--data", images, "--resize", "--binarize", "--out", tmp_path / "y"
+    )
+
+
+def test_own_images_are_classified_by_bayes_rule(home: Path, tmp_path: Path, run: Run, fail: Run) -> None:
+    source, folder, out = f"local-dir:{home / 'conditional'}", tmp_path / "digits", tmp_path / "classes.csv"
+    run("sample", source, "--raw", "-n", 20, "--labels", "3,7", "--each", "--out", folder)
+    said = run("classify", source, "--data", folder, "--k", 20, "--out", out).splitlines()
+    rows = list(csv.DictReader(out.open()))
+    right = sum(row["label"] == row["class"] for row in rows)
+    assert said == [str(out), f"20 examples; the class of {right} of 20 is that of their folder"]
+    model, whole = Zoo.load(source, ConditionalVAE), ImageFolder(str(folder)).everything()
+    nats = []
+    for label in range(10):
+        weights = model.log_weights(
+            whole.x / 255, 20, generator=Streams(0, torch.arange(20), 0), labels=torch.full((20,), label)
+        )
+        nats.append(weights.double().logsumexp(0) - math.log(20))
+    posterior = torch.stack(nats, 1).softmax(1)
+    assert [float(row["probability"]) for row in rows] == pytest.approx(posterior.amax(1).tolist(), abs=1e-5)
+    assert [int(row["class"]) for row in rows] == posterior.argmax(1).tolist()
+    total = torch.stack(nats, 1).logsumexp(1) - math.log(10)
+    assert [float(row["nats"]) for row in rows] == pytest.approx(total.tolist(), abs=1e-3)
+    least = total.sort().values[9:11].mean().item()  # between the tenth and the eleventh
+    said = run("classify", source, "--data", folder, "--k", 20, "--least", least, "--out", out, "--overwrite")
+    assert "20 examples, 10 of them rejected; the class of" in said
+    assert "expected a classifier or a model of classes, found VAE" in fail(
+        "classify", f"local-dir:{home / 'vae'}", "--data", folder, "--out", tmp_path / "y.csv"
+    )

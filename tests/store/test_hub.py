@@ -228,6 +228,24 @@ def test_a_pushed_folder_arrives_in_one_commit_with_card_and_tag(hub: Hub, user:
     assert is_same(Zoo.load(f"hf-hub:user/my-made@{TAG}"), folder) and is_same(Zoo.load(pushed.source or ""), folder)
 
 
+def test_models_have_the_methods_that_users_of_the_hub_know(hub: Hub, user: str, folder: Path, tmp_path: Path) -> None:
+    model = MADE.from_pretrained(str(folder))
+    assert is_same(model, folder) and not model.training
+    source = model.push_to_hub("user/mine", private=True)
+    assert source == f"hf-hub:user/mine@{hub.repositories['user/mine'].commits[-1].oid}"
+    assert hub.repositories["user/mine"].private
+    assert is_same(MADE.from_pretrained("user/mine"), folder) and is_same(Zoo.load(source), folder)
+    commit = source.partition("@")[2]
+    assert is_same(MADE.from_pretrained("user/mine", revision=commit), folder)
+    model.save_pretrained(tmp_path / "saved")
+    assert is_same(Zoo.load(f"local-dir:{tmp_path / 'saved'}"), folder)
+    assert isinstance(MADE.from_pretrained("made-binarized-mnist"), MADE)
+    with pytest.raises(ConfigError, match="expected a model that is MADE, found VAE"):
+        MADE.from_pretrained("vae-mnist")
+    with pytest.raises(ConfigError, match="revision: expected none for made-binarized-mnist"):
+        MADE.from_pretrained("made-binarized-mnist", revision="main")
+
+
 def test_an_unchanged_folder_makes_no_commit_and_a_tag_never_moves(hub: Hub, user: str, folder: Path) -> None:
     first = Zoo.push(folder, "user/my-made")
     repository = hub.repositories["user/my-made"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from argparse import ArgumentTypeError
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.cli.command import command, either, option
-from zoo.cli.images import image_model, prior_codes, some_test_images
+from zoo.cli.images import image_model, own_image, prior_codes, some_test_images
 from zoo.cli.options import (
     DEVICE,
     LABELS,
@@ -31,7 +30,6 @@ from zoo.files import check_exists, expand
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zoo.capabilities import GenerativeModel
     from zoo.data.base import DataModule, Which
 
 
@@ -71,7 +69,7 @@ def interpolate(options: argparse.Namespace) -> None:
     if options.images:
         if labels and options.labels is None:
             raise ConfigError(f"--images: {options.name} is conditional; give the class of your images with --label")
-        x = torch.stack([_own_image(file, model) for file in options.images])
+        x = torch.stack([own_image(file, model) for file in options.images])
         ends = latents.encode(model, x, **labels_of(options, model, 2))
     elif options.test:
         batch = some_test_images(checkpoint, 2 * num, options)
@@ -83,14 +81,6 @@ def interpolate(options: argparse.Namespace) -> None:
         ends = prior_codes(model, 2 * num, generator(options))
     walks = latents.interpolate(model, ends[:num], ends[num:], options.steps, **labels)
     show(walks.flatten(0, 1), options, columns=options.steps)
-
-
-def _own_image(file: Path, model: GenerativeModel) -> Tensor:
-    """An image of the user's, resized to the model's shape, and made black and white for a model of binary pixels."""
-    from zoo.data.image_files import read_image
-
-    x = read_image(file, model.event_shape)
-    return (x >= 0.5).float() if model.levels == 2 else x
 
 
 @command(
@@ -187,7 +177,7 @@ def edit(options: argparse.Namespace) -> None:
 
     model = image_model(checkpoint, options)
     if options.images:
-        x, labels = torch.stack([_own_image(file, model) for file in options.images]), {}
+        x, labels = torch.stack([own_image(file, model) for file in options.images]), {}
     else:
         batch = some_test_images(checkpoint, options.num, options)
         x, labels = batch.x, model.given(batch)

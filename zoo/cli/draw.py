@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from zoo.cli.command import command, option
+from zoo.cli.command import command, default, option
 from zoo.cli.images import check_images, image_model, prior_codes
 from zoo.cli.options import (
     DEVICE,
@@ -20,8 +20,15 @@ from zoo.cli.options import (
     sampling,
     whole,
 )
-from zoo.cli.output import out, show, write
+from zoo.cli.output import check_place, out, show, write, write_each
 from zoo.errors import ConfigError
+
+
+def _check_place(options: argparse.Namespace) -> None:
+    if not options.each:
+        check_place(options.out, options.overwrite)
+    elif options.out.exists():
+        raise ConfigError(f"--out: {options.out} exists already; name a new folder for --each")
 
 
 @command(
@@ -31,8 +38,10 @@ from zoo.errors import ConfigError
     LABELS,
     sampling,
     option("--raw", action="store_true", help="Show samples with their pixel noise, also of a VAE"),
+    option("--each", action="store_true", help="Write a PNG file for each image into the new folder --out"),
     SEED,
     out("samples.png"),
+    default(check=_check_place),
     DEVICE,
     SHARED,
 )
@@ -41,6 +50,8 @@ def sample(options: argparse.Namespace) -> None:
 
     Samples of a VAE are images plus noise in each pixel. The command shows E[x | z], the images before the noise,
     unless --raw is given; `model.sample` of the Python interface draws with the noise.
+
+    With --each, the images of a conditional model lie in folders named after their classes, as training data do.
     """
     checkpoint = checkpoint_of(options)
 
@@ -55,7 +66,7 @@ def sample(options: argparse.Namespace) -> None:
     from zoo.progress import bar
 
     model = checkpoint.load(device=options.device)
-    if isinstance(model, GenerativeModel) and has_plot(model):
+    if isinstance(model, GenerativeModel) and has_plot(model) and not options.each:
         picture = plot(model, options.num, options.seed, **given(options, model, options.num))
         on_leader(lambda: write(options.out, picture, options.overwrite))
         return
@@ -72,7 +83,14 @@ def sample(options: argparse.Namespace) -> None:
         with bar("sampling", shown=is_leader()):
             batches = [pixels(batch) for batch in samples]
     images = gather(torch.cat(batches), options.num)
-    on_leader(lambda: show(images, options))
+    if not options.each:
+        on_leader(lambda: show(images, options))
+        return
+    names = [""] * options.num
+    if "labels" in asked:
+        classes = checkpoint.classes
+        names = [classes[label] if classes else str(label) for label in asked["labels"].tolist()]
+    on_leader(lambda: write_each(images, names, options.out))
 
 
 @command(

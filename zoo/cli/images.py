@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Generator, Tensor
 
     from zoo.batch import Batch
@@ -47,3 +49,11 @@ def prior_codes(model: GenerativeModel, num: int, generator: Generator) -> Tenso
     from zoo.random import Streams, seed_from
 
     return latents.draw_codes(model, Streams(seed_from(generator), range(num)))
+
+
+def own_image(file: Path, model: GenerativeModel) -> Tensor:
+    """An image of the user's, resized to the model's shape, and made black and white for a model of binary pixels."""
+    from zoo.data.image_files import read_image
+
+    x = read_image(file, model.event_shape)
+    return (x >= 0.5).float() if model.levels == 2 else x

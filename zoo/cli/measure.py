@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,13 +15,16 @@ from zoo.cli.images import prior_codes
 from zoo.cli.options import (
     DEVICE,
     JSON,
+    LABELS,
     NAME,
     SEED,
     SHARED,
     arguments_of_sampler,
     checkpoint_of,
+    labels_of,
     name,
     num,
+    number,
     one_of,
     own_data,
     own_data_of,
@@ -313,3 +317,64 @@ def _compared(options: argparse.Namespace) -> Comparison:
         f"{found.novelty.num_good} were given"
     )
     return found
+
+
+# --------------------------------------------------------------------------------------------------- classify, encode
+
+
+@command(
+    "Measure",
+    NAME,
+    own_data,
+    option("--least", type=number, metavar="NATS", help="Reject images whose log-likelihood is smaller"),
+    option("--k", type=whole(1, MANY), default=50, help="Number of importance samples (default %(default)s)"),
+    SEED,
+    out("classes.csv", "table"),
+    DEVICE,
+)
+def classify(options: argparse.Namespace) -> None:
+    """Find the classes of your own images.
+
+    The model is a classifier, or a conditional density or bound, which becomes one by Bayes' rule: classes are equally
+    likely, and an image belongs to the class under which it is most likely. If the names of folders are classes, the
+    command says how many images it finds in theirs.
+    """
+    check_outside(options.out, options.data)
+    checkpoint, data = checkpoint_of(options), own_data_of(options)
+
+    from zoo.metrics.classes import classify
+    from zoo.metrics.own import own_examples
+
+    model = checkpoint.load(device=options.device)
+    how = {"resize": options.resize, "binarize": options.binarize, "skip_corrupt": options.skip_corrupt}
+    own = own_examples(checkpoint, model, data, **how)
+    least = -math.inf if options.least is None else options.least
+    found = classify(checkpoint, model, own, least=least, k=options.k, seed=options.seed)
+    write(options.out, found.to_csv().encode(errors="surrogateescape"), options.overwrite, "table")
+    print(found)
+
+
+@command("Measure", NAME, own_data, LABELS, out("codes.npz", "file"), DEVICE)
+def encode(options: argparse.Namespace) -> None:
+    """Write the codes of your own images, for use in other programs.
+
+    numpy.load reads the file: `codes` [N, ...], the `files` that they belong to, and `labels`, names of their folders.
+    A conditional model takes these names for classes, unless --label is given.
+    """
+    check_outside(options.out, options.data)
+    checkpoint, data = checkpoint_of(options), own_data_of(options)
+
+    from zoo.capabilities import Conditional
+    from zoo.cli.images import check_images
+    from zoo.metrics.classes import codes_of, labels_of_folders
+    from zoo.metrics.own import own_examples
+
+    model = check_images(checkpoint.load(device=options.device), options)
+    how = {"resize": options.resize, "binarize": options.binarize, "skip_corrupt": options.skip_corrupt}
+    own = own_examples(checkpoint, model, data, **how)
+    labels = None
+    if options.labels is not None:
+        labels = labels_of(options, model, len(own.files))["labels"]
+    elif isinstance(model, Conditional):
+        labels = labels_of_folders(checkpoint, model, own)
+    write(options.out, codes_of(model, own, labels), options.overwrite, "file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,3 +80,30 @@ def show(images: Tensor, options: argparse.Namespace, columns: int | None = None
         raise ConfigError(f"{options.name}: expected images, found NaN in some pixels; choose smaller values")
     picture = grid(images, columns=columns, scale=scale)
     write(options.out, encoded(picture, options.out), options.overwrite)
+
+
+def write_each(images: Tensor, names: Sequence[str], folder: Path) -> None:
+    """Writes images [N, C, H, W] in [0, 1] as PNG files into a new folder, and prints its path.
+
+    Each goes into the subfolder that is named for it, "" for the folder itself.
+
+    Raises:
+        ConfigError: The folder cannot be written. Nothing is left there.
+    """
+    import shutil
+
+    from torchvision.transforms.functional import to_pil_image
+
+    from zoo.pictures import pixels
+
+    partial, width = folder.with_name(f"{folder.name}.partial"), len(str(len(images) - 1))
+    try:
+        partial.mkdir(parents=True)
+        for i, (image, name) in enumerate(zip(pixels(images), names, strict=True)):
+            (partial / name).mkdir(exist_ok=True)
+            to_pil_image(image).save(partial / name / f"{i:0{width}}.png")
+        partial.rename(folder)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise ConfigError(f"{folder}: cannot write images there: {error}; choose another --out") from error
+    print(folder)

@@ -7,8 +7,8 @@ from argparse import ArgumentTypeError
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.command import command, option
-from zoo.cli.images import check_images, image_model, some_test_images
+from zoo.cli.command import command, either, option
+from zoo.cli.images import check_images, image_model, own_image, some_test_images
 from zoo.cli.options import (
     DEVICE,
     LABELS,
@@ -27,8 +27,11 @@ from zoo.cli.options import (
 )
 from zoo.cli.output import out, show, write
 from zoo.errors import ConfigError
+from zoo.files import check_exists, expand
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from zoo.capabilities import Denoiser, GenerativeModel, Unnormalized
@@ -39,31 +42,55 @@ if TYPE_CHECKING:
     "Draw",
     NAME,
     num(10),
-    option("--known", type=fraction, default=0.5, help="Fraction of the rows to keep (default %(default)s)"),
+    option("--images", nargs="+", type=expand, metavar="FILE", help="Images of your own in place of test images"),
+    either(
+        option("--known", type=fraction, default=0.5, help="Fraction of the rows to keep (default %(default)s)"),
+        option("--mask", type=expand, metavar="FILE", help="Picture that is white where images are drawn anew"),
+    ),
     option("--draws", type=whole(), default=4, help="Number of completions of each image (default %(default)s)"),
     SEED,
     out("complete.png"),
     DEVICE,
 )
 def complete(options: argparse.Namespace) -> None:
-    """Erase the lower part of test images and sample it anew.
+    """Erase a part of images and draw it anew.
 
-    The rows are the test images, what is known of them, and the completions.
+    The rows are the images, what is known of them, and the completions. The lower half is erased, unless --known or
+    --mask says otherwise. An image or mask of another size is brought to that of the model.
     """
     checkpoint = checkpoint_of(options)
+    for file in filter(None, (options.mask, *(options.images or ()))):
+        check_exists(file, "an image")
 
     import torch
 
     from zoo import latents
     from zoo.progress import bar
 
-    model, x = image_model(checkpoint, options), some_test_images(checkpoint, options.num, options).x
+    model = image_model(checkpoint, options)
+    if options.images:
+        x = torch.stack([own_image(file, model) for file in options.images])
+    else:
+        x = some_test_images(checkpoint, options.num, options).x
     mask = torch.zeros(model.event_shape, dtype=torch.bool)
-    mask[:, : round(options.known * model.event_shape[1])] = True
+    if options.mask is None:
+        mask[:, : round(options.known * model.event_shape[1])] = True
+    else:
+        mask |= _mask(options.mask, model)
     with bar("completing"):
         drawn = latents.complete(model, x.repeat(options.draws, 1, 1, 1), mask, generator=generator(options))
     erased = torch.where(mask, x, torch.full_like(x, 0.5))
-    show(torch.cat([x, erased, drawn.cpu()]), options, columns=options.num)
+    show(torch.cat([x, erased, drawn.cpu()]), options, columns=len(x))
+
+
+def _mask(file: Path, model: GenerativeModel) -> Tensor:
+    """The known pixels of a picture of an eraser, [1, H, W]: its dark ones."""
+    from zoo.data.image_files import read_image
+
+    known = read_image(file, (1, *model.event_shape[1:])) < 0.5
+    if known.all():
+        raise ConfigError(f"--mask: {file} has no white pixels, so that nothing is drawn anew; paint them white")
+    return known
 
 
 @command("Draw", NAME, num(10), SEED, out("probabilities.png"), DEVICE)

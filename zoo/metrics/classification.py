@@ -1,4 +1,7 @@
-"""Accuracy, of classifiers and of everything else that is right or wrong about an example."""
+"""Accuracy, of classifiers and of everything else that is right or wrong about an example.
+
+A conditional density is a classifier by Bayes' rule: p(c | x) = p(x | c) p(c)/p(x), here with equally likely classes.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,12 @@ import torch
 from torch import Tensor
 
 from zoo.batch import Batch
-from zoo.capabilities import Classifier
+from zoo.capabilities import Classifier, Conditional
 from zoo.data.base import DataModule, Which
 from zoo.errors import DataError
 from zoo.measurement import Measurement, share_and_error
 from zoo.metrics.examples import Index, check_shapes, measuring, per_example, slice_details
+from zoo.metrics.likelihood import class_log_likelihoods
 
 
 def accuracy(
@@ -50,6 +54,42 @@ def accuracy(
             label=f"accuracy on {data.name} {split}",
             progress=progress,
         )
+
+
+def bayes_accuracy(
+    model: Conditional,
+    data: DataModule,
+    split: Which = "test",
+    *,
+    num: int = 1000,
+    seed: int = 0,
+    batch_size: int = 500,
+    progress: bool = True,
+    **effort: int,
+) -> list[Measurement]:
+    """Measures the share of examples to whose label a conditional density or bound gives the largest p(x | c), in %.
+
+    Args:
+        model: The model.
+        data: A data set with labels.
+        split: Split of the data set.
+        num: Number of examples; all if there are fewer.
+        seed: Seed of the choice of examples, and of the estimates of their likelihoods.
+        batch_size, progress: As in `nll`.
+        effort: Further fields of `Effort`.
+
+    Raises:
+        ConfigError: The model has neither a density nor a bound.
+        DataError: Model and data differ in shape or grey levels, or the data have no labels.
+    """
+    if (labels := data.split(split).labels) is None:
+        raise DataError(f"{data.name}: expected labels in {split}, found none; accuracy needs them")
+    index = data.subset(split, min(num, len(labels)), seed)
+    options: dict[str, Any] = {"index": index, "batch_size": batch_size, "progress": progress, "seed": seed, **effort}
+    right = class_log_likelihoods(model, data, split, **options).argmax(1) == labels[index]
+    value, error = (100 * number for number in share_and_error(right))
+    details = {name: value for name, value in effort.items() if name in ("k", "draws")}
+    return [Measurement("bayes_accuracy", value, error, "%", "estimate", len(right), seed, split, data.name, details)]
 
 
 def share_of_right(

@@ -230,13 +230,21 @@ def estimators_of(cls: type, table: dict[type, dict[str, Estimator]] = ESTIMATOR
     return {name: make for base in reversed(cls.__mro__) for name, make in table.get(base, {}).items()}
 
 
-def averaged_over_classes(estimate: Estimate, num_classes: int) -> Estimate:
-    """From the log-likelihood given a label to log p(x) = log 1/C sum_c p(x | c), all classes being equally likely."""
+def by_class(estimate: Estimate, num_classes: int) -> Estimate:
+    """From the log-likelihood given a label, [B], to those of all classes: its values are log p(x | c), [B, C]."""
 
     def values(batch: Batch) -> Tensor:
         classes = (torch.full((len(batch.x),), label, device=batch.x.device) for label in range(num_classes))
-        given = [estimate.values(batch._replace(labels=labels)).cpu().double() for labels in classes]
-        return torch.stack(given).logsumexp(0) - math.log(num_classes)
+        return torch.stack([estimate.values(batch._replace(labels=labels)).cpu().double() for labels in classes], 1)
 
-    settings = estimate.settings | {"averaged_over": "labels"}
-    return replace(estimate, values=values, cost=estimate.cost * num_classes, settings=settings)
+    return replace(estimate, values=values, cost=estimate.cost * num_classes)
+
+
+def averaged_over_classes(estimate: Estimate, num_classes: int) -> Estimate:
+    """From the log-likelihood given a label to log p(x) = log 1/C sum_c p(x | c), all classes being equally likely."""
+    given = by_class(estimate, num_classes)
+    return replace(
+        given,
+        values=lambda batch: given.values(batch).logsumexp(1) - math.log(num_classes),
+        settings=estimate.settings | {"averaged_over": "labels"},
+    )

@@ -33,11 +33,11 @@ from zoo.distributed import share
 from zoo.errors import ConfigError
 from zoo.given import check_given
 from zoo.measurement import Measurement
-from zoo.metrics.classification import accuracy
+from zoo.metrics.classification import accuracy, bayes_accuracy
 from zoo.metrics.codes import code_accuracy
 from zoo.metrics.conditional import class_accuracy
 from zoo.metrics.distances import NEIGHBOURS
-from zoo.metrics.estimators import Effort
+from zoo.metrics.estimators import Effort, estimators_of
 from zoo.metrics.examples import check_shapes, measuring
 from zoo.metrics.extractors import ClassifierFeatures, Extractor, default_extractor, extractor_of, load_extractor
 from zoo.metrics.inversion import inversion_error
@@ -51,6 +51,9 @@ from zoo.store.checkpoint import Checkpoint
 
 SLICE_OF_OUTLIERS = 100
 """Number of images of each set on which an AUROC is tried quickly."""
+
+BAYES_EFFORT = {"k": 50, "draws": 10}
+"""Fields of `Effort`. They are smaller than for likelihoods, since classes are only compared with each other."""
 
 ODE_NUM = 500
 """Number of images whose likelihood is estimated by an ODE."""
@@ -166,6 +169,21 @@ def _accuracy(model: Classifier, study: Study) -> list[Measurement]:
     return accuracy(model, study.data, study.split, **study.examples)
 
 
+def _bayes_accuracy(model: Conditional, study: Study) -> list[Measurement]:
+    if not estimators_of(type(model)):
+        return []
+    return bayes_accuracy(
+        model,
+        study.data,
+        study.split,
+        num=SLICE_OF_OUTLIERS if study.on_slice else NUM,
+        seed=study.settings.seed,
+        batch_size=study.batch_size,
+        progress=study.progress,
+        **BAYES_EFFORT,
+    )
+
+
 def _code_accuracy(model: Encoder, study: Study) -> list[Measurement]:
     return code_accuracy(model, study.data, study.split, **study.examples) if study.settings.codes else []
 
@@ -249,11 +267,12 @@ GROUPS: dict[str, list[Number]] = {
         Number(Classifier, _floor, of_samples=True),
     ],
     "outliers": [Number(GenerativeModel, _outliers)],
+    "bayes": [Number(Conditional, _bayes_accuracy)],
     "ode": [Number(DiffusionModel, _ode)],
 }
 """Groups of numbers, for `only`, and the numbers in them by capability."""
 
-ON_REQUEST = ("outliers", "ode")
+ON_REQUEST = ("outliers", "bayes", "ode")
 """Groups that are measured only if they are asked for."""
 
 

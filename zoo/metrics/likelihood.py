@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zoo.capabilities import Conditional, KnownEntropy, ZooModule
 from zoo.data.base import DataModule, Which
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 from zoo.measurement import LOG_Z, Measurement, mean_and_error, nats_to
 from zoo.metrics.estimators import (
     ESTIMATORS,
@@ -25,6 +25,7 @@ from zoo.metrics.estimators import (
     Estimate,
     Estimator,
     averaged_over_classes,
+    by_class,
     estimators_of,
 )
 from zoo.metrics.examples import Index, check_levels, check_shapes, measuring, per_example, slice_details
@@ -162,6 +163,51 @@ def log_likelihood(
             f"{data.name}: expected a finite log-likelihood of every image, found {worst}; the model does not suit them"
         )
     return LogLikelihood(nats, title, estimate)
+
+
+def class_log_likelihoods(
+    model: Conditional,
+    data: DataModule,
+    split: Which = "test",
+    *,
+    index: Index = None,
+    batch_size: int = 500,
+    progress: bool = True,
+    **effort: int,
+) -> Tensor:
+    """Computes log p(x | c) of each example for every class c; arguments are those of `nll`.
+
+    The same noise serves all classes, so that their differences are precise.
+
+    Returns:
+        [n, C] in nats, float64, in the order of `index`.
+
+    Raises:
+        ConfigError: The model has neither a density nor a bound.
+        DataError: Model and data differ in shape or grey levels.
+    """
+    estimators = estimators_of(type(model))
+    if not estimators:
+        raise ConfigError(
+            f"classes: {type(model).__name__} has neither a density nor a bound, so that no class is likelier"
+        )
+    make, chosen = estimators.get("nll") or [*estimators.values()][-1], Effort(**effort)
+    check_shapes(model, data)
+    check_levels(model, data)
+    with measuring(model):
+        estimate = by_class(make(model, chosen), model.num_classes)
+        return per_example(
+            estimate.values,
+            data,
+            split,
+            index=index,
+            seed=chosen.seed,
+            cost=estimate.cost,
+            batch_size=max(1, batch_size // estimate.rows),
+            device=model.device,
+            label=f"log p(x | class) on {data.name} {split}",
+            progress=progress,
+        )
 
 
 def _estimated(

@@ -1,6 +1,6 @@
 """Names of groups of numbers and of tables, for the command line, which refuses others before it imports torch."""
 
-GROUPS = ("likelihood", "reconstruction", "accuracy", "quality", "outliers", "ode")
+GROUPS = ("likelihood", "reconstruction", "accuracy", "quality", "outliers", "bayes", "ode")
 """Names of `zoo.metrics.evaluate.GROUPS`."""
 
 TABLES = (

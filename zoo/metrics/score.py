@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from zoo.data import build
-from zoo.data.base import DataModule, Split, Which
 from zoo.data.own import Arrays, ImageFolder, own_section
 from zoo.errors import ConfigError, DataError
 from zoo.files import expand
 from zoo.measurement import nats_to
 from zoo.metrics.estimators import CAPABILITIES, estimators_of
-from zoo.metrics.examples import check_like, shape_of
 from zoo.metrics.likelihood import log_likelihood
 from zoo.metrics.novelty import Novelty, novelty
+from zoo.metrics.own import own_examples, titles
 from zoo.store.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -163,18 +162,6 @@ def _sheet(images: Tensor, captions: list[str], what: str, num: int, columns: in
     return sheet
 
 
-class _Everything(DataModule):
-    """All examples of own data, as one split."""
-
-    def __init__(self, data: ImageFolder | Arrays) -> None:
-        super().__init__()
-        self.name, self.levels, self.num_classes = data.name, data.levels, data.num_classes
-        self.event_shape, self.data = data.shape, data
-
-    def load(self, which: Which) -> Split:
-        return self.data.everything()
-
-
 def score(
     checkpoint: Checkpoint,
     data: str | Path,
@@ -212,26 +199,17 @@ def score(
             f"{checkpoint.source}: {type(model).__name__} has neither a density nor a bound; choose a checkpoint of "
             f"`zoo list --capability NAME`, where NAME is one of {', '.join(CAPABILITIES)}"
         )
-    own = build(own_section(expand(data).resolve(), shape_of(model), resize, binarize, skip_corrupt))
-    assert isinstance(own, ImageFolder | Arrays)
-    module = _Everything(own)
-    check_like(checkpoint, model, module)  # looks at one image only
-    whole = module.split("test")
-    found = log_likelihood(model, module, batch_size=batch_size, progress=progress, k=k, draws=draws, seed=seed)
+    own = own_examples(checkpoint, model, data, resize=resize, binarize=binarize, skip_corrupt=skip_corrupt)
+    found = log_likelihood(model, own.data, batch_size=batch_size, progress=progress, k=k, draws=draws, seed=seed)
     assert found is not None
     order = found.nats.argsort(stable=True)
-    files, names = [str(i) for i in range(len(whole))], own.classes
-    if isinstance(own, ImageFolder):
-        files = [str(path) for path in own.used]
-    labels = None
-    if whole.labels is not None:
-        labels = [names[label] if names else str(label) for label in whole.labels[order].tolist()]
+    ranked = order.tolist()
     return Scores(
-        files=[files[i] for i in order.tolist()],
-        labels=labels,
-        images=module.convert(whole.x[order], order, 0),
+        files=[own.files[i] for i in ranked],
+        labels=None if own.labels is None else [own.labels[i] for i in ranked],
+        images=own.images(order),
         nats=found.nats[order],
-        bits_per_dim=-found.nats[order] * nats_to("bits/dim", module.event_shape) if own.levels == 256 else None,
+        bits_per_dim=-found.nats[order] * nats_to("bits/dim", own.data.event_shape) if own.data.levels == 256 else None,
         name=found.name,
         kind=found.estimate.kind,
     )
@@ -273,9 +251,11 @@ def compare(
         x.append(whole.x.float() / 255)
     found = novelty(*x, false_alarms=false_alarms, seed=seed)
     order = found.scores.argsort(descending=True, stable=True)
-    files, labels = _titles(own, whole, order)
+    files, labels = titles(own, whole)
+    new_files = [files[i] for i in order.tolist()]
+    new_labels = None if labels is None else [labels[i] for i in order.tolist()]
     ranked = replace(found, scores=found.scores[order], p_values=found.p_values[order])
-    return Comparison(files, labels, x[1][order], ranked)
+    return Comparison(new_files, new_labels, x[1][order], ranked)
 
 
 def _images_at(path: Path, size: int | None, skip_corrupt: bool) -> ImageFolder | Arrays:
@@ -287,14 +267,3 @@ def _images_at(path: Path, size: int | None, skip_corrupt: bool) -> ImageFolder 
     own = build(section)
     assert isinstance(own, ImageFolder | Arrays)
     return own
-
-
-def _titles(own: ImageFolder | Arrays, whole: Split, order: Tensor) -> tuple[list[str], list[str] | None]:
-    """Names and labels of examples in an order."""
-    files, names = [str(i) for i in range(len(whole))], None
-    if isinstance(own, ImageFolder):
-        files, names = [str(path) for path in own.used], own.classes
-    labels = None
-    if whole.labels is not None:
-        labels = [names[label] if names else str(label) for label in whole.labels[order].tolist()]
-    return [files[i] for i in order.tolist()], labels
