@@ -87,8 +87,10 @@ class ZooModule(LightningModule, ABC):
     @property  # type: ignore[misc]
     def dtype(self) -> torch.dtype:
         """Data type of the weights; of a model without any, the one that it was cast to."""
-        found = next((tensor.dtype for tensor in self._weights() if tensor.is_floating_point()), super().dtype)
-        return cast(torch.dtype, found)
+        for tensor in self._weights():
+            if tensor.is_floating_point():
+                return tensor.dtype
+        return cast(torch.dtype, super().dtype)
 
     @property
     def device(self) -> torch.device:

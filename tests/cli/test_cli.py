@@ -176,6 +176,14 @@ def test_quick_answers_import_neither_torch_nor_lightning(tmp_path: Path) -> Non
         "fit gaussian-mnis --out new",
         "push gaussian-mnist nobody",
         "pull hf-hub:nobody",
+        "fit gaussian-mnist --out new --trainr.max_epochs 2",
+        "fit gaussian-mnist --out new --model.class density.Gausian",
+        "fit gaussian-mnist --out new --model.class some-package:Model",
+        "finetune gaussian-mnist --data . --out new --trainr.max_epochs 2",
+        "sample conditional-edm-mnist --sampler ddmi",
+        "sample gan-mnist --sampler ddim",
+        "sample gan-mnist --eta 0.5",
+        "sample gan-mnist --device cdua",
     ]
     code = f"""
 import sys
@@ -517,9 +525,11 @@ class Walker(Conditional):
         return torch.zeros(len(streams), 1)
 
 
-def test_options_of_samples_become_arguments_of_sample() -> None:
+def test_options_of_samples_become_arguments_of_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(*words: str) -> dict[str, Any]:
         return given(COMMANDS["sample"].parser().parse_args(["x", *words]), Walker(), 4)
+
+    monkeypatch.setattr(zoo.samplers, "__dir__", lambda: ["Sampler", "named", "Walk", "Leap", "Jump"])
 
     assert asked("--label", "2")["labels"].tolist() == [2, 2, 2, 2]
     assert asked()["labels"].tolist() == [0, 1, 2, 0] and "sampler" not in asked()
@@ -529,7 +539,7 @@ def test_options_of_samples_become_arguments_of_sample() -> None:
     for words, said in (
         (("--sampler", "jump"), "--sampler: expected one of walk, leap, found jump"),
         (("--sampler", "leap", "--steps", "20"), "--sampler leap: unknown key 'steps'"),
-        (("--steps", "20"), "--steps: expected --sampler beside it"),
+        (("--sampler", "jmp"), "--sampler: no sampler is called 'jmp'; did you mean 'jump'?"),
         (("--label", "3"), "labels: expected classes from 0 to 2, found 3"),
     ):
         with pytest.raises(ConfigError, match=said):

@@ -292,6 +292,15 @@ def test_values_of_another_kind_are_refused_when_fitting_starts() -> None:
             run(model, loader(batch._replace(x=grey)))
 
 
+def test_binary_pixels_may_be_bytes() -> None:
+    model, batch = vae()
+    x = batch.x.byte()
+    check_values(model, x, "here")
+    for wrong in (2 * x, x - 1, batch.x - 1, batch.x * float("nan")):  # the second has values of 255
+        with pytest.raises(DataError, match="here: expected binary pixels, 0 or 1, found"):
+            check_values(model, wrong, "here")
+
+
 def test_learning_rates_outside_of_a_trainer() -> None:
     model, _ = vae()
     assert isinstance(model.configure_optimizers()["optimizer"], torch.optim.Adam)

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plugins
 import pytest
 import tiny_runs
 import torch
+import yaml
 from PIL import Image
 from test_training import Bell, points, run
 
 from zoo import Zoo
 from zoo.classifier.lenet import LeNet
+from zoo.cli import main
 from zoo.config import load_yaml
 from zoo.data import Arrays, ImageFolder, build
 from zoo.density.gaussian import Gaussian
@@ -179,6 +182,48 @@ def test_a_gaussian_of_few_images_is_regularised_by_what_validation_says(tmp_pat
     assert made.arguments["jitter"] in [module.WEAKEST * strength for strength in module.STRENGTHS]
     number = made.numbers[0]
     assert number.name == "nll" and number.value < number.details["before"]
+
+
+PIXELS = """
+import torch
+from torch import Tensor, nn
+from zoo.capabilities import TractableDensity
+from zoo.random import rand
+
+
+class Pixels(TractableDensity):
+    levels = 2
+
+    def __init__(self, size: int = 8) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.event_shape = (1, size, size)
+        self.bias = nn.Parameter(torch.zeros(size * size))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return -nn.functional.softplus((1 - 2 * x.flatten(1)) * self.bias).sum(1)
+
+    def draw(self, streams) -> Tensor:
+        return (rand((len(streams), *self.event_shape), streams) < self.bias.sigmoid().view(self.event_shape)).float()
+"""
+
+
+def test_classes_of_other_packages_are_trained_and_fine_tuned_by_consent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    name = plugins.install(tmp_path, monkeypatch, "Pixels", PIXELS)
+    digits = {"class": "Digits", "binarize": True, "batch_size": 100}
+    recipe = {"data": digits, "model": {"class": name}, "optimization": {"lr": 0.1}, "trainer": {"max_epochs": 1}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    words = ["fit", f"{tmp_path}/recipe.yaml", "--out", f"{tmp_path}/one", "--trainer.accelerator", "cpu"]
+    assert main(words) == 1 and "plugins=['their-package']" in capsys.readouterr().err
+    assert main([*words, "--plugin", plugins.PACKAGE]) == 0
+    np.save(tmp_path / "x.npy", build(digits).split("train").x[:60].bool().numpy())
+    words = ["finetune", f"local-dir:{tmp_path}/one", "--data", f"{tmp_path}/x.npy", "--out", f"{tmp_path}/two"]
+    assert main([*words, "--steps", "10", "--trainer.accelerator", "cpu", "--plugin", plugins.PACKAGE]) == 0
+    assert "learned: " in capsys.readouterr().out
+    found = Zoo.load(f"local-dir:{tmp_path}/two", plugins=[plugins.PACKAGE])
+    assert type(found).__name__ == "Pixels"
 
 
 @pytest.mark.parametrize("kind", [Rivers, Memoriser])

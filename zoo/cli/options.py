@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import math
 import os
+import re
+import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -83,6 +86,28 @@ def fraction(text: str) -> float:
     return value
 
 
+def device(text: str) -> str:
+    """The name of a device that this machine may have, as far as can be told without importing torch."""
+    where = re.fullmatch(r"(cpu|cuda|mps|xpu|hpu|mtia|xla|meta|privateuseone)(:\d+)?", text)
+    if where is None:
+        raise ArgumentTypeError(f"expected a device of this machine such as 'cpu', found {brief(text)}")
+    if where[1] == "cuda" and sys.platform == "linux" and not any(map(glob.glob, _GPUS)):
+        raise ArgumentTypeError(f"expected a device of this machine such as 'cpu', found {text!r}: there is no GPU")
+    return text
+
+
+_GPUS = ("/dev/nvidia*", "/dev/nvhost*", "/dev/nvgpu*", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
+"""Device files of the GPUs that torch calls cuda; Linux has one of them for each driver."""
+
+
+def sampler(text: str) -> str:
+    """The name of a sampler."""
+    import zoo.samplers
+
+    names = {title.lower() for title in dir(zoo.samplers)} - {"sampler", "named"}
+    return one_of("sampler", names)(text)
+
+
 # ------------------------------------------------------------------------------------------------------ shared options
 
 
@@ -91,15 +116,22 @@ def name(text: str, **settings: Any) -> Part:
 
     def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("name", metavar="NAME", help=text, **settings)
-        plugin = "Installed package whose model classes the checkpoint may use; can be given several times"
-        parser.add_argument("--plugin", dest="plugins", metavar="PACKAGE", action="append", default=[], help=plugin)
+        PLUGIN(parser)
 
     return add
 
 
+PLUGIN = option(
+    "--plugin",
+    dest="plugins",
+    metavar="PACKAGE",
+    action="append",
+    default=[],
+    help="Installed package whose model classes may be used; can be given several times",
+)
 NAME = name("Checkpoint: a name of `zoo list`, local-dir:PATH or hf-hub:USER/REPO@TAG")
 SEED = option("--seed", type=seed, default=0, help="Seed for all random draws (default %(default)s)")
-DEVICE = option("--device", default="cpu", help="Device to compute on, such as cuda (default %(default)s)")
+DEVICE = option("--device", type=device, default="cpu", help="Device to compute on, such as cuda (default %(default)s)")
 JSON = option("--json", action="store_true", help="Print JSON, for programs")
 LABELS = option(
     "--label",
@@ -122,7 +154,11 @@ def num(value: int, what: str = "images") -> Part:
 def sampling(parser: argparse.ArgumentParser) -> None:
     """`--sampler` and its arguments; see `sampler_of`."""
     add = parser.add_argument
-    add("--sampler", help="How to draw from a model with several samplers, such as ddim (default: the model's)")
+    add(
+        "--sampler",
+        type=sampler,
+        help="How to draw from a model with several samplers, such as ddim (default: the model's)",
+    )
     add("--steps", type=whole(), help="Number of steps of --sampler (default: the sampler's)")
     add("--guidance", type=number, help="Strength of the label in --sampler: 0 ignores it, more than 1 exaggerates it")
     add("--temperature", type=number, help="Temperature of --sampler: less than 1 for likelier, less varied examples")
@@ -156,6 +192,8 @@ def checkpoint_of(options: argparse.Namespace) -> Checkpoint:
 
     found = checkpoint(options.name, options.plugins)
     _ = found.class_name  # reads the configuration, so that what is no checkpoint is refused now
+    if hasattr(options, "sampler"):
+        _check_sampling(options, found)
     if getattr(options, "labels", None) is not None:
         options.classes = found.classes or []
     return found
@@ -217,6 +255,16 @@ def arguments_of_sampler(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _check_sampling(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
+    """Refuses without importing torch what `sampler_of` would refuse for most checkpoints."""
+    asked = arguments_of_sampler(options)
+    if options.sampler is None and asked:
+        raise ConfigError(f"--{next(iter(asked))}: expected --sampler beside it, of which this is an argument")
+    if options.sampler is not None and checkpoint.entry and "Sampled" not in checkpoint.capabilities:
+        title = checkpoint.class_name.rpartition(".")[2]
+        raise ConfigError(f"--sampler: expected none for {title}, which has no samplers, found {options.sampler}")
+
+
 def sampler_of(options: argparse.Namespace, cls: type[ZooModule]) -> Sampler | None:
     """The sampler that the options name for models of a class; None if they name none.
 
@@ -225,8 +273,6 @@ def sampler_of(options: argparse.Namespace, cls: type[ZooModule]) -> Sampler | N
     """
     asked = {name: value for name, value in arguments_of_sampler(options).items() if name != "sampler"}
     if options.sampler is None:
-        if asked:
-            raise ConfigError(f"--{next(iter(asked))}: expected --sampler beside it, of which this is an argument")
         return None
     kinds = {kind.__name__.lower(): kind for kind in getattr(cls, "samplers", ())}
     if options.sampler not in kinds:

@@ -257,8 +257,8 @@ def _untrained(options: argparse.Namespace) -> GenerativeModel:
     from zoo.store.building import device_of
     from zoo.training.recipe import build_model, load_recipe
 
-    recipe = load_recipe(options.name)
+    recipe = load_recipe(options.name, plugins=options.plugins)
     if "model" not in recipe:
         raise ConfigError(f"{options.name}: expected a recipe with a section 'model', found one without")
-    model = build_model(recipe["model"], options.seed).to(device_of(options.device)).eval()
+    model = build_model(recipe["model"], options.seed, options.plugins).to(device_of(options.device)).eval()
     return check_images(model, options)

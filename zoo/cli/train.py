@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from zoo.cli.command import command, either, option
-from zoo.cli.options import NAME, SHARED, checkpoint_of, number, own_data, own_data_of, seed, whole
+from zoo.cli.options import NAME, PLUGIN, SHARED, checkpoint_of, number, own_data, own_data_of, seed, whole
 from zoo.config import parse_yaml
 from zoo.errors import ConfigError, ZooError
 from zoo.files import expand
@@ -54,6 +54,7 @@ def _check_folder(options: argparse.Namespace) -> None:
 @command(
     "Train",
     option("recipe", metavar="RECIPE", help="YAML file, or a checkpoint whose recipe to run again"),
+    PLUGIN,
     _run_options,
     SHARED,
 )
@@ -62,16 +63,15 @@ def fit(options: argparse.Namespace) -> None:
 
     `zoo fit NAME --out FOLDER` trains a pretrained checkpoint again.
     """
-    from zoo.store.recipes import read_recipe
+    from zoo.store.recipes import load_recipe
 
-    read_recipe(options.recipe)  # what cannot be read is refused before torch is imported
+    recipe = load_recipe(options.recipe, _recipe_keys(options), options.plugins)  # before torch is imported
 
     from zoo.distributed import is_leader
-    from zoo.training.recipe import load_recipe, make
+    from zoo.training.recipe import make
 
-    recipe = load_recipe(options.recipe, _recipe_keys(options))
     with _resumable():
-        made = make(recipe, options.out, resume=options.resume)
+        made = make(recipe, options.out, resume=options.resume, plugins=options.plugins)
     if is_leader():
         print(made.folder)
         if not made.numbers:
@@ -95,7 +95,10 @@ def finetune(options: argparse.Namespace) -> None:
     Short trial runs find the learning rate. Validation chooses the best weights, so that the result is not worse than
     the checkpoint, and stops training that gets no better. Folders called train, val and test are splits.
     """
+    from zoo.store.recipes import override
+
     checkpoint, data = checkpoint_of(options), own_data_of(options)
+    override({}, _recipe_keys(options))  # unknown sections are refused before torch is imported
 
     from zoo.distributed import is_leader
     from zoo.training.finetune import finetune

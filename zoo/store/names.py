@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Collection
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zoo.config import brief, near
 from zoo.errors import ConfigError
@@ -45,25 +45,38 @@ def find_class(name: object, where: str, plugins: Collection[str] = ()) -> type[
     Raises:
         ConfigError: There is no such class, or it belongs to a package that is not in `plugins`.
     """
-    name = modern(name)
-    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,100}[.:]\w{1,100}", name, re.ASCII):
-        raise ConfigError(f"{where}: expected a class of the zoo such as 'vae.VAE', found {brief(name)}")
-    if ":" in name:
-        cls = _of_plugin(name, where, plugins)
+    found = check_name(name, where, plugins)
+    if isinstance(found, EntryPoint):
+        cls = found.load()
     else:
-        family, _, title = name.rpartition(".")
-        if family not in FAMILIES:
-            raise ConfigError(f"{where}: expected a class of the zoo such as 'vae.VAE', found {brief(name)}")
-        package = importlib.import_module(f"zoo.{family}")
-        if title not in package.__all__:
-            hint = near(title, package.__all__)
-            raise ConfigError(f"{where}: this version of the zoo has no class {name!r}; update the zoo, or {hint}")
-        cls = getattr(package, title)
+        family, title = found
+        cls = getattr(importlib.import_module(f"zoo.{family}"), title)
     from zoo.module import ZooModule
 
     if not (isinstance(cls, type) and issubclass(cls, ZooModule) and not inspect.isabstract(cls)):
         raise ConfigError(f"{where}: expected a model, found {name!r}, which is not a class of models")
     return cls
+
+
+def check_name(name: object, where: str, plugins: Collection[str] = ()) -> tuple[str, str] | EntryPoint:
+    """Checks the name of a model class without importing torch; see `find_class`.
+
+    Returns:
+        The family and the class, or the entry point of the package that offers the class.
+    """
+    name = modern(name)
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,100}[.:]\w{1,100}", name, re.ASCII):
+        raise ConfigError(f"{where}: expected a class of the zoo such as 'vae.VAE', found {brief(name)}")
+    if ":" in name:
+        return _of_plugin(name, where, plugins)
+    family, _, title = name.rpartition(".")
+    if family not in FAMILIES:
+        raise ConfigError(f"{where}: expected a class of the zoo such as 'vae.VAE', found {brief(name)}")
+    known = importlib.import_module(f"zoo.{family}").__all__
+    if title not in known:
+        hint = near(title, known)
+        raise ConfigError(f"{where}: this version of the zoo has no class {name!r}; update the zoo, or {hint}")
+    return family, title
 
 
 def name_of(cls: type) -> str:
@@ -84,7 +97,7 @@ def name_of(cls: type) -> str:
     )
 
 
-def _of_plugin(name: str, where: str, plugins: Collection[str]) -> Any:
+def _of_plugin(name: str, where: str, plugins: Collection[str]) -> EntryPoint:
     package, _, title = name.partition(":")
     if package not in plugins:
         raise ConfigError(
@@ -93,7 +106,7 @@ def _of_plugin(name: str, where: str, plugins: Collection[str]) -> Any:
         )
     for point in entry_points(group=GROUP):
         if (_package(point), point.name) == (package, title):
-            return point.load()
+            return point
     raise ConfigError(f"{where}: the package {package!r} is not installed, or offers no model {title!r}")
 
 

@@ -1,20 +1,37 @@
-"""Reading recipes: of files, of checkpoints, and those that come with the zoo. This file imports no torch."""
+"""Reading recipes: of files, of checkpoints, and those that come with the zoo. This file imports no torch.
+
+`zoo.training.recipe` says what the sections of a recipe mean.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePath
+from typing import Any, Literal
 
-from zoo.config import load_yaml
+from zoo.config import brief, check, load_yaml
 from zoo.errors import ConfigError
 from zoo.files import expand
 from zoo.store import registry as records
+from zoo.store.names import check_name
 from zoo.store.source import checkpoint
+
+SECTIONS: dict[str, Any] = {
+    "name": str,
+    "seed": int,
+    "data": dict,
+    "model": dict,
+    "start": str,
+    "teachers": list[str],
+    "optimization": dict | None,
+    "trainer": dict | None,
+    "evaluation": dict | None,
+    "dtype": Literal["float32", "float16"],
+}
 
 
 def read_recipe(source: str | Path, plugins: Collection[str] = ()) -> dict[str, Any]:
-    """Reads a recipe; `zoo.training.recipe` checks its sections.
+    """Reads a recipe; `load_recipe` also checks its sections.
 
     Args:
         source: A YAML file, which for `recipes/NAME.yaml` and `checkpoints/NAME/recipe.yaml` may be one that comes with
@@ -34,3 +51,61 @@ def read_recipe(source: str | Path, plugins: Collection[str] = ()) -> dict[str, 
     if found.recipe is None:
         raise ConfigError(f"{text}: expected a checkpoint with a recipe, found one without; pass a YAML file")
     return found.settings
+
+
+def load_recipe(
+    path: str | Path, overrides: Mapping[str, Any] | None = None, plugins: Collection[str] = ()
+) -> dict[str, Any]:
+    """Reads a recipe.
+
+    Args:
+        path: A YAML file, or a checkpoint; see `read_recipe`.
+        overrides: New values by dotted key, such as {"trainer.devices": 2}.
+        plugins: As in `Zoo.load`.
+
+    Raises:
+        ConfigError: A section is unknown, missing or of the wrong type, or there is no such class of models.
+    """
+    recipe = override(read_recipe(path, plugins), overrides or {})
+    for alternatives in (("data",), ("model", "start")):
+        if not recipe.keys() & set(alternatives):
+            names = " or ".join(map(repr, alternatives))
+            raise ConfigError(f"{path}: expected one section {names}; see the recipes of shipped checkpoints")
+    if "model" in recipe:
+        check_name(recipe["model"].get("class"), "recipe: model", plugins)
+    return recipe
+
+
+def override(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a copy of a recipe with new values, such as {"trainer.devices": 2}, after checking its sections."""
+    changed: dict[str, Any] = _plain(recipe, "recipe")
+    for key, value in overrides.items():
+        *parents, last = key.split(".")
+        section = changed
+        for parent in parents:
+            if section.get(parent) is None:
+                section[parent] = {}
+            section = section[parent]
+            if not isinstance(section, dict):
+                raise ConfigError(f"--{key}: {parent!r} is not a section of the recipe; check the name of the key")
+        section[last] = _plain(value, f"--{key}")
+    return check(changed, SECTIONS, "recipe", optional=SECTIONS)
+
+
+def _plain(value: Any, where: str) -> Any:
+    """A copy of a value as YAML has it: a number of NumPy or torch becomes one of Python, and a path becomes its text.
+
+    Raises:
+        ConfigError: It has no such form.
+    """
+    if isinstance(value, Mapping):
+        return {key: _plain(entry, where) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry, where) for entry in value]
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, PurePath):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ConfigError(f"{where}: expected a value that YAML can hold, found {brief(value)}")

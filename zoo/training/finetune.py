@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,7 @@ def finetune(
     skip_corrupt: bool = False,
     resume: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    plugins: Collection[str] = (),
 ) -> Path:
     """Fine-tunes a checkpoint on your own data. The result is a checkpoint folder like any other.
 
@@ -92,6 +93,7 @@ def finetune(
         skip_corrupt: Whether to leave out files that cannot be decoded.
         resume: Whether to go on with the run in `<folder>.run`.
         overrides: New values for keys of the recipe, such as {"optimization.lr": 1e-4}.
+        plugins: Names of installed packages whose classes the checkpoint may use; see `Zoo.load`.
 
     Returns:
         The folder.
@@ -108,7 +110,7 @@ def finetune(
     for name, value in (("steps", steps), ("minutes", minutes)):
         if value is not None and not 0 < value < math.inf:
             raise ConfigError(f"{name}: expected more than 0, found {value}")
-    start = source if isinstance(source, Checkpoint) else checkpoint(source)
+    start = source if isinstance(source, Checkpoint) else checkpoint(source, plugins)
     model = start.load()
     if model.fixed:
         raise ConfigError(f"{start.source}: your data would not change this model, since {model.fixed}")
@@ -122,7 +124,7 @@ def finetune(
         recipe = override(base, changes)
         module = build_data(recipe["data"], recipe["seed"])
     check_like(start, model, module)
-    model = begin(recipe, recipe["seed"]).eval()
+    model = begin(recipe, recipe["seed"], start.plugins).eval()
     check_classes(model, module)
     settings = Evaluation(**bind(Evaluation, recipe["evaluation"] or {}, "evaluation"))
     before = _measured(model, module, settings)  # before training, so that what cannot be measured shows now
@@ -134,7 +136,7 @@ def finetune(
         module.batch_size = recipe["data"]["batch_size"]
     else:
         recipe = _planned(base, start, model, module, Budget(steps, minutes), changes)
-    made = make(recipe, folder, resume=resume, data=module)
+    made = make(recipe, folder, resume=resume, data=module, plugins=start.plugins)
     result = made.load()
     after = _measured(result, module, settings)
     on_leader(lambda: _record(made, before, after))
@@ -193,15 +195,17 @@ def _planned(
     if isinstance(model, ClosedForm):
         recipe["trainer"]["max_epochs"] = EPOCHS
         epochs = {"max_epochs": 3 if model.iterative else 1}
-        best, _ = _tried(recipe, _strengths(start, model), epochs, data, changes)
+        best, _ = _tried(recipe, _strengths(start, model), epochs, data, changes, start.plugins)
         return override(override(recipe, best), changes)
     if isinstance(model, Unnormalized):
         recipe["trainer"]["log_z_temperatures"] = TEMPERATURES
     recipe["optimization"] = {"schedule": "cosine", **(own.get("optimization") or {})}
-    return _planned_steps(recipe, data, budget, changes)
+    return _planned_steps(recipe, data, budget, changes, start.plugins)
 
 
-def _planned_steps(recipe: dict[str, Any], data: DataModule, budget: Budget, changes: dict[str, Any]) -> dict[str, Any]:
+def _planned_steps(
+    recipe: dict[str, Any], data: DataModule, budget: Budget, changes: dict[str, Any], plugins: Collection[str]
+) -> dict[str, Any]:
     """The recipe with a learning rate that trial runs have found, and a number of steps."""
     began, steps, trial = time.monotonic(), budget.steps or STEPS, TRIAL_STEPS
     rates: list[dict[str, Any]] = [{}] if "optimization.lr" in changes else _rates(recipe["optimization"])
@@ -209,11 +213,11 @@ def _planned_steps(recipe: dict[str, Any], data: DataModule, budget: Budget, cha
         rates = rates[:1]
     best, seconds = rates[0], 0.0
     if budget.minutes is not None:
-        seconds = _tried(recipe, rates[:1], _by_steps(FIRST_STEPS), data, changes)[1] / FIRST_STEPS
+        seconds = _tried(recipe, rates[:1], _by_steps(FIRST_STEPS), data, changes, plugins)[1] / FIRST_STEPS
         trial = min(TRIAL_STEPS, max(FIRST_STEPS, int(TRIAL_SHARE * 60 * budget.minutes / seconds)))
     if len(rates) > 1:
         recipe["optimization"]["warmup"] = max(1, trial // 10)
-        best, duration = _tried(recipe, rates, _by_steps(trial), data, changes)
+        best, duration = _tried(recipe, rates, _by_steps(trial), data, changes, plugins)
         seconds = duration / trial
     if budget.minutes is not None:
         steps = max(VALIDATIONS, int((60 * budget.minutes - (time.monotonic() - began)) / seconds))
@@ -254,6 +258,7 @@ def _tried(
     length: dict[str, Any],
     data: DataModule,
     changes: dict[str, Any],
+    plugins: Collection[str],
 ) -> tuple[dict[str, Any], float]:
     """Short runs with each of some changes of a recipe.
 
@@ -263,6 +268,7 @@ def _tried(
         length: Length of the runs, as options of the trainer.
         data: The data set.
         changes: What the user wants changed.
+        plugins: Names of the installed packages whose model classes may be used.
 
     Returns:
         The candidate with the best validation number at the end, and the seconds that its steps took.
@@ -279,7 +285,8 @@ def _tried(
     for candidate in candidates:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                trained = fit(override(recipe, {**candidate, **changes, **options}), Path(folder) / "trial", data=data)
+                trial = override(recipe, {**candidate, **changes, **options})
+                trained = fit(trial, Path(folder) / "trial", data=data, plugins=plugins)
                 numbers.append(_keeper(trained).last)
                 times.append(_keeper(trained).seconds)
             except ZooError as error:  # too high a rate diverges, and a singular covariance has no inverse

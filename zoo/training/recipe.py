@@ -18,10 +18,10 @@ predictions of these checkpoints; see `ZooModule.learn_from`.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -29,7 +29,7 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from zoo.capabilities import ZooModule
-from zoo.config import bind, brief, check, load_yaml, reason
+from zoo.config import bind, brief, load_yaml, reason
 from zoo.data import build as build_data
 from zoo.data.base import DataModule
 from zoo.distributed import is_leader, join, on_leader, sensing_loss, size
@@ -41,117 +41,54 @@ from zoo.metrics.examples import check_classes, check_levels
 from zoo.optim import Optimization
 from zoo.store.checkpoint import CONFIG, CURVE, CURVE_TABLE, RECIPE, Checkpoint
 from zoo.store.names import find_class
-from zoo.store.recipes import read_recipe
+from zoo.store.recipes import load_recipe as load_recipe
+from zoo.store.recipes import override
 from zoo.store.zoo import Zoo
 from zoo.training.curve import curve_table, draw_curve
 from zoo.training.tracking import failing, finish, is_tracked
 from zoo.training.trainer import CHECKPOINT, Trainer
 
-SECTIONS: dict[str, Any] = {
-    "name": str,
-    "seed": int,
-    "data": dict,
-    "model": dict,
-    "start": str,
-    "teachers": list[str],
-    "optimization": dict | None,
-    "trainer": dict | None,
-    "evaluation": dict | None,
-    "dtype": Literal["float32", "float16"],
-}
 
-
-def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Reads a recipe.
-
-    Args:
-        path: A YAML file, or a checkpoint; see `read_recipe`.
-        overrides: New values by dotted key, such as {"trainer.devices": 2}.
-
-    Raises:
-        ConfigError: A section is unknown, missing or of the wrong type.
-    """
-    recipe = override(read_recipe(path), overrides or {})
-    for alternatives in (("data",), ("model", "start")):
-        if not recipe.keys() & set(alternatives):
-            names = " or ".join(map(repr, alternatives))
-            raise ConfigError(f"{path}: expected one section {names}; see the recipes of shipped checkpoints")
-    return recipe
-
-
-def override(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a copy of a recipe with new values, such as {"trainer.devices": 2}, after checking its sections."""
-    changed: dict[str, Any] = _plain(recipe, "recipe")
-    for key, value in overrides.items():
-        *parents, last = key.split(".")
-        section = changed
-        for parent in parents:
-            if section.get(parent) is None:
-                section[parent] = {}
-            section = section[parent]
-            if not isinstance(section, dict):
-                raise ConfigError(f"--{key}: {parent!r} is not a section of the recipe; check the name of the key")
-        section[last] = _plain(value, f"--{key}")
-    return check(changed, SECTIONS, "recipe", optional=SECTIONS)
-
-
-def _plain(value: Any, where: str) -> Any:
-    """A copy of a value as YAML has it: a number of NumPy or torch becomes one of Python, and a path becomes its text.
-
-    Raises:
-        ConfigError: It has no such form.
-    """
-    if isinstance(value, Mapping):
-        return {key: _plain(entry, where) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry, where) for entry in value]
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, PurePath):
-        return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise ConfigError(f"{where}: expected a value that YAML can hold, found {brief(value)}")
-
-
-def build_model(section: Mapping[str, Any], seed: int = 0) -> ZooModule:
+def build_model(section: Mapping[str, Any], seed: int = 0, plugins: Collection[str] = ()) -> ZooModule:
     """Builds the model that the section `model` of a recipe describes.
 
     Args:
         section: The class and its arguments.
         seed: Seed of the initial weights.
+        plugins: Names of the installed packages whose classes may be used; see `Zoo.load`.
     """
     arguments = dict(section)
-    kind = find_class(str(arguments.pop("class", None)), "recipe: model")
+    kind = find_class(str(arguments.pop("class", None)), "recipe: model", plugins)
     bound = bind(kind, arguments, f"model: {kind.__name__}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return kind(**bound)
 
 
-def begin(recipe: Mapping[str, Any], seed: int = 0) -> ZooModule:
+def begin(recipe: Mapping[str, Any], seed: int = 0, plugins: Collection[str] = ()) -> ZooModule:
     """Returns the untrained model of a recipe, either new or with the weights of the checkpoint in `start`.
 
     Args:
         recipe: The recipe.
         seed: Seed of the initial weights.
+        plugins: As in `build_model`.
 
     Raises:
         ConfigError: The checkpoint in `start` has parameters that the model lacks, or the model cannot learn from these
             teachers.
     """
-    model = _begin(recipe, seed)
+    model = _begin(recipe, seed, plugins)
     if names := recipe.get("teachers"):
-        model.learn_from([Zoo.load(name) for name in names])
+        model.learn_from([Zoo.load(name, plugins=plugins) for name in names])
     return model
 
 
-def _begin(recipe: Mapping[str, Any], seed: int) -> ZooModule:
+def _begin(recipe: Mapping[str, Any], seed: int, plugins: Collection[str]) -> ZooModule:
     if "model" not in recipe:
-        return Zoo.load(recipe["start"])
-    model = build_model(recipe["model"], seed)
+        return Zoo.load(recipe["start"], plugins=plugins)
+    model = build_model(recipe["model"], seed, plugins)
     if "start" in recipe:
-        start, model.pretrained = Zoo.load(recipe["start"]), True
+        start, model.pretrained = Zoo.load(recipe["start"], plugins=plugins), True
         is_relabelled = getattr(start, "num_classes", None) != getattr(model, "num_classes", None)
         try:
             unused = _take_weights(model, start) if is_relabelled else model.take_weights(start)
@@ -199,7 +136,12 @@ def _without_denormals() -> Iterator[None]:
 
 @_without_denormals()
 def fit(
-    recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False, data: DataModule | None = None
+    recipe: Mapping[str, Any],
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    data: DataModule | None = None,
+    plugins: Collection[str] = (),
 ) -> ZooModule:
     """Trains the model of a recipe.
 
@@ -208,6 +150,7 @@ def fit(
         folder: Folder of the run, for its checkpoints, logs and sample grids. It must not exist unless `resume` is set.
         resume: Whether to go on from the last checkpoint in `folder`, or from the beginning if there is none.
         data: The data set of the section `data`, if it has been read already.
+        plugins: Names of the installed packages whose model classes may be used; see `Zoo.load`.
 
     Returns:
         The trained model with its averaged weights.
@@ -224,7 +167,7 @@ def fit(
     on_leader(lambda: _check_free(recipe, folder, resume))
     seed = recipe.get("seed", 0)
     data = data or build_data(recipe["data"], seed)
-    model = begin(recipe, seed)
+    model = begin(recipe, seed, plugins)
     check_fit(model, data)
     model.seed = seed
     model.optimization = Optimization(**bind(Optimization, recipe.get("optimization") or {}, "optimization"))
@@ -330,7 +273,12 @@ def check_fit(model: ZooModule, data: DataModule) -> None:
 
 
 def make(
-    recipe: Mapping[str, Any], folder: str | Path, *, resume: bool = False, data: DataModule | None = None
+    recipe: Mapping[str, Any],
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    data: DataModule | None = None,
+    plugins: Collection[str] = (),
 ) -> Checkpoint:
     """Trains the model of a recipe, and writes it as a checkpoint folder with its training curve.
 
@@ -342,6 +290,7 @@ def make(
         folder: The checkpoint folder. It must not exist; this is checked before training.
         resume: Whether to go on with the run in `<folder>.run`.
         data: The data set of the section `data`, if it has been read already.
+        plugins: Names of the installed packages whose model classes may be used; see `Zoo.load`.
 
     Raises:
         ZooError: As in `fit` and `Zoo.save`.
@@ -351,12 +300,12 @@ def make(
     on_leader(lambda: check_place(folder, resume))
     on_leader(lambda: check_outside_data(folder, recipe["data"]))
     if folder.exists():  # only what comes after training was interrupted
-        return Checkpoint.of_folder(folder)
+        return Checkpoint.of_folder(folder, plugins)
     run = run_of(folder)
-    model = fit(recipe, run, resume=resume, data=data)
+    model = fit(recipe, run, resume=resume, data=data, plugins=plugins)
     with failing(model.trainer):
-        on_leader(lambda: _export(model, recipe, run, folder))
-        made = Checkpoint.of_folder(folder)
+        on_leader(lambda: _export(model, recipe, run, folder, plugins))
+        made = Checkpoint.of_folder(folder, plugins)
         if is_tracked(model.trainer):
             numbers = evaluate_checkpoint(made, device=str(model.trainer.strategy.root_device))
             on_leader(lambda: _publish(model.trainer, made, numbers))
@@ -380,10 +329,10 @@ def check_place(folder: Path, resume: bool) -> None:
         raise ConfigError(f"{folder}: exists already; choose another folder")
 
 
-def _export(model: ZooModule, recipe: Mapping[str, Any], run: Path, folder: Path) -> None:
+def _export(model: ZooModule, recipe: Mapping[str, Any], run: Path, folder: Path, plugins: Collection[str]) -> None:
     Zoo.save(model, folder, recipe=recipe, dtype=recipe.get("dtype", "float32"))
     if (curve := draw_curve(run)) is not None:
-        Zoo.update(Checkpoint.of_folder(folder), files={CURVE: curve, CURVE_TABLE: curve_table(run)})
+        Zoo.update(Checkpoint.of_folder(folder, plugins), files={CURVE: curve, CURVE_TABLE: curve_table(run)})
 
 
 def _publish(trainer: lightning.Trainer, made: Checkpoint, numbers: list[Measurement]) -> None:
