@@ -24,6 +24,7 @@ from zoo.errors import ConfigError
 from zoo.mcmc import MarkovChain, annealed_importance_sampling, resampled, reverse_annealed_importance_sampling, run
 from zoo.random import Streams
 from zoo.samplers.gibbs import Gibbs
+from zoo.samplers.gibbs_with_gradients import GibbsWithGradients
 
 TEMPERED = [(1.0, 0.0), (1.0, 0.4), (1.0, 1.0), (0.5, 0.7), (2.0, 1.0)]  # (temperature, beta)
 
@@ -108,6 +109,35 @@ def test_a_sweep_leaves_the_distribution_invariant(instance: Instance, temperatu
     after = chain.step(before, Streams(1, range(20_000)), beta)
     follows(torch.bincount(state_numbers(after), minlength=len(states)), (-chain.energy(states, beta)).log_softmax(0))
     assert 0.1 < (after != before).float().mean() < 0.9
+
+
+def flips(instance: Instance) -> bool:
+    return GibbsWithGradients in instance.cls.samplers
+
+
+@having(Unnormalized, where=flips)
+@pytest.mark.parametrize(("temperature", "beta"), TEMPERED)
+def test_flips_leave_the_distribution_invariant(instance: Instance, temperature: float, beta: float) -> None:
+    chain = GibbsWithGradients(temperature=temperature).chain(built(instance))
+    states, before, streams = states_of(chain), exact_draws(chain, 20_000, beta), Streams(1, range(20_000))
+    once = chain.step(before, streams, beta)
+    assert (once != before).sum(1).max() == 1 and 0.3 < (once != before).sum(1).float().mean() < 1
+    twice = chain.step(once, streams, beta)  # with the gradient that it kept
+    follows(torch.bincount(state_numbers(twice), minlength=len(states)), (-chain.energy(states, beta)).log_softmax(0))
+
+
+@having(Unnormalized, where=flips)
+def test_flips_forget_where_they_start_and_hold_what_is_known(instance: Instance) -> None:
+    model = built(instance)
+    chain = GibbsWithGradients().chain(model)
+    states = states_of(chain)
+    start = states[-1:].expand(10_000, -1)
+    for num_held in (0, 1, start.shape[1]):
+        known = torch.arange(start.shape[1]).expand_as(start) < num_held
+        end = run(chain, start, Streams(0, range(len(start))), 60, known)
+        kept = (states[:, :num_held] == 1).all(1)
+        conditional = torch.where(kept, -chain.energy(states), -torch.inf).log_softmax(0)
+        follows(torch.bincount(state_numbers(end), minlength=len(states)), conditional)
 
 
 @having(Unnormalized, where=is_binary)

@@ -32,6 +32,7 @@ from zoo.config import Between, Size
 from zoo.mcmc import run_clamped
 from zoo.random import Streams
 from zoo.samplers.gibbs import Gibbs
+from zoo.samplers.gibbs_with_gradients import GibbsWithGradients
 
 
 class RBM(UnnormalizedDensity, Completable, Filtered):
@@ -52,7 +53,7 @@ class RBM(UnnormalizedDensity, Completable, Filtered):
     facts: ClassVar = {"latents": "code"}
     objective: objectives.Objective = objectives.ContrastiveDivergence()
     levels = 2
-    samplers = (Gibbs,)
+    samplers = (Gibbs, GibbsWithGradients)
     fill_steps = 500
     unrounded = ("base",)
     base: Tensor

@@ -10,7 +10,7 @@ A sweep of the RBM is a reversible step of its own distribution. As a proposal x
 it is a step of p: the Metropolis rule, from which E_RBM cancels. It moves all pixels at the price of one pass of U.
 
 Density: unnormalised; log Z by annealed importance sampling from the base rates of the RBM.
-Sampling: a chain of such steps.
+Sampling: a chain of such steps; or of the paper's own, `GibbsWithGradients`, which flip single pixels.
 Differs from the paper: sweeps of an RBM in place of flips of single pixels that the gradient of E proposes; a small
     network tilts the RBM, which stays as it is.
 """
@@ -31,6 +31,7 @@ from zoo.config import Between, ImageShape, Size
 from zoo.energy.potential import Potential
 from zoo.mcmc import accepted, run_clamped
 from zoo.random import Streams
+from zoo.samplers.gibbs_with_gradients import GibbsWithGradients
 from zoo.samplers.metropolis import Metropolis
 
 
@@ -53,7 +54,7 @@ class BinaryEBM(UnnormalizedDensity, Completable):
     """
 
     levels = 2
-    samplers = (Metropolis,)
+    samplers = (Metropolis, GibbsWithGradients)
     fill_steps = 500
     unrounded = ("base.base",)
 
@@ -131,9 +132,10 @@ class BinaryEBMChain(RBMChain):
         self._potential = moved, torch.where((moved == proposed).all(1), after, before)
         return moved
 
-    @torch.no_grad()
     def _of(self, state: Tensor) -> Tensor:
         """U/temperature, [B], float64. That of the last state is kept: chains and AIS ask for it again."""
         if self._potential is None or self._potential[0] is not state:
-            self._potential = state, self.network(self.visible(state, Streams(0, []))).double() / self.temperature
+            with torch.set_grad_enabled(state.requires_grad):  # `GibbsWithGradients` needs a gradient, but of states
+                found = self.network(self.visible(state, Streams(0, []))).double() / self.temperature
+            self._potential = state, found
         return self._potential[1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,6 +22,10 @@ GRID = 512
 """Number of points along each axis of the grid on which Z is integrated, in up to two dimensions."""
 REACH = 8.0
 """Half of the width of that grid, in standard deviations of q."""
+
+
+Terms: TypeAlias = tuple[Tensor, Tensor]
+"""U and log q of states, [B] each, float64."""
 
 
 class Tilted(UnnormalizedDensity):
@@ -81,6 +86,7 @@ class TiltedChain:
         self.model = model
         self.temperature = temperature
         self.step_size = step_size
+        self._last: tuple[Tensor, Terms] | None = None
 
     def start(self, streams: Streams) -> Tensor:
         return self.model.reference.draw(streams).flatten(1)
@@ -90,26 +96,37 @@ class TiltedChain:
 
     @torch.no_grad()
     def energy(self, state: Tensor, beta: float = 1.0) -> Tensor:
-        return self._energy(state, beta)
-
-    def _energy(self, state: Tensor, beta: float) -> Tensor:
-        x = self.model._shaped(state)
-        hot = 1 - beta + beta / self.temperature  # of log q
-        log_q = self.model.reference.log_prob(x).double()
-        return beta / self.temperature * self.model.potential(x).double() - hot * log_q
+        return self._mixed(self._terms(state), beta)
 
     @torch.no_grad()
     def step(self, state: Tensor, streams: Streams, beta: float = 1.0, known: Tensor | None = None) -> Tensor:
         assert known is None, "a draw from q replaces all values"
-        proposed, model = self.start(streams), self.model
+        before, proposed = self._terms(state), self.start(streams)
+        after = self._compute(proposed)
 
-        def ratio(state: Tensor) -> Tensor:
-            return self.energy(state, beta) + model.reference.log_prob(model._shaped(state)).double()
+        def ratio(terms: Terms) -> Tensor:
+            return self._mixed(terms, beta) + terms[1]
 
-        state = accepted(state, proposed, ratio(state) - ratio(proposed), streams)
-        if self.step_size is None:
-            return state
-        return langevin(lambda x: self._energy(x, beta), state, streams, self.step_size)
+        moved = accepted(state, proposed, ratio(before) - ratio(after), streams)
+        if self.step_size is not None:
+            return langevin(lambda x: self._mixed(self._compute(x), beta), moved, streams, self.step_size)
+        is_new = (moved == proposed).all(1)
+        self._last = moved, (torch.where(is_new, after[0], before[0]), torch.where(is_new, after[1], before[1]))
+        return moved
+
+    def _mixed(self, terms: Terms, beta: float) -> Tensor:
+        potential, log_q = terms
+        return beta / self.temperature * potential - (1 - beta + beta / self.temperature) * log_q
+
+    def _terms(self, state: Tensor) -> Terms:
+        """`_compute`. That of the last state is kept: chains and AIS ask for it again."""
+        if self._last is None or self._last[0] is not state:
+            self._last = state, self._compute(state)
+        return self._last[1]
+
+    def _compute(self, state: Tensor) -> Terms:
+        x = self.model._shaped(state)
+        return self.model.potential(x).double(), self.model.reference.log_prob(x).double()
 
     def visible(self, state: Tensor, streams: Streams) -> Tensor:
         return state.view(-1, *self.model.event_shape)

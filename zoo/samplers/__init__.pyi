@@ -5,6 +5,7 @@ from .ddim import DDIM as DDIM
 from .dpm import DPMSolver as DPMSolver
 from .euler import Euler as Euler
 from .gibbs import Gibbs as Gibbs
+from .gibbs_with_gradients import GibbsWithGradients as GibbsWithGradients
 from .heun import Heun as Heun
 from .langevin import Langevin as Langevin
 from .metropolis import Metropolis as Metropolis

@@ -43,14 +43,19 @@ class ChainSampler(Sampler):
         if self.start not in ("noise", "data"):
             raise ConfigError(f"{name}: start: expected 'noise' or 'data', found {self.start!r}")
 
+    def chain(self, model: Any, **given: Any) -> MarkovChain:
+        """The chain of a model at the temperature."""
+        chain: MarkovChain = model.chain(self.temperature, **given)
+        return chain
+
     def __call__(self, model: Any, streams: Streams, **given: Any) -> Tensor:
-        chain = model.chain(self.temperature, **given)
+        chain = self.chain(model, **given)
         return chain.visible(run(chain, self._begin(model, chain, streams), streams, self.steps), streams)
 
     @torch.no_grad()
     def course(self, model: Any, streams: Streams, num_frames: int) -> Tensor:
         """Examples along the chains at equal distances in steps: [num_frames, len(streams), *event_shape]."""
-        chain = model.chain(self.temperature)
+        chain = self.chain(model)
         state, frames = self._begin(model, chain, streams), []
         times = torch.linspace(0, self.steps, num_frames).round().long().tolist()
         for before, after in zip([0, *times], times, strict=False):
