@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
@@ -201,7 +202,7 @@ def layer_by_layer(
     half = 1.15 * states[:, len(grid) :].abs().flatten(1).quantile(0.999, dim=1)  # of the square that is shown
     frames = []
     for time in torch.linspace(0, len(states) - 1, num_frames).tolist():
-        number = min(int(time), len(states) - 2)
+        number = max(0, math.ceil(time) - 1)
         layer, part = layers[number + 1], time - number
         part = round(part) if isinstance(layer, InvertibleLinear) else part
         points, side = (torch.lerp(values[number], values[number + 1], part) for values in (states, half))

@@ -46,6 +46,7 @@ from zoo.energy.ebm import EBM
 from zoo.energy.nce import NCE
 from zoo.flows.glow import Glow
 from zoo.flows.maf import MAF
+from zoo.flows.nice import NICE
 from zoo.flows.planar import PlanarFlow
 from zoo.flows.realnvp import RealNVP
 from zoo.flows.spline import SplineFlow
@@ -59,8 +60,10 @@ from zoo.gan.wgan import WGAN
 from zoo.gan.wgan_gp import WGANGP
 from zoo.vae.autoencoder import Autoencoder
 from zoo.vae.conditional_vae import ConditionalVAE
+from zoo.vae.iaf import IAF
 from zoo.vae.iwae import IWAE
 from zoo.vae.ladder_vae import LadderVAE
+from zoo.vae.planar_vae import PlanarVAE
 from zoo.vae.vae import VAE
 
 GAUSSIAN, LOGISTIC = "discretized-gaussian", "discretized-logistic"
@@ -287,6 +290,8 @@ INSTANCES = [
     ),
     Instance(MAF, {"event_shape": [2], "num_layers": 2, "hidden": 8, "levels": None, "logit": None}, None),
     Instance(MAF, {"event_shape": [1, 2, 3], "num_layers": 2, "hidden": 8, "num_hidden": 1, "logit": 1e-3}, 256),
+    Instance(NICE, {"event_shape": [2], "num_couplings": 2, "hidden": 8, "levels": None}, None),
+    Instance(NICE, {"event_shape": [1, 2, 4], "num_couplings": 3, "hidden": 8, "dequantizer": 3}, 256),
     Instance(PlanarFlow, {"event_shape": [2], "num_maps": 4}, None),
     Instance(SplineFlow, {"event_shape": [2], "num_couplings": 2, "hidden": 8}, None),
     Instance(VAE, {"event_shape": [1, 4, 4], "latent_dim": 1, "channels": 4, "hidden": 8}, 2),
@@ -298,6 +303,10 @@ INSTANCES = [
         2,
     ),
     Instance(IWAE, {"num_samples": 3, "event_shape": [1, 4, 4], "latent_dim": 2, "channels": 4, "hidden": 8}, 2),
+    Instance(PlanarVAE, {"num_maps": 2, "event_shape": [1, 4, 4], "latent_dim": 2, "channels": 4, "hidden": 7}, 2),
+    Instance(
+        IAF, {"num_maps": 2, "width": 5, "event_shape": [1, 4, 4], "latent_dim": 2, "channels": 4, "hidden": 5}, 2
+    ),
     Instance(LadderVAE, {"event_shape": [1, 4, 4], "top_dim": 1, "map_channels": [1], "channels": 3, "hidden": 8}, 2),
     Instance(Autoencoder, {"event_shape": [1, 8, 4], "latent_dim": 3, "channels": 4, "hidden": 8}, 256),
     Instance(GAN, {"event_shape": [1, 8, 12], "latent_dim": 3, "channels": 8, "penalty": 0.7}, 256),

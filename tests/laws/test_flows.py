@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import zuko
 from instances import Instance, having
+from scipy import stats
 from test_models import follows, is_real, seeded
 from torch import Tensor, nn
 from torch.distributions import (
@@ -27,6 +29,7 @@ from zoo.capabilities import Bijection
 from zoo.errors import ConfigError
 from zoo.flows.couplings import (
     MLP,
+    Additive,
     Affine,
     CheckerboardCoupling,
     ConvNet,
@@ -35,10 +38,25 @@ from zoo.flows.couplings import (
     Transform,
     halves,
 )
+from zoo.flows.dequantizer import Dequantizer
 from zoo.flows.flow import Flow
 from zoo.flows.glow import Glow
-from zoo.flows.layers import ActNorm, Bijector, Chain, Flatten, Flip, InvertibleLinear, Logit, Split, Squeeze
+from zoo.flows.layers import (
+    ActNorm,
+    Bijector,
+    Chain,
+    EvenFirst,
+    Flatten,
+    Flip,
+    InvertibleLinear,
+    LogisticToNormal,
+    Logit,
+    Split,
+    Squeeze,
+    stages,
+)
 from zoo.flows.maf import MAF, MaskedAutoregressive
+from zoo.flows.nice import NICE
 from zoo.flows.planar import Planar
 from zoo.flows.realnvp import RealNVP
 from zoo.flows.spline import RationalQuadratic
@@ -53,19 +71,21 @@ def convnet(num_inputs: int, num_outputs: int) -> ConvNet:
     return ConvNet(num_inputs, 5, num_outputs)
 
 
-TRANSFORMS: list[Transform] = [Affine(), MixtureOfLogistics(3), RationalQuadratic(5, 1.5)]
+TRANSFORMS: list[Transform] = [Additive(), Affine(), MixtureOfLogistics(3), RationalQuadratic(5, 1.5)]
 
 LAYERS: dict[str, tuple[Callable[[], Bijector], tuple[int, ...]]] = {
     "flatten": (lambda: Flatten((2, 3)), (2, 3)),
     "squeeze": (Squeeze, (2, 4, 2)),
     "flip": (Flip, (3,)),
+    "even first": (EvenFirst, (5,)),
+    "logistic to normal": (LogisticToNormal, (4,)),
     "logit": (lambda: Logit(1e-3), (1, 2, 3)),
     "actnorm": (lambda: ActNorm(3), (3,)),
     "actnorm of images": (lambda: ActNorm(3), (3, 2, 2)),
     "linear": (lambda: InvertibleLinear(5), (5,)),
     "1x1 convolution": (lambda: InvertibleLinear(4), (4, 2, 3)),
     "checkerboard": (lambda: CheckerboardCoupling((2, 4, 3), True, ConvNet(2, 5, 4), Affine()), (2, 4, 3)),
-    "odd checkerboard": (lambda: CheckerboardCoupling((1, 2, 3), False, ConvNet(1, 5, 11), TRANSFORMS[1]), (1, 2, 3)),
+    "odd checkerboard": (lambda: CheckerboardCoupling((1, 2, 3), False, ConvNet(1, 5, 11), TRANSFORMS[2]), (1, 2, 3)),
     "split": (lambda: Split(halves(4, convnet, Affine()), Flatten((2, 2, 2))), (4, 2, 2)),
     "planar": (lambda: Planar(3), (3,)),
     "autoregressive": (lambda: MaskedAutoregressive(5, 11, 2), (5,)),
@@ -134,6 +154,19 @@ def test_grey_levels_come_back_from_their_latents(instance: Instance) -> None:
     torch.testing.assert_close(model.decode(model.encode(x).mean), x)
 
 
+@having(Flow, where=lambda instance: instance.event_shape == (2,))
+def test_stages_lead_from_latents_to_data(instance: Instance) -> None:
+    model = instance.build().double()
+    if not hasattr(model, "bijector"):  # the Gaussian has no layers
+        return
+    z = torch.randn(20, 2, generator=seeded(), dtype=torch.float64)
+    layers, moved = zip(*stages(model.bijector, z), strict=True)
+    assert layers[0] is None and not any(isinstance(layer, Flip) for layer in layers)
+    torch.testing.assert_close(moved[-1], model.from_latent(z))
+    num_flips = sum(isinstance(layer, Flip) for layer in model.bijector.layers)
+    assert torch.equal(moved[0], z.flip(1) if num_flips % 2 else z)
+
+
 @having(Flow, where=is_real)
 def test_samples_follow_the_density_on_a_grid(instance: Instance) -> None:
     """Chi-square over the cells of a grid, in which the density is integrated; the plane around it is one cell more."""
@@ -165,7 +198,50 @@ def test_the_temperature_is_the_standard_deviation_of_the_latents(instance: Inst
     assert one.std() > 0.8
 
 
+# ----------------------------------------------------------------------------------------------- learned dequantisation
+
+
+def test_learned_dequantisation_begins_uniform() -> None:
+    torch.manual_seed(0)
+    epsilon = torch.randn(3, 2, 4, 2, generator=seeded())
+    u, log_density = Dequantizer([2, 4, 2], 5)(torch.rand(3, 2, 4, 2, generator=seeded(1)), epsilon)
+    torch.testing.assert_close(u, torch.distributions.Normal(0, 1).cdf(epsilon))
+    torch.testing.assert_close(log_density, torch.zeros(3))
+
+
+def test_the_density_of_learned_noise_is_that_by_change_of_variables() -> None:
+    torch.manual_seed(0)
+    dequantizer = shaken(Dequantizer([1, 4, 2], 5))
+    x = torch.rand(3, 1, 4, 2, generator=seeded(), dtype=torch.float64)
+    epsilon = torch.randn(3, 1, 4, 2, generator=seeded(1), dtype=torch.float64)
+    _, log_density = dequantizer(x, epsilon)
+    normal = torch.distributions.Normal(0.0, 1.0).log_prob(epsilon).flatten(1).sum(1)
+    for i in range(3):
+        jacobian = torch.autograd.functional.jacobian(
+            lambda e, i=i: dequantizer(x[i : i + 1], e[None])[0].flatten(), epsilon[i]
+        )
+        expected = normal[i] - jacobian.flatten(1).slogdet().logabsdet
+        torch.testing.assert_close(log_density[i], expected, atol=1e-8, rtol=1e-8)
+
+
+def test_learned_dequantisation_needs_images_of_even_sides() -> None:
+    with pytest.raises(ConfigError, match=r"dequantizer: expected images, event_shape \[C, H, W\], found \[4\]"):
+        MAF([4], dequantizer=3)
+    with pytest.raises(ConfigError, match="multiples of 2 for 1 scales, found 3x4"):
+        MAF([1, 3, 4], dequantizer=3)
+
+
 # -------------------------------------------------------------------------------------------------------- under stress
+
+
+def test_logistic_tails_become_normal_ones() -> None:
+    """Far beyond the numbers that sigmoid(x) can hold, against the quantiles of SciPy where it can."""
+    x = torch.tensor([[-1e4, -300.0, -20.0, -0.5, 0.0, 1e-3, 3.0, 700.0]], dtype=torch.float64)
+    z, _ = LogisticToNormal()(x)
+    quantiles = stats.norm.isf(1 / (1 + np.exp(x[:, 1:].abs().numpy())))
+    np.testing.assert_allclose(z[:, 1:].abs(), quantiles, rtol=1e-9, atol=1e-9)
+    assert (z.sign() == x.sign()).all()
+    torch.testing.assert_close(LogisticToNormal().inverse(z), x)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda t: type(t).__name__)
@@ -232,6 +308,37 @@ def test_the_distribution_function_of_a_mixture_of_logistics_is_that_of_torch() 
     torch.testing.assert_close(y.sigmoid(), mixture.cdf(x))
     density = (log_slope.exp() - 1 / 100) * y.sigmoid() * (-y).sigmoid()
     torch.testing.assert_close(density, mixture.log_prob(x).exp())
+
+
+def test_additive_couplings_are_those_of_zuko() -> None:
+    """The density of a NICE put together from the transforms of zuko, with the same networks."""
+    model = shaken(NICE([6], num_couplings=2, hidden=7, levels=None), 0.3)
+    order = torch.tensor([0, 2, 4, 1, 3, 5])
+    transforms: list[Any] = [zuko.transforms.PermutationTransform(order)]
+    for layer in model.couplings.layers[2:]:
+        if isinstance(layer, ActNorm):
+            scale = (-layer.log_scale).exp()
+            transforms.append(AffineTransform(-layer.loc * scale, scale, event_dim=1))
+        elif isinstance(layer, Flip):
+            transforms.append(zuko.transforms.PermutationTransform(torch.arange(6).flip(0)))
+        else:
+            transforms.append(
+                zuko.transforms.CouplingTransform(
+                    lambda kept, network=layer.network: AffineTransform(network(kept), 1.0, event_dim=1),
+                    torch.arange(6) < 3,
+                )
+            )
+    zeros = torch.zeros(6, dtype=torch.float64)
+    logistic = TransformedDistribution(Uniform(zeros, zeros + 1), [SigmoidTransform().inv])
+    base = torch.distributions.Independent(logistic, 1)
+    flow = zuko.distributions.NormalizingFlow(zuko.transforms.ComposedTransform(*transforms), base)
+    x = torch.randn(10, 6, generator=seeded(), dtype=torch.float64)
+    torch.testing.assert_close(model.log_prob(x), flow.log_prob(x), atol=1e-8, rtol=1e-8)
+
+
+def test_nice_needs_two_halves() -> None:
+    with pytest.raises(ConfigError, match="event_shape: expected an even number of values, found 9"):
+        NICE([1, 3, 3])
 
 
 def test_an_invertible_linear_map_begins_as_a_rotation() -> None:

@@ -36,16 +36,20 @@ class Dequantizer(nn.Module):
         self.squeeze = Squeeze()
         self.networks = nn.ModuleList(ConvNet(6 * channels, hidden, 4 * channels) for _ in range(num_couplings))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
     def forward(self, x: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:
         """Makes u and log q(u | x) of standard normal noise: twice [B, C, H, W] -> ([B, C, H, W] in (0, 1), [B])."""
         image, v = self.squeeze(2 * x - 1)[0], self.squeeze(epsilon)[0]
         ladj = x.new_zeros(len(x))
         for network in self.networks:
             kept, rest = v.chunk(2, 1)
-            parameters = network(torch.cat([kept, image], 1)).to(v.dtype)
+            parameters = network(torch.cat([kept, image], 1).to(self.dtype)).to(v.dtype)
             rest, log_slope = _affine(rest, parameters.unflatten(1, (2, -1)))
             v, ladj = torch.cat([rest, kept], 1), ladj + log_slope.flatten(1).sum(1)
         v = self.squeeze.inverse(v)
         # the factors 1/sqrt(2 pi) of the density of epsilon and of the slope of Phi cancel
         log_ratio = (v.square() - epsilon.square()).flatten(1).sum(1) / 2
-        return torch.special.ndtr(v), log_ratio - ladj
+        return torch.special.ndtr(v).clamp(max=1 - 2.0**-16), log_ratio - ladj  # 255 + u stays below 256 in float32

@@ -38,7 +38,7 @@ class MaskedLinear(nn.Linear):
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__(mask.shape[1], mask.shape[0])
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", mask.to(self.weight), persistent=False)  # numbers multiply faster than bools
 
     def masked_weight(self) -> Tensor:
         return self.weight * self.mask
@@ -77,7 +77,7 @@ class MaskedAutoregressive(Bijector):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         first, *others = self.hidden
-        h = self._with(context, first(x))
+        h = self._with(context, first(x.to(self.last.weight.dtype)))
         for layer in others:
             h = layer(h.relu())
         parameters = self.last(h.relu()).to(x.dtype).unflatten(1, (2, self.size))
@@ -86,24 +86,31 @@ class MaskedAutoregressive(Bijector):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Computes x value by value; a hidden unit is ready once the values that it sees are known."""
-        first, *later = [(layer.masked_weight(), layer.bias) for layer in (*self.hidden, self.last)]
-        sums = [bias.expand(len(z), -1).clone() for _, bias in (first, *later)]  # what each layer has added up so far
-        sums[0] = self._with(context, sums[0])
-        parameters = sums[-1].view(len(z), 2, self.size)
-        ends = [0, *torch.bincount(self.degrees, minlength=self.size + 1).cumsum(0).tolist()]
-        x = torch.empty_like(z)
-        for d in range(self.size):
-            x[:, d] = self.transform.inverse(z[:, d], parameters[:, :, d])
-            sums[0].addr_(x[:, d], first[0][:, d]) if len(z) else None
-            ready = slice(ends[d + 1], ends[d + 2])  # the units of degree d + 1
-            if ready.start < ready.stop:
-                for number, (weight, _) in enumerate(later):
-                    sums[number + 1].addmm_(sums[number][:, ready].relu(), weight[:, ready].T)
-        return x
+        num, size = len(z), self.size
+        first, *later = [layer.masked_weight().to(z.dtype) for layer in (*self.hidden, self.last)]
+        biases = [layer.bias.to(z.dtype)[:, None].expand(-1, num) for layer in (*self.hidden, self.last)]
+        biases[0] = self._with(context, biases[0].T).T
+        # units are rows, sorted by degree, with s_d beside t_d: those that still change are a slice
+        later[-1] = later[-1].unflatten(0, (2, size)).transpose(0, 1).flatten(0, 1)
+        biases[-1] = biases[-1].unflatten(0, (2, size)).transpose(0, 1).flatten(0, 1)
+        sums = [bias.contiguous().clone() for bias in biases]  # what each layer has added up so far
+        parameters = sums[-1].view(size, 1, 2, num)
+        ends = [0, *torch.bincount(self.degrees, minlength=size + 1).cumsum(0).tolist()]
+        columns = first.T.contiguous()[:, :, None]  # the effects of each value on the first layer
+        z, x = z.T.contiguous(), torch.empty_like(z.T, memory_format=torch.contiguous_format)
+        for d in range(size):
+            x[d] = self.transform.inverse(z[d : d + 1], parameters[d])[0]
+            start, end = ends[d + 1], ends[d + 2]  # the units of degree d + 1 are ready, and those before
+            sums[0][start:].addcmul_(columns[d, start:], x[d])
+            if start < end:
+                for number, weight in enumerate(later):
+                    rest = 2 * (d + 1) if number + 1 == len(later) else start
+                    sums[number + 1][rest:].addmm_(weight[rest:, start:end], sums[number][start:end].relu())
+        return x.T.contiguous()
 
     def _with(self, context: Tensor | None, h: Tensor) -> Tensor:
         """The first hidden layer with what it sees of the context."""
-        return h if self.context is None else h + self.context(context)
+        return h if self.context is None else h + self.context(context).to(h.dtype)
 
 
 class MAF(Flow):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -68,8 +69,12 @@ class NICE(Flow):
         layers: list[Bijector] = [Flatten(event_shape), EvenFirst(), ActNorm(size)]
         for _ in range(num_couplings):
             layers += [halves(size, partial(_network, hidden, num_hidden), Additive()), Flip()]
-        self.couplings = Chain(*layers, ActNorm(size))
-        self.bijector = Chain(self.couplings, LogisticToNormal())
+        self.bijector = Chain(Chain(*layers, ActNorm(size)), LogisticToNormal())
+
+    @property
+    def couplings(self) -> Bijector:
+        """All layers but the last, which only renames logistic latents to normal ones."""
+        return cast(Bijector, cast(Chain, self.bijector).layers[0])
 
     def log_prob(self, x: Tensor) -> Tensor:
         y, ladj = self.couplings(x)

@@ -53,12 +53,17 @@ class IAF(FlowVAE):
 
     def move(self, z: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         total = z.new_zeros(len(z))
-        for layer in self.maps:
-            z, ladj = layer(z.flip(1), seen)
-            total = total + ladj
+        for number, layer in enumerate(self.maps):
+            z, ladj = layer(_ordered(z, number), seen)
+            z, total = _ordered(z, number), total + ladj
         return z, total
 
     def move_back(self, z: Tensor, seen: Tensor) -> Tensor:
-        for layer in reversed(self.maps):
-            z = layer.inverse(z, seen).flip(1)  # type: ignore[operator]
+        for number, layer in reversed(list(enumerate(self.maps))):
+            z = _ordered(layer.inverse(_ordered(z, number), seen), number)  # type: ignore[operator]
         return z
+
+
+def _ordered(z: Tensor, number: int) -> Tensor:
+    """The entries in the order of a map: every second map goes from the last to the first."""
+    return z.flip(1) if number % 2 else z
