@@ -368,3 +368,9 @@ def test_the_whole_test_set_gives_the_numbers_that_are_shown(real_data: str, nam
     shown = {number.name: number.value for number in known if number.unit == "nats"}
     assert {m.name: m.value for m in found if m.unit == "nats"} == pytest.approx(shown, abs=1e-3)
     assert compare(known, found) == []
+
+
+def test_a_diffusion_model_has_a_bound_and_an_estimate_in_a_table_of_likelihoods() -> None:
+    rows = [row for row in reproduce("mnist-bpd", recompute=False).rows if row["model"] == "conditional-edm-mnist"]
+    assert sorted(row["kind"] for row in rows) == ["bound", "estimate"]
+    assert any("ode_steps = 50" in row["source"] for row in rows)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from zoo.config import near
+from zoo.diffusion.denoiser import DiffusionModel
 from zoo.distributed import is_leader
 from zoo.errors import ConfigError
 from zoo.measurement import Measurement
@@ -116,9 +117,10 @@ class Likelihoods(Layout):
             for model, value, kind, source in self.published
         ]
         for checkpoint in self.checkpoints():
+            has_ode = issubclass(checkpoint.model_class(), DiffusionModel)
             found = {
                 m.name: m
-                for group in ("likelihood", "ode")
+                for group in ("likelihood", *(["ode"] if has_ode else []))
                 for m in numbers(checkpoint, group)
                 if (m.unit, m.split, m.data) == (unit, "test", checkpoint.data_name)
             }
