@@ -58,7 +58,7 @@ class ZooModule(LightningModule, ABC):
         optimization: How `Trainer.fit` optimises it; set from the recipe.
         seed: Keys the noise of training, together with the step and the example.
         pretrained: Whether it comes from a checkpoint, so that what belongs to the first steps of training is over.
-        fixed: Why training on other data would not change the model, as the end of a sentence; empty if it would.
+        fixed: Why fine-tuning cannot bring the model to other data, as the end of a sentence; empty if it can.
         unrounded: Names of the weights that checkpoints of half precision keep in full precision.
         real: Names of the methods that take any real numbers, though the data are grey levels; see `zoo.checks`.
     """

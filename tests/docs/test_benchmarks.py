@@ -26,10 +26,12 @@ from zoo.errors import ConfigError
 from zoo.metrics.distances import precision_recall
 from zoo.metrics.extractors import ClassifierFeatures
 from zoo.metrics.quality import evaluate_quality, extract, reference_of, scores
+from zoo.pictures import grid
 from zoo.samplers import Heun
 from zoo.training.recipe import begin, make
 
 ROOT = Path(__file__).parents[2]
+import confetti  # noqa: E402
 import defects  # noqa: E402
 import gan_stability  # noqa: E402
 import metric_response  # noqa: E402
@@ -367,3 +369,27 @@ def test_a_scratch_is_found_by_patches_and_a_blank_by_all() -> None:
     )
     false_alarms, found = defects.alarms(scratched)
     assert false_alarms < 0.1 and found > 0.7
+
+
+# ------------------------------------------------------------------------------------------ samples that dissolve
+
+
+def test_samples_are_read_from_the_card_and_the_roughest_patch_counts(tmp_path: Path) -> None:
+    x = torch.randint(0, 256, (5, 3, 12, 12), generator=torch.Generator().manual_seed(0)).float()
+    grid(x / 255, columns=3).save(tmp_path / "samples.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(confetti.Zoo, "info", lambda name: SimpleNamespace(folder=tmp_path))
+        assert torch.equal(confetti.samples_of("any", 12)[:5], x)
+    flat = torch.full((2, 3, 20, 20), 7.0)
+    flat[0] = 255 * (torch.arange(20) % 2)  # columns of black and white
+    flat[1, :, 5:14, 5:14] = 255 * (torch.arange(9) % 2)  # a patch of them and its neighbours above and to the left
+    assert confetti.roughness(flat)[0] == 255 / 2 and confetti.roughness(flat)[1] >= 255 / 2
+
+
+def test_the_number_of_confetti_is_that_of_the_pages(
+    real_data: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["confetti.py"])
+    confetti.main()
+    assert capsys.readouterr().out.startswith("pixelcnn-cifar10: 2 of 64 samples have a patch of 8x8 pixels")
+    assert "of the 64 on the card, 2 have a patch" in str(Zoo.info("pixelcnn-cifar10").recipe)

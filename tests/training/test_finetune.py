@@ -24,6 +24,7 @@ from zoo.density.gaussian import Gaussian
 from zoo.density.memoriser import Memoriser
 from zoo.density.mixture import BernoulliMixture
 from zoo.density.rivers import Rivers
+from zoo.energy.nce import NCE
 from zoo.errors import ConfigError
 from zoo.measurement import Measurement
 from zoo.metrics.evaluate import Evaluation, evaluate
@@ -154,6 +155,12 @@ def test_the_recipe_is_made_from_that_of_the_checkpoint(
         assert picture.width > 2.5 * picture.height
 
 
+@pytest.mark.parametrize(("shape", "size"), [((1, 28, 28), 32), ((3, 32, 32), 10), ((3, 64, 64), 8), ((2,), 32)])
+def test_small_batches_of_large_images_are_smaller(shape: tuple[int, ...], size: int) -> None:
+    assert module._small_batch(shape) == size
+    assert size == module.SMALLEST_BATCH or size * np.prod(shape) <= module.BATCH_VALUES
+
+
 def test_minutes_become_steps(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TRIAL_STEPS", 5)
     began = module.time.monotonic()
@@ -226,13 +233,14 @@ def test_classes_of_other_packages_are_trained_and_fine_tuned_by_consent(
     assert type(found).__name__ == "Pixels"
 
 
-@pytest.mark.parametrize("kind", [Rivers, Memoriser])
+@pytest.mark.parametrize("kind", [Rivers, Memoriser, NCE])
 def test_models_that_data_cannot_change_are_refused(kind: type, tmp_path: Path) -> None:
     data = {"class": "Digits", "binarize": True}
-    model = kind([1, 8, 8], "Digits") if kind is Memoriser else kind([1, 8, 8])
+    more = {Memoriser: ["Digits"], NCE: ["mixture"]}
+    model = kind([1, 8, 8], *more.get(kind, []))
     Zoo.save(model, tmp_path / "fixed", recipe={"data": data})
     np.save(tmp_path / "x.npy", np.zeros((20, 1, 8, 8), bool))
-    with pytest.raises(ConfigError, match="your data would not change this model, since it"):
+    with pytest.raises(ConfigError, match="cannot be fine-tuned, since it"):
         finetune(f"local-dir:{tmp_path / 'fixed'}", tmp_path / "x.npy", tmp_path / "mine")
     assert not list(tmp_path.glob("mine*"))
 

@@ -58,6 +58,7 @@ class NCE(Tilted):
     """
 
     samplers = (Metropolis,)
+    fixed = "it weighs draws of a noise that stays that of its own data; fine-tune a density such as NADE instead"
 
     def __init__(
         self,

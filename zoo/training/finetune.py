@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def finetune(
     start = source if isinstance(source, Checkpoint) else checkpoint(source, plugins)
     model = start.load()
     if model.fixed:
-        raise ConfigError(f"{start.source}: your data would not change this model, since {model.fixed}")
+        raise ConfigError(f"{start.source}: cannot be fine-tuned, since {model.fixed}")
     section = own_section(path, shape_of(model), resize, binarize, skip_corrupt)
     base: dict[str, Any] = {"name": folder.name, "start": start.source, "seed": 0, "data": section}
     base["evaluation"] = EVALUATION
@@ -188,8 +188,7 @@ def _planned(
     num, wanted = len(data.split("train")), (own.get("data") or {}).get("batch_size", SMALL_BATCH)
     if num < FEW and not isinstance(model, ClosedForm):
         parts = model.critic_steps if isinstance(model, Adversarial) else 1
-        few = min(SMALL_BATCH, max(SMALLEST_BATCH, BATCH_VALUES // math.prod(data.event_shape)))
-        wanted = min(wanted, few * parts)
+        wanted = min(wanted, _small_batch(data.event_shape) * parts)
     size = num // math.ceil(num / wanted)  # an epoch leaves out less than a batch
     recipe = {**base, "data": {**base["data"], "batch_size": size}, "trainer": {**trainer, "checkpoint_every": 100}}
     if isinstance(model, ClosedForm):
@@ -201,6 +200,11 @@ def _planned(
         recipe["trainer"]["log_z_temperatures"] = TEMPERATURES
     recipe["optimization"] = {"schedule": "cosine", **(own.get("optimization") or {})}
     return _planned_steps(recipe, data, budget, changes, start.plugins)
+
+
+def _small_batch(event_shape: Sequence[int]) -> int:
+    """Number of examples in a small batch, fewer of large examples, so that the memory of training is bounded."""
+    return min(SMALL_BATCH, max(SMALLEST_BATCH, BATCH_VALUES // math.prod(event_shape)))
 
 
 def _planned_steps(
