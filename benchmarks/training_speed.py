@@ -86,11 +86,13 @@ class Clock(Callback):
             self.readings.append(time.perf_counter())
 
 
-def with_trainer(data: Arrays, num_steps: int, make: Callable[[], ZooModule] = MLPVAE) -> float:
+def with_trainer(
+    data: Arrays, num_steps: int, make: Callable[[], ZooModule] = MLPVAE, optimization: Optimization | None = None
+) -> float:
     """Steps per second of the common Trainer."""
     torch.manual_seed(0)
     model, clock = make().to(memory_format=torch.channels_last).train(), Clock(num_steps)
-    model.optimization = Optimization(lr=1e-3)
+    model.optimization = optimization or Optimization(lr=1e-3)
     # the progress bar goes to standard error, as the result goes to standard output
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         trainer = Trainer(
