@@ -211,7 +211,7 @@ def test_learned_dequantisation_begins_uniform() -> None:
 
 def test_the_density_of_learned_noise_is_that_by_change_of_variables() -> None:
     torch.manual_seed(0)
-    dequantizer = shaken(Dequantizer([1, 4, 2], 5))
+    dequantizer = shaken(Dequantizer([1, 4, 2], 5), 0.2)
     x = torch.rand(3, 1, 4, 2, generator=seeded(), dtype=torch.float64)
     epsilon = torch.randn(3, 1, 4, 2, generator=seeded(1), dtype=torch.float64)
     _, log_density = dequantizer(x, epsilon)
