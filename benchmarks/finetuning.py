@@ -1,5 +1,7 @@
 """Fine-tunes one checkpoint of each kind on 1,000 images of clothes, with the defaults of `zoo finetune`.
 
+Checkpoints that know clothes are fine-tuned on digits.
+
 The table says what the numbers of each model are on the test images before and after, and how long it took.
 """
 
@@ -20,13 +22,17 @@ NAMES = (
     "mixture-binarized-mnist",
     "nade-binarized-mnist",
     "made-binarized-mnist",
-    "gated-pixelcnn-mnist",
+    "gated-pixelcnn-binarized-mnist",
     "vae-mnist",
     "maf-mnist",
+    "glow-mnist",
     "rbm-binarized-mnist",
+    "dbn-binarized-mnist",
+    "dbm-binarized-mnist",
     "gan-mnist",
     "dcgan-mnist",
     "conditional-edm-mnist",
+    "ddpm-fashion-mnist",
     "lenet-mnist",
 )
 NUM = 1000
@@ -36,16 +42,17 @@ RESULTS = ROOT / "benchmarks" / "results" / "finetuning.json"
 
 def run(name: str, folder: Path) -> dict[str, Any]:
     """Fine-tunes one checkpoint: its numbers before and after, and the duration in seconds."""
-    from zoo.data import FashionMNIST
+    from zoo.data import MNIST, FashionMNIST
     from zoo.store.checkpoint import Checkpoint
     from zoo.training.finetune import finetune
 
-    train = FashionMNIST().split("train")
+    kind = MNIST if "fashion" in name else FashionMNIST
+    train = kind().split("train")
     is_binary = "-binarized-" in name
     x = train.x[:NUM].numpy()
-    np.savez(folder / "clothes.npz", x=x >= 128 if is_binary else x, labels=train.labels[:NUM].numpy())  # type: ignore
+    np.savez(folder / "images.npz", x=x >= 128 if is_binary else x, labels=train.labels[:NUM].numpy())  # type: ignore
     began = time.monotonic()
-    made = Checkpoint.of_folder(finetune(name, folder / "clothes.npz", folder / name))
+    made = Checkpoint.of_folder(finetune(name, folder / "images.npz", folder / name))
     numbers = {number.name: number for number in made.numbers if number.unit != "bits/dim"}
     shown = [numbers[key] for key in WORDS if key in numbers][:2]
     found = {number.name: [number.details["before"], number.value, number.unit] for number in shown}

@@ -46,6 +46,14 @@ def path_without_prefix(world: World) -> Action:
     return lambda: Zoo.load(str(world.folder))
 
 
+@bad(ConfigError, "no checkpoint is called 'mine'; write 'local-dir:mine' for the folder of this name")
+def a_folder_without_its_prefix(world: World) -> Action:
+    (world.root / "mine").mkdir()
+    (world.root / "mine" / "config.json").write_text("{}")
+    world.patch.chdir(world.root)
+    return lambda: Zoo.load("mine")
+
+
 @bad(ConfigError, "no checkpoint is called", "known: vae-digits")
 def empty_name(world: World) -> Action:
     return lambda: Zoo.load("")

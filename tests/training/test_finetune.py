@@ -151,6 +151,7 @@ def test_the_recipe_is_made_from_that_of_the_checkpoint(
     number = next(number for number in Checkpoint.of_folder(tmp_path / "mine").numbers if number.name == "nll")
     assert float(before) == pytest.approx(number.details["before"], rel=1e-3)
     assert float(after) == pytest.approx(number.value, rel=1e-3) and number.value < number.details["before"]
+    assert "](before_after.png)" in (tmp_path / "mine" / "README.md").read_text()
     with Image.open(tmp_path / "mine" / "before_after.png") as picture:
         assert picture.width > 2.5 * picture.height
 

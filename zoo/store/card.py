@@ -11,7 +11,7 @@ from typing import Any
 from zoo import __version__
 from zoo.config import brief
 from zoo.measurement import Measurement, rounded
-from zoo.store.checkpoint import CURVE, CURVE_TABLE, RECIPE, SAMPLES, Checkpoint
+from zoo.store.checkpoint import BEFORE_AFTER, CURVE, CURVE_TABLE, RECIPE, SAMPLES, Checkpoint
 
 _HUB_DATA = {
     "mnist": "ylecun/mnist",
@@ -36,6 +36,8 @@ def render_card(checkpoint: Checkpoint, *, name: str | None = None) -> str:
         lines += [f"![Samples of {name}]({SAMPLES})", ""]
         if {"EvidenceLowerBound", "Decoder"} <= set(checkpoint.capabilities):
             lines += ["Upper half: the expected image of each code. Lower half: draws, with pixel noise.", ""]
+    if (checkpoint.folder / BEFORE_AFTER).exists():
+        lines += [f"![Training images, samples before and after fine-tuning]({BEFORE_AFTER})", ""]
     if (checkpoint.folder / CURVE).exists():
         lines += [f"![Training curve of {name}]({CURVE})", ""]
     if (checkpoint.folder / CURVE_TABLE).exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from pathlib import Path
 
 from zoo.config import brief, near
 from zoo.errors import CheckpointError, ConfigError
@@ -40,6 +41,8 @@ def checkpoint(source: str, plugins: Collection[str] = ()) -> Checkpoint:
     if entry is None:
         if re.search(r"[/\\]|^[.~]", source):
             hint = f"write '{LOCAL}{source[:100]}' for a folder, '{PREFIX}user/repository@revision' for the Hub"
+        elif source and (Path(source) / CONFIG).is_file():
+            hint = f"write '{LOCAL}{source[:100]}' for the folder of this name"
         else:
             hint = near(source, registry())
         raise ConfigError(f"no checkpoint is called {brief(source)}; {hint}")

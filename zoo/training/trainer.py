@@ -223,7 +223,14 @@ _WARNINGS = (
     r".*is smaller than the logging interval",  # means are also logged at the end of each epoch
     r".*when logging on epoch level in distributed setting",  # the logged values are means over processes already
 )
-_LINES = ("GPU available", "TPU available", "💡 Tip", "Loading `train_dataloader`", "You are using the plain")
+_LINES = (
+    "GPU available",
+    "TPU available",
+    "💡 Tip",
+    "Loading `train_dataloader`",
+    "You are using the plain",
+    "`Trainer.fit` stopped: `max_",  # the end that was asked for
+)
 
 
 def _quieten() -> None:
