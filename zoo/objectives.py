@@ -289,8 +289,7 @@ class ContrastiveDivergence(Objective):
     def training_step(self, model: Any, batch: Batch) -> Losses:
         with torch.autocast(batch.x.device.type, enabled=False):  # rounding would move a chain's distribution
             states = self._negatives(model, batch)
-        of_data = model.training_energy(batch.x, model.streams(batch)).mean()
-        return {"loss": of_data - model.state_energy(states).mean()}
+        return {"loss": model.contrast(batch.x, states, model.streams(batch))}
 
     def validation_step(self, model: Any, batch: Batch) -> Losses:
         """The squared error of examples after one sweep, their energy, and how much higher it is than in training.

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor
 
 from zoo import objectives
@@ -44,6 +45,10 @@ class Unnormalized(Sampled):
     def state_energy(self, states: Tensor) -> Tensor:
         """What training makes large for states of `chain`, in nats: [B, N] -> [B]."""
 
+    def contrast(self, x: Tensor, states: Tensor, streams: Streams) -> Tensor:
+        """The mean of `training_energy` over data minus that of `state_energy` over states, a scalar."""
+        return self.training_energy(x, streams).mean() - self.state_energy(states).mean()
+
     def exact_log_z(self) -> Tensor | None:
         """log Z in nats, a scalar in float64, if it can be summed over all states; else None."""
         return None
@@ -78,7 +83,15 @@ class UnnormalizedDensity(Unnormalized):
         return self.energy(x)
 
     def state_energy(self, states: Tensor) -> Tensor:
-        return self.energy(states[:, : math.prod(self.event_shape)].view(-1, *self.event_shape))
+        return self.energy(self._visible(states))
+
+    def contrast(self, x: Tensor, states: Tensor, streams: Streams) -> Tensor:
+        """One pass for both takes less time than two."""
+        of_data, of_states = self.energy(torch.cat([x, self._visible(states)])).split([len(x), len(states)])
+        return of_data.mean() - of_states.mean()
+
+    def _visible(self, states: Tensor) -> Tensor:
+        return states[:, : math.prod(self.event_shape)].view(-1, *self.event_shape)
 
 
 class UnnormalizedBound(Unnormalized):
