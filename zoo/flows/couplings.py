@@ -56,11 +56,13 @@ class Affine:
     num_parameters = 2
 
     def __call__(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        shift, log_scale = parameters[:, 0], bounded(parameters[:, 1])
+        shift, raw = parameters.unbind(1)
+        log_scale = bounded(raw)
         return x * log_scale.exp() + shift, log_scale
 
     def inverse(self, z: Tensor, parameters: Tensor) -> Tensor:
-        return (z - parameters[:, 0]) * (-bounded(parameters[:, 1])).exp()
+        shift, raw = parameters.unbind(1)
+        return (z - shift) * (-bounded(raw)).exp()
 
 
 class MixtureOfLogistics:

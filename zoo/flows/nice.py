@@ -10,8 +10,8 @@ normal: they are Phi^-1(sigmoid(z)), which is another way to write the same dens
 Density: exact; for 8-bit images a bound, by dequantisation. One pass.
 Sampling: exact, one pass of the inverse.
 Differs from the paper: values are also scaled before the couplings, and the scales begin with those of the first batch
-(actnorm, Kingma & Dhariwal 2018); smooth units (SiLU) in place of rectified ones; narrower networks; a warm-up and a
-rate that falls along a cosine, averaged weights.
+(actnorm, Kingma & Dhariwal 2018); networks see x/(1 + |x|), have smooth units (SiLU) in place of rectified ones, and
+are narrower; AdamW with a warm-up and a rate that falls along a cosine, clipped gradients, averaged weights.
 """
 
 from __future__ import annotations
