@@ -336,7 +336,7 @@ def test_every_command_that_writes_a_file_has_its_rows() -> None:
     flags = {name: command.parser()._option_string_actions for name, command in COMMANDS.items()}
     files = {name for name, has in flags.items() if "--overwrite" in has}
     assert files == WRITING.keys()
-    assert {name for name, has in flags.items() if "--out" in has} == files | {"fit", "finetune"}
+    assert {name for name, has in flags.items() if "--out" in has} == files | {"fit", "finetune", "export"}
 
 
 def test_the_checkpoint_of_the_table_is_sound(world: World) -> None:
@@ -470,6 +470,8 @@ WRITING = {  # commands that write a file, and what more they must be told
     "filters": "",
     "landscape": "",
     "score": "--data x.npy",
+    "classify": "--data x.npy",
+    "encode": "--data x.npy",
 }
 
 
@@ -498,7 +500,7 @@ def test_nothing_is_replaced_and_nothing_done_in_vain(
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_path_may_begin_with_a_home_folder(name: str) -> None:
     for action in COMMANDS[name].parser()._actions:
-        is_path = action.dest in ("out", "sheet", "images", "new") or (action.dest == "data" and name != "list")
+        is_path = action.dest in ("out", "sheet", "images", "mask", "new") or (action.dest == "data" and name != "list")
         assert (action.type is expand) == is_path
     assert expand("~/x.png") == Path.home() / "x.png"
 

@@ -301,7 +301,7 @@ def test_attributes_are_differences_of_mean_codes() -> None:
 
 @having(GenerativeModel, Encoder, Decoder, where=lambda instance: not issubclass(instance.cls, Conditional))
 def test_attributes_of_every_encoder(instance: Instance) -> None:
-    model, x = instance.build(), instance.data(6)
+    model, x = instance.build().double(), instance.data(6).double()
     direction = attribute(model, x[:3], x[3:])
     assert direction.shape == model.latent_shape and not direction.requires_grad
     moved = apply_attribute(model, x[3:], direction, [0.0, 1.0])

@@ -122,7 +122,7 @@ def probabilities(options: argparse.Namespace) -> None:
     DEVICE,
 )
 def animate(options: argparse.Namespace) -> None:
-    """Draw images by pixels, chains, denoising, or layers of a flow, as a GIF.
+    """Show how a model draws, step by step, as a GIF.
 
     If the model draws pixel by pixel, the expectations that `zoo probabilities` shows are below the images. If it is
     an energy, the frames follow its chains; --start data begins them with training images. If it is a denoiser, the

@@ -11,7 +11,8 @@ paths. Training begins with the weights of a diffusion model, https://arxiv.org/
 Density: none.
 Sampling: one to four jumps, one evaluation of the network each, with fresh noise in between.
 Differs from the papers: classes, with a part of the labels hidden; k grows evenly; r is at least sigma/1000; small
-networks without attention or dropout; Muon with a rate that falls linearly; averaged weights.
+networks without attention and without the papers' regularisation; Muon with a rate that falls linearly; averaged
+weights. The checkpoint begins with the weights of a diffusion model, in several runs.
 """
 
 from __future__ import annotations

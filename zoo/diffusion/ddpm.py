@@ -11,7 +11,8 @@ Sampling: steps of a sampler; by default 20 of DPM-Solver++ for images, and 200 
 Differs from the paper: the network is given t/T, and also times between the steps, so that it works with every sampler;
 the default samplers take fewer steps, the ancestral one with the smaller of the paper's two variances; the bound is in
 continuous time; small networks without attention, which normalise each pixel over its channels, not in groups; Muon
-with a rate that falls linearly; averaged weights.
+with a rate that falls linearly; averaged weights. Checkpoints continue from the weights of an earlier run, that of
+MNIST from the one of Fashion-MNIST.
 """
 
 from __future__ import annotations

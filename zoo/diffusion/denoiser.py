@@ -49,6 +49,7 @@ class NetworkDenoiser(Denoiser):
         self.preconditioning = preconditioning
         self.noise = noise
         self.event_shape = tuple(event_shape)
+        self.latent_shape = (math.prod(event_shape),)  # of the noise at the beginning
         self.levels = 256 if self.is_image else None
         self.network = network(event_shape, channels, max(channels))
 
@@ -98,10 +99,6 @@ class DiffusionModel(NetworkDenoiser, EvidenceLowerBound, Encoder, Decoder, Comp
         if not len(x):
             return x.new_zeros(0)
         return variational_bound(self, x, self.sigma_bound, generator=generator, **given)
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:  # type: ignore[override]  # codes are noise of the size of an example
-        return (math.prod(self.event_shape),)
 
     def prior(self) -> Distribution:
         """N(0, I)."""

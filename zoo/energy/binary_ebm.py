@@ -12,7 +12,8 @@ it is a step of p: the Metropolis rule, from which E_RBM cancels. It moves all p
 Density: unnormalised; log Z by annealed importance sampling from the base rates of the RBM.
 Sampling: a chain of such steps; or of the paper's own, `GibbsWithGradients`, which flip single pixels.
 Differs from the paper: sweeps of an RBM in place of flips of single pixels that the gradient of E proposes; a small
-    network tilts the RBM, which stays as it is.
+network tilts the RBM, which stays as it is. The checkpoint begins with the weights of an RBM. It is trained with AdamW
+and a rate that falls linearly; averaged weights.
 """
 
 from __future__ import annotations

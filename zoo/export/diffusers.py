@@ -19,7 +19,7 @@ from torch import Tensor
 
 from zoo.diffusion.denoiser import DiffusionModel
 from zoo.errors import ConfigError, ZooError
-from zoo.files import expand
+from zoo.files import expand, write_atomically
 from zoo.module import ZooModule
 from zoo.store.names import find_class, name_of
 
@@ -118,5 +118,5 @@ def export_diffusers(model: ZooModule, folder: str | Path) -> Path:
     index = place / "model_index.json"
     components = json.loads(index.read_text())
     components["unet"] = [__name__, NoisePredictor.__name__]
-    index.write_text(json.dumps(components, indent=2) + "\n")
+    write_atomically(index, (json.dumps(components, indent=2) + "\n").encode())
     return place
