@@ -53,7 +53,7 @@ def edit(
         x: Drawings, [B, *event_shape], images in [0, 1].
         strength: Share of the sampler's steps to take, in [0, 1]: 0 leaves x as it is, 1 draws almost freely.
         labels: Classes of the results, if the model is `Conditional`.
-        sampler: How to remove the noise; `Ancestral(steps=50)` by default.
+        sampler: How to remove the noise; by default `Ancestral(steps=50)`, or the model's own if it cannot be used.
         generator: Source of the seed of all noise.
         batch_size: Number of examples in a batch; bounds the memory.
 
@@ -69,7 +69,9 @@ def edit(
     if not 0 <= strength <= 1:
         raise ConfigError(f"edit: expected a strength from 0 to 1, found {strength}")
     check_images(model, x, "edit")
-    given = check_given(model, {"labels": labels, "sampler": sampler or Ancestral(steps=50)}, len(x))
+    if sampler is None:
+        sampler = Ancestral(steps=50) if Ancestral in denoiser.samplers else denoiser.sampler
+    given = check_given(model, {"labels": labels, "sampler": sampler}, len(x))
     chosen, x = given.pop("sampler"), x.to(model.device)
     edited = [
         chosen.edit(denoiser, x[rows], strength, streams, **rows_of(given, rows, model.device))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zoo import denoising
 from zoo.batch import Batch
 from zoo.diffusion import ConditionalEDM, ConsistencyModel
 from zoo.objectives import Consistency as Objective
@@ -70,3 +71,10 @@ def test_the_loss_compares_two_states_of_one_path_and_trains_the_noisier_one() -
         torch.autograd.grad(a, b) for a, b in ((loss, [model.factor]), (wanted, [factor]))
     )
     torch.testing.assert_close(gradient, wanted_gradient)
+
+
+def test_drawings_are_edited_by_jumps() -> None:
+    x = torch.full((2000, 2), 3.0)
+    edited = denoising.edit(Exact(), x, 1.0, labels=0, generator=torch.Generator().manual_seed(0))
+    assert (edited - x).abs().min() > 0 and edited.std(0) == pytest.approx([SCALE, SCALE], rel=0.1)
+    assert torch.equal(denoising.edit(Exact(), x, 0.0, labels=0), x)

@@ -49,7 +49,7 @@ class NetworkDenoiser(Denoiser):
         self.preconditioning = preconditioning
         self.noise = noise
         self.event_shape = tuple(event_shape)
-        self.latent_shape = (math.prod(event_shape),)  # of the noise at the beginning
+        self.latent_shape: tuple[int, ...] = (math.prod(event_shape),)  # of the noise at the beginning
         self.levels = 256 if self.is_image else None
         self.network = network(event_shape, channels, max(channels))
 

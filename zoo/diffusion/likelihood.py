@@ -142,7 +142,7 @@ def noise_of(model: Denoiser, x: Tensor, num_steps: int, **given: Any) -> Tensor
     Args:
         model: Any denoiser.
         x: Data, [B, *event_shape].
-        num_steps: Number of steps, from `sigma_min` to `sigma_max`; two evaluations each.
+        num_steps: Number of noise levels from `sigma_min` to `sigma_max`, as of a sampler with as many steps.
         given: Labels, if the model takes them.
 
     Returns:

@@ -114,9 +114,11 @@ def export_diffusers(model: ZooModule, folder: str | Path) -> Path:
     place = expand(folder)
     if place.exists():
         raise ConfigError(f"{place}: exists already; choose a new folder")
-    pipeline(model).save_pretrained(place)
-    index = place / "model_index.json"
+    partial = place.with_name(f"{place.name}.partial")
+    pipeline(model).save_pretrained(partial)
+    index = partial / "model_index.json"
     components = json.loads(index.read_text())
     components["unet"] = [__name__, NoisePredictor.__name__]
     write_atomically(index, (json.dumps(components, indent=2) + "\n").encode())
+    partial.rename(place)  # all of it or nothing
     return place

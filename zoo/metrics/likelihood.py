@@ -154,9 +154,13 @@ def log_likelihood(
         return None
     name = "nll" if "nll" in estimators else [*estimators][-1]
     title = "log_prob" if name == "nll" else name.removeprefix("neg_")
-    estimate, nats = _estimated(
-        model, estimators[name], data, split, index, Effort(**effort), title, batch_size, progress, given_labels=False
-    )
+    make = estimators[name]
+
+    def of_examples(model: ZooModule, effort: Effort) -> Estimate:
+        estimate = make(model, effort)
+        return averaged_over_classes(estimate, model.num_classes) if isinstance(model, Conditional) else estimate
+
+    estimate, nats = _estimated(model, of_examples, data, split, index, Effort(**effort), title, batch_size, progress)
     if not nats.isfinite().all():
         worst = nats[~nats.isfinite()][0].item()
         raise DataError(
@@ -191,23 +195,14 @@ def class_log_likelihoods(
         raise ConfigError(
             f"classes: {type(model).__name__} has neither a density nor a bound, so that no class is likelier"
         )
-    make, chosen = estimators.get("nll") or [*estimators.values()][-1], Effort(**effort)
-    check_shapes(model, data)
-    check_levels(model, data)
-    with measuring(model):
-        estimate = by_class(make(model, chosen), model.num_classes)
-        return per_example(
-            estimate.values,
-            data,
-            split,
-            index=index,
-            seed=chosen.seed,
-            cost=estimate.cost,
-            batch_size=max(1, batch_size // estimate.rows),
-            device=model.device,
-            label=f"log p(x | class) on {data.name} {split}",
-            progress=progress,
-        )
+    make = estimators.get("nll") or [*estimators.values()][-1]
+
+    def of_classes(model: Conditional, effort: Effort) -> Estimate:
+        return by_class(make(model, effort), model.num_classes)
+
+    return _estimated(
+        model, of_classes, data, split, index, Effort(**effort), "log p(x | class)", batch_size, progress
+    )[1]
 
 
 def _estimated(
@@ -220,15 +215,12 @@ def _estimated(
     title: str,
     batch_size: int,
     progress: bool,
-    given_labels: bool = True,
 ) -> tuple[Estimate, Tensor]:
-    """An estimate, and its values on the examples: [n], float64."""
+    """An estimate, and its values on the examples: [n, ...], float64."""
     check_shapes(model, data)
     check_levels(model, data)
     with measuring(model):
         estimate = make(model, effort)
-        if isinstance(model, Conditional) and not given_labels:
-            estimate = averaged_over_classes(estimate, model.num_classes)
         nats = per_example(
             estimate.values,
             data,
