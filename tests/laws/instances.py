@@ -44,6 +44,7 @@ from zoo.diffusion.flow_matching import FlowMatching
 from zoo.energy.binary_ebm import BinaryEBM
 from zoo.energy.ebm import EBM
 from zoo.energy.nce import NCE
+from zoo.flows import iaf
 from zoo.flows.glow import Glow
 from zoo.flows.maf import MAF
 from zoo.flows.nice import NICE
@@ -290,6 +291,7 @@ INSTANCES = [
     ),
     Instance(MAF, {"event_shape": [2], "num_layers": 2, "hidden": 8, "levels": None, "logit": None}, None),
     Instance(MAF, {"event_shape": [1, 2, 3], "num_layers": 2, "hidden": 8, "num_hidden": 1, "logit": 1e-3}, 256),
+    Instance(iaf.IAF, {"event_shape": [3], "num_layers": 2, "hidden": 8}, None),
     Instance(NICE, {"event_shape": [2], "num_couplings": 2, "hidden": 8, "levels": None}, None),
     Instance(NICE, {"event_shape": [1, 2, 4], "num_couplings": 3, "hidden": 8, "dequantizer": 3}, 256),
     Instance(PlanarFlow, {"event_shape": [2], "num_maps": 4}, None),

@@ -41,6 +41,7 @@ from zoo.flows.couplings import (
 from zoo.flows.dequantizer import Dequantizer
 from zoo.flows.flow import Flow
 from zoo.flows.glow import Glow
+from zoo.flows.iaf import InverseAutoregressive
 from zoo.flows.layers import (
     ActNorm,
     Bijector,
@@ -91,6 +92,7 @@ LAYERS: dict[str, tuple[Callable[[], Bijector], tuple[int, ...]]] = {
     "autoregressive": (lambda: MaskedAutoregressive(5, 11, 2), (5,)),
     "narrow autoregressive": (lambda: MaskedAutoregressive(6, 3, 1), (6,)),
     "autoregressive of one": (lambda: MaskedAutoregressive(1, 3, 1), (1,)),
+    "inverse autoregressive": (lambda: InverseAutoregressive(5, 11, 2), (5,)),
     "chain": (lambda: Chain(ActNorm(3), Flip(), halves(3, mlp, Affine())), (3,)),
     **{
         f"coupling: {type(transform).__name__}": (lambda t=transform: halves(5, mlp, t), (5,))
@@ -392,6 +394,17 @@ def test_sampling_computes_each_unit_once_and_finds_what_a_pass_for_each_value_f
             h = part(h).relu()
         x[:, d] = layer.transform.inverse(z, layer.last(h).unflatten(1, (2, 7)))[:, d]
     torch.testing.assert_close(layer.inverse(z), x)
+
+
+def test_an_inverse_autoregressive_layer_takes_data_by_the_fast_path_and_by_one_that_has_gradients() -> None:
+    layer = shaken(InverseAutoregressive(7, 10, 2), 1.0)
+    x = torch.randn(5, 7, generator=seeded(), dtype=torch.float64)
+    z, ladj = layer(x)
+    assert z.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), (z, ladj))
+    z, ladj = layer.generator(x)
+    torch.testing.assert_close(layer(z), (x, -ladj))
 
 
 def test_masked_autoregressive_flows_are_those_of_zuko() -> None:

@@ -76,13 +76,23 @@ class MaskedAutoregressive(Bijector):
             self.last.bias.zero_()
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z, log_slope = self.transform(x, self._predict(x, context))
+        return z, log_slope.sum(1)
+
+    def _predict(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """The parameters of the map of each value, [B, 2, D]."""
         first, *others = self.hidden
         h = self._with(context, first(x.to(self.last.weight.dtype)))
         for layer in others:
             h = layer(h.relu())
-        parameters = self.last(h.relu()).to(x.dtype).unflatten(1, (2, self.size))
-        z, log_slope = self.transform(x, parameters)
-        return z, log_slope.sum(1)
+        return self.last(h.relu()).to(x.dtype).unflatten(1, (2, self.size))
+
+    def solve(self, z: Tensor) -> Tensor:
+        """The same as `inverse`, with gradients, by one pass for each value: pass d makes x_d exact."""
+        x = torch.zeros_like(z)
+        for _ in range(self.size):
+            x = self.transform.inverse(z, self._predict(x, None))
+        return x
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Computes x value by value; a hidden unit is ready once the values that it sees are known."""
