@@ -387,3 +387,13 @@ class Conditional(GenerativeModel):
         if batch.labels is None:
             raise DataError(f"{type(self).__name__} is conditional: expected labelled data, found none with labels")
         return {"labels": batch.labels}
+
+
+class InfersLabels(Conditional):
+    """Also infers the label of an example: q(label | x), learned along with p(x | label)."""
+
+    usage: ClassVar = {"label_logits": "logits = model.label_logits(x)  # [8, num_classes], log q(label | x)"}
+
+    @abstractmethod
+    def label_logits(self, x: Tensor) -> Tensor:
+        """log q(label | x), up to a constant: [B, *event_shape] -> [B, num_classes]."""

@@ -65,6 +65,7 @@ from zoo.vae.iaf import IAF
 from zoo.vae.iwae import IWAE
 from zoo.vae.ladder_vae import LadderVAE
 from zoo.vae.planar_vae import PlanarVAE
+from zoo.vae.semi_supervised_vae import SemiSupervisedVAE
 from zoo.vae.vae import VAE
 
 GAUSSIAN, LOGISTIC = "discretized-gaussian", "discretized-logistic"
@@ -301,6 +302,11 @@ INSTANCES = [
     Instance(VAE, {"event_shape": [1, 4, 4], "latent_dim": 1, "channels": 4, "hidden": 8, "likelihood": GAUSSIAN}, 256),
     Instance(
         ConditionalVAE,
+        {"num_classes": 3, "event_shape": [1, 4, 4], "latent_dim": 1, "channels": 4, "hidden": 7},
+        2,
+    ),
+    Instance(
+        SemiSupervisedVAE,
         {"num_classes": 3, "event_shape": [1, 4, 4], "latent_dim": 1, "channels": 4, "hidden": 7},
         2,
     ),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from zoo.data.base import DataModule, Split, Which
+from zoo.data.base import DataModule, Split, Which, permutation
 from zoo.data.files import Published, read
 from zoo.errors import ConfigError
 from zoo.random import Streams, rand
@@ -48,16 +48,20 @@ class _IDX(DataModule):
         batch_size: int = 128,
         seed: int = 0,
         binarize: Literal["dynamic"] | None = None,
+        labelled: int | None = None,
     ) -> None:
         """
         Args:
             root: See `DataModule`.
             batch_size: See `DataModule`.
-            seed: Seed for the order of training and for the binarisation.
+            seed: Seed for the order of training, for the binarisation and for the choice of labelled images.
             binarize: "dynamic" for binary images that are drawn anew in every epoch, or None for 8-bit images.
+            labelled: Number of training images, as many of each class, whose labels are known; by default, all. The
+                labels of the whole training set are then -1, and the labelled images follow again and again, as a fifth
+                of the examples. Validation and test images keep their labels.
 
         Raises:
-            ConfigError: `binarize` has another value.
+            ConfigError: `binarize` or `labelled` has another value.
         """
         super().__init__(root=root, batch_size=batch_size, seed=seed)
         if binarize not in (None, "dynamic"):
@@ -65,7 +69,13 @@ class _IDX(DataModule):
                 f'{self.name}: binarize: expected None or "dynamic", found {binarize!r}; use BinarizedMNIST for the '
                 "static binarisation"
             )
+        if labelled is not None and (labelled < 10 or labelled > 10_000 or labelled % 10):
+            raise ConfigError(
+                f"{self.name}: labelled: expected a multiple of 10 from 10 to 10000, as many images of each class, "
+                f"found {labelled!r}"
+            )
         self.binarize = binarize
+        self.labelled = labelled
         if binarize:
             self.draws = True
             self.name, self.levels = f"dynamic-{self.name}", 2
@@ -91,7 +101,17 @@ class _IDX(DataModule):
             return Split(*self._read(*self.files[2:]))
         x, labels = self._train_file
         part = slice(-_NUM_VALID) if which == "train" else slice(-_NUM_VALID, None)
-        return Split(x[part], labels[part])
+        split = Split(x[part], labels[part])
+        return split if which == "valid" or self.labelled is None else self._hiding_labels(split, self.labelled)
+
+    def _hiding_labels(self, split: Split, num: int) -> Split:
+        """The images without labels, and then `num` of them with labels, repeated to a fifth of all."""
+        assert split.labels is not None
+        order = permutation(len(split), self.seed)
+        chosen = torch.cat([order[split.labels[order] == label][: num // 10] for label in range(10)])
+        again = chosen.repeat(len(split) // 4 // num)
+        labels = torch.cat([torch.full_like(split.labels, -1), split.labels[again]])
+        return Split(torch.cat([split.x, split.x[again]]), labels)
 
 
 class MNIST(_IDX):

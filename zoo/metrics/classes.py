@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo import latents
-from zoo.capabilities import Classifier, Conditional, GenerativeModel, ZooModule
+from zoo.capabilities import Classifier, Conditional, GenerativeModel, InfersLabels, ZooModule
 from zoo.config import brief
 from zoo.errors import ConfigError
 from zoo.metrics.examples import measuring
@@ -103,6 +103,10 @@ def classify(
             model, own.data, batch_size=batch_size, progress=progress, k=k, draws=draws, seed=seed
         )
         nats = logits.logsumexp(1) - math.log(model.num_classes)
+        if isinstance(model, InfersLabels):
+            with measuring(model):
+                parts = own.images().split(batch_size)
+                logits = torch.cat([model.label_logits(x.to(model.device)).cpu().double() for x in parts])
     else:
         raise ConfigError(
             f"{checkpoint.source}: expected a classifier or a model of classes, found {type(model).__name__}; "

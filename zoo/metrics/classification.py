@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.batch import Batch
-from zoo.capabilities import Classifier, Conditional
+from zoo.capabilities import Classifier, Conditional, InfersLabels
 from zoo.data.base import DataModule, Which
 from zoo.errors import DataError
 from zoo.measurement import Measurement, share_and_error
@@ -21,7 +21,7 @@ from zoo.metrics.likelihood import class_log_likelihoods
 
 
 def accuracy(
-    model: Classifier,
+    model: Classifier | InfersLabels,
     data: DataModule,
     split: Which = "test",
     *,
@@ -32,7 +32,7 @@ def accuracy(
     """Measures the share of labels that a classifier predicts, in %, with its binomial error.
 
     Args:
-        model: The classifier.
+        model: The classifier, or a model that infers labels.
         data: A data set with labels.
         split, index, batch_size, progress: As in `nll`.
 
@@ -42,10 +42,11 @@ def accuracy(
     check_shapes(model, data)
     if data.split(split).labels is None:
         raise DataError(f"{data.name}: expected labels in {split}, found none; accuracy needs them")
+    logits = model.label_logits if isinstance(model, InfersLabels) else model
     with measuring(model):
         return share_of_right(
             "accuracy",
-            lambda batch: model(batch.x).argmax(-1) == batch.labels,
+            lambda batch: logits(batch.x).argmax(-1) == batch.labels,
             data,
             split,
             index=index,

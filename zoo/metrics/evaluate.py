@@ -21,6 +21,7 @@ from zoo.capabilities import (
     Decoder,
     Encoder,
     GenerativeModel,
+    InfersLabels,
     KnownEntropy,
     Reconstructive,
     ZooModule,
@@ -165,7 +166,7 @@ def _inversion(model: Bijection, study: Study) -> list[Measurement]:
     return inversion_error(model, study.data, study.split, seed=seed, batch_size=size, progress=study.progress)
 
 
-def _accuracy(model: Classifier, study: Study) -> list[Measurement]:
+def _accuracy(model: Classifier | InfersLabels, study: Study) -> list[Measurement]:
     return accuracy(model, study.data, study.split, **study.examples)
 
 
@@ -258,6 +259,7 @@ GROUPS: dict[str, list[Number]] = {
     "reconstruction": [Number(Reconstructive, _reconstruction), Number(Bijection, _inversion)],
     "accuracy": [
         Number(Classifier, _accuracy),
+        Number(InfersLabels, _accuracy),
         Number(Encoder, _code_accuracy),
         Number(Conditional, _class_accuracy, of_samples=True),
     ],
