@@ -14,6 +14,7 @@ from zoo.data.digits import Digits
 from zoo.data.mnist import MNIST, BinarizedMNIST, FashionMNIST
 from zoo.data.own import Arrays, ImageFolder
 from zoo.data.rivers import Rivers
+from zoo.data.shapes import Shapes64
 from zoo.data.toy import Toy1D, Toy2D
 from zoo.errors import ConfigError
 
@@ -29,6 +30,7 @@ __all__ = [
     "ImageFolder",
     "Loader",
     "Rivers",
+    "Shapes64",
     "Split",
     "Toy1D",
     "Toy2D",

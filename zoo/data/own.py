@@ -31,6 +31,7 @@ PUBLISHED = (
     "digits",
     "rivers",
     "bars",
+    "shapes64",
 )
 
 
