@@ -12,7 +12,7 @@ from small_data import SPLITS, Grey, attached, complaint
 from torchvision import datasets
 
 import zoo.data
-from zoo.data import CIFAR10, MNIST, Bars, BinarizedMNIST, DataModule, Digits, FashionMNIST, Toy1D, Toy2D
+from zoo.data import CIFAR10, MNIST, Bars, BinarizedMNIST, DataModule, Digits, FashionMNIST, Shapes64, Toy1D, Toy2D
 from zoo.errors import ConfigError
 
 
@@ -243,3 +243,52 @@ def test_sections_of_recipes_are_built() -> None:
 def test_splits_are_read_once() -> None:
     data = Digits()
     assert data.split("train") is data.split("train")
+
+
+def test_shapes_are_a_function_of_split_and_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.data.shapes._SIZES", {"train": 60, "valid": 16, "test": 24})
+    data, again = Shapes64(), Shapes64(seed=1)
+    for which, num in zip(SPLITS, (60, 16, 24), strict=True):
+        split = data.split(which)
+        assert split.x.shape == (num, 3, 64, 64) and split.x.dtype == torch.uint8
+        assert torch.equal(split.x, again.split(which).x) and torch.equal(split.labels, torch.arange(num) % 8)
+    monkeypatch.setattr("zoo.data.shapes._SIZES", {"train": 60, "valid": 16, "test": 8})
+    assert torch.equal(Shapes64().split("test").x, data.split("test").x[:8])  # an image needs no others
+    every = torch.cat([data.split(which).x for which in SPLITS]).flatten(1)
+    assert len(every.unique(dim=0)) == 100  # splits are disjoint, and no image is drawn twice
+
+
+def test_shapes_have_the_area_of_their_kind() -> None:
+    """Relative to the disc of their circumscribed circle, from the formulas of geometry."""
+    data = Shapes64()
+    area = {
+        "circle": math.pi,
+        "crescent": math.pi - _lens(1, 0.8, 0.5),
+        "cross": 4 * (2 * 0.96 * 0.3 - 0.3**2),
+        "hexagon": 1.5 * math.sqrt(3),
+        "ring": math.pi * (1 - 0.56**2),
+        "square": 2,
+        "star": 10 * 0.5 * 0.42 * math.sin(math.pi / 5),
+        "triangle": 0.75 * math.sqrt(3),
+    }
+    y, x = torch.meshgrid(*[torch.linspace(-1.1, 1.1, 500)] * 2, indexing="ij")
+    for name in data.classes:
+        inside = zoo.data.shapes._SHAPES[name](x, y) < 0
+        assert inside.float().mean().item() * 2.2**2 == pytest.approx(area[name], rel=0.01), name
+        assert torch.hypot(x, y)[inside].max() < 1.01
+
+
+def _lens(a: float, b: float, distance: float) -> float:
+    """Area of the intersection of two discs of radii a and b."""
+    p = (distance**2 + a**2 - b**2) / (2 * distance)
+    q = distance - p
+    return sum(r**2 * math.acos(d / r) - d * math.sqrt(r**2 - d**2) for r, d in ((a, p), (b, q)))
+
+
+def test_a_shape_stands_out_from_its_ground() -> None:
+    split = Shapes64().split("valid")
+    x = split.x.float() / 255
+    corner = x[:, :, :3, :3].mean((2, 3), keepdim=True)  # shapes keep two pixels away from the edge
+    far = (x - corner).abs().amax(1).flatten(1)
+    assert (far.amax(1) > 0.15).all() and (far.median(1).values < 0.35).all()
+    assert split.labels.bincount().tolist() == [250] * 8

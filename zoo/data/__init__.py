@@ -7,6 +7,7 @@ from typing import Any
 
 import zoo.compatibility  # noqa: F401
 from zoo.config import bind, near
+from zoo.data.adapt import as_data
 from zoo.data.bars import Bars
 from zoo.data.base import DataModule, Loader, Split
 from zoo.data.cifar import CIFAR10
@@ -34,6 +35,7 @@ __all__ = [
     "Split",
     "Toy1D",
     "Toy2D",
+    "as_data",
     "build",
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -119,7 +119,7 @@ def _divide_folders(names: Sequence[str], seed: int) -> dict[Which, Tensor]:
     by_folder: dict[Which, list[int]] = {"train": [], "valid": [], "test": []}
     for position, name in enumerate(names):
         by_folder[SPLITS[name.split("/")[0].lower()]].append(position)
-    train = torch.tensor(by_folder["train"])
+    train = torch.tensor(by_folder["train"], dtype=torch.int64)
     parts = {which: train[index] for which, index in _divide([names[i] for i in train.tolist()], seed).items()}
     for which in ("valid", "test"):
         if by_folder[which]:
@@ -345,6 +345,7 @@ class Arrays(_Own):
     """
 
     classes: list[str] | None = None
+    _splits_of: Mapping[Which, int] | None = None
 
     def __init__(self, path: str, *, batch_size: int = 128, seed: int = 0) -> None:
         """
@@ -371,6 +372,7 @@ class Arrays(_Own):
         name: str = "arrays",
         batch_size: int = 128,
         seed: int = 0,
+        splits: Mapping[Which, int] | None = None,
     ) -> Arrays:
         """Makes a data set from arrays in memory.
 
@@ -380,6 +382,8 @@ class Arrays(_Own):
             name: Name of the data set in metrics and error messages.
             batch_size: See `DataModule`.
             seed: Seed for the splits and for the order of training.
+            splits: Number of examples of each split, if x has the splits one after another. A tenth of `train` takes
+                the place of a split that is missing. By default, `seed` decides which examples are in which split.
 
         Raises:
             DataError: An array has another shape, type or range.
@@ -388,6 +392,7 @@ class Arrays(_Own):
         DataModule.__init__(data, batch_size=batch_size, seed=seed)
         data.name = name
         data.path = Path(name)
+        data._splits_of = splits
         data._set(x, labels)
         return data
 
@@ -454,7 +459,14 @@ class Arrays(_Own):
     def _read(self) -> tuple[Sequence[str], Split]:
         assert self._whole is not None
         whole, self._whole = self._whole, None  # the splits are copies; free the original
+        if self._splits_of is not None:
+            return [f"{which}/{i}" for which, num in self._splits_of.items() for i in range(num)], whole
         return [str(position) for position in range(len(whole))], whole
+
+    def _division(self, names: Sequence[str]) -> dict[Which, Tensor]:
+        if self._splits_of is None:
+            return super()._division(names)
+        return _divide_folders(names, self.seed)
 
 
 def _name(name: str) -> str:

@@ -27,6 +27,7 @@ from zoo.capabilities import (
     ZooModule,
 )
 from zoo.config import bind, near
+from zoo.data.adapt import Data, as_data
 from zoo.data.base import DataModule, Which
 from zoo.data.own import Arrays, ImageFolder
 from zoo.diffusion.denoiser import DiffusionModel
@@ -280,7 +281,7 @@ ON_REQUEST = ("outliers", "bayes", "ode")
 
 def evaluate(
     model: ZooModule,
-    data: DataModule,
+    data: Data,
     settings: Evaluation | None = None,
     *,
     split: Which = "test",
@@ -297,7 +298,7 @@ def evaluate(
 
     Args:
         model: The model.
-        data: The data set.
+        data: The data set. Of a data set of PyTorch or an array, all examples are the test split; see `as_data`.
         settings: Settings of the evaluation; by default, those of `Evaluation()`.
         split: Split of the data set.
         only: Some of `GROUPS`. By default, all but outliers and the quality of binary samples: tables of binary data
@@ -315,6 +316,7 @@ def evaluate(
     for group in only or ():
         if group not in GROUPS:
             raise ConfigError(f"only: no group of numbers {group!r}; {near(group, GROUPS)}")
+    data = data if isinstance(data, DataModule) else as_data(test=data)
     settings = settings or Evaluation()
     if on_slice:  # the spread over sampling seeds belongs to the whole number
         settings = replace(settings, sampling_seeds=1)
@@ -383,7 +385,7 @@ def evaluate_checkpoint(
     split: Which = "test",
     only: Collection[str] | None = None,
     on_slice: bool = False,
-    data: DataModule | None = None,
+    data: Data | None = None,
     sampler: Sampler | None = None,
     device: str = "cpu",
     batch_size: int = 500,
@@ -395,7 +397,7 @@ def evaluate_checkpoint(
         checkpoint: The checkpoint.
         k, draws, num, seed, sampling_seeds: See `Evaluation`; by default, what the recipe of the checkpoint says.
         split, only, on_slice, sampler, batch_size, progress: See `evaluate`.
-        data: The data set; by default, the one that the recipe names.
+        data: The data set, as in `evaluate`; by default, the one that the recipe names.
         device: Where to put the model.
 
     Raises:
@@ -407,7 +409,7 @@ def evaluate_checkpoint(
     model = checkpoint.load(device=device)
     return evaluate(
         model,
-        data or checkpoint.data(),
+        checkpoint.data() if data is None else data,
         settings,
         split=split,
         only=only,

@@ -14,7 +14,7 @@ from zoo.batch import Batch
 from zoo.capabilities import Classifier, Conditional, ZooModule
 from zoo.data.base import DataModule, Which, levels_title
 from zoo.distributed import gather, is_leader, share
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 from zoo.module import facts_of
 from zoo.store.checkpoint import Checkpoint
 
@@ -96,6 +96,25 @@ def check_classes(model: ZooModule, data: DataModule) -> None:
             f"{data.name}: expected labels from 0 to {last} for {kind}, found {found}; "
             "put images into folders by label, or labels beside x into an .npz file"
         )
+
+
+def check_fit(model: ZooModule, data: DataModule) -> None:
+    """Checks that a model can learn from the data.
+
+    Raises:
+        ConfigError: The examples have another shape than the model.
+        DataError: The examples have other grey levels, or labels that the model does not know, or cannot be read.
+    """
+    expected, found = tuple(getattr(model, "event_shape", data.event_shape)), tuple(data.event_shape)
+    if expected != found:
+        raise ConfigError(
+            f"model: expected event_shape {list(found)}, the shape of the examples of {data.name}, found "
+            f"{list(expected)}"
+        )
+    check_classes(model, data)
+    check_levels(model, data)
+    if not data.files:  # nothing to download: what is wrong with single examples shows before the run begins
+        data.split("train")
 
 
 def per_example(

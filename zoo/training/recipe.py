@@ -37,7 +37,7 @@ from zoo.errors import CheckpointError, ConfigError
 from zoo.files import check_outside, expand, write_atomically
 from zoo.measurement import Measurement
 from zoo.metrics.evaluate import evaluate_checkpoint
-from zoo.metrics.examples import check_classes, check_levels
+from zoo.metrics.examples import check_fit
 from zoo.optim import Optimization
 from zoo.store.checkpoint import CONFIG, CURVE, CURVE_TABLE, RECIPE, Checkpoint
 from zoo.store.names import find_class
@@ -251,25 +251,6 @@ def _note(recipe: Mapping[str, Any], folder: Path) -> None:
         raise CheckpointError(
             f"{folder}: cannot be written: {error.strerror or error}; make room or choose another folder"
         ) from error
-
-
-def check_fit(model: ZooModule, data: DataModule) -> None:
-    """Checks that a model can learn from the data.
-
-    Raises:
-        ConfigError: The examples have another shape than the model.
-        DataError: The examples have other grey levels, or labels that the model does not know, or cannot be read.
-    """
-    expected, found = tuple(getattr(model, "event_shape", data.event_shape)), tuple(data.event_shape)
-    if expected != found:
-        raise ConfigError(
-            f"model: expected event_shape {list(found)}, the shape of the examples of {data.name}, found "
-            f"{list(expected)}"
-        )
-    check_classes(model, data)
-    check_levels(model, data)
-    if not data.files:  # nothing to download: what is wrong with single examples shows before the run begins
-        data.split("train")
 
 
 def make(

@@ -20,10 +20,13 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import DDPStrategy
 
+from zoo.capabilities import ZooModule
 from zoo.config import brief, check, near, reason
+from zoo.data.adapt import as_data, is_adaptable
 from zoo.distributed import launcher, on_leader
 from zoo.errors import ConfigError
 from zoo.files import expand
+from zoo.metrics.examples import check_fit
 from zoo.progress import on_terminal
 from zoo.training.callbacks import (
     AtomicCheckpointIO,
@@ -69,6 +72,8 @@ def Trainer(  # noqa: N802 - it is called in place of the class
     **options: Any,
 ) -> lightning.Trainer:
     """Makes a `lightning.Trainer` that averages weights, logs, draws samples, saves atomically and resumes exactly.
+
+    Its `fit` takes data modules and loaders, and also data sets of PyTorch or torchvision; see `zoo.data.as_data`.
 
     Args:
         folder: Folder of the run, for `last.ckpt`, `logs/` and `samples/`.
@@ -159,11 +164,24 @@ def Trainer(  # noqa: N802 - it is called in place of the class
     try:
         if settings["logger"] is True:
             settings["logger"] = _loggers(folder, wandb)
-        trainer = lightning.Trainer(callbacks=[*ours, *(callbacks or [])], **settings)
+        trainer = _Trainer(callbacks=[*ours, *(callbacks or [])], **settings)
     except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise ConfigError(f"trainer: {reason(error)}") from error
     begin(trainer)
     return trainer
+
+
+class _Trainer(lightning.Trainer):
+    """A Trainer that also takes data sets of PyTorch and arrays; see `zoo.data.as_data`."""
+
+    def fit(
+        self, model: Any, train_dataloaders: Any = None, val_dataloaders: Any = None, *more: Any, **named: Any
+    ) -> None:
+        if is_adaptable(train_dataloaders) and (val_dataloaders is None or is_adaptable(val_dataloaders)):
+            train_dataloaders, val_dataloaders = as_data(train_dataloaders, val_dataloaders), None
+            if isinstance(model, ZooModule):
+                check_fit(model, train_dataloaders)
+        super().fit(model, train_dataloaders, val_dataloaders, *more, **named)
 
 
 class _Bar(TQDMProgressBar):
