@@ -165,12 +165,25 @@ def sampling(parser: argparse.ArgumentParser) -> None:
     add("--eta", type=fraction, help="Share of fresh noise in each step of `--sampler ddim`")
 
 
+reading = (
+    option("--binarize", action="store_true", help="Make pixels black or white, for models of such images"),
+    option("--skip-corrupt", action="store_true", help="Leave out files that cannot be decoded"),
+)
+"""How images of a folder are read."""
+
+new_shape = (
+    option("--size", type=whole(most=4096), help="Height and width of the model's images, to which yours are scaled"),
+    option("--grey", action="store_true", help="Convert images to grey"),
+)
+"""The shape of a model that does not keep that of its checkpoint."""
+
+
 def own_data(parser: argparse.ArgumentParser) -> None:
     """`--data` and how the images in it are read."""
     parser.add_argument("--data", type=expand, required=True, help="Folder of images, or an .npz or .npy file")
     parser.add_argument("--resize", action="store_true", help="Bring images to the size and channels of the model")
-    parser.add_argument("--binarize", action="store_true", help="Make pixels black or white, for models of such images")
-    parser.add_argument("--skip-corrupt", action="store_true", help="Leave out files that cannot be decoded")
+    for part in reading:
+        part(parser)
 
 
 # -------------------------------------------------------------------------------------------------- what options mean

@@ -8,7 +8,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from zoo.cli.command import command, either, option
-from zoo.cli.options import NAME, PLUGIN, SHARED, checkpoint_of, number, own_data, own_data_of, seed, whole
+from zoo.cli.options import (
+    NAME,
+    PLUGIN,
+    SHARED,
+    checkpoint_of,
+    new_shape,
+    number,
+    own_data,
+    own_data_of,
+    reading,
+    seed,
+    whole,
+)
 from zoo.config import parse_yaml
 from zoo.errors import ConfigError, ZooError
 from zoo.files import expand
@@ -53,16 +65,30 @@ def _check_folder(options: argparse.Namespace) -> None:
 
 @command(
     "Train",
-    option("recipe", metavar="RECIPE", help="YAML file, or a checkpoint whose recipe to run again"),
+    option(
+        "recipe", metavar="RECIPE", help="YAML file, a checkpoint whose recipe to run again, or a model such as dcgan"
+    ),
     PLUGIN,
+    option("--data", type=expand, help="Your own data in place of the recipe's: a folder of images, or .npz or .npy"),
+    *new_shape,
+    option("--minutes", type=number, help="Time to train on --data for, in place of the recipe's epochs"),
+    *reading,
     _run_options,
     SHARED,
 )
 def fit(options: argparse.Namespace) -> None:
-    """Train the model that a recipe describes.
+    """Train the model that a recipe describes, or any model on your own images.
 
-    `zoo fit NAME --out FOLDER` trains a pretrained checkpoint again.
+    `zoo fit NAME --out FOLDER` trains a pretrained checkpoint again. With `--data`, the model gets the size, channels
+    and classes of your data, and the chosen defaults are printed as a recipe.
     """
+    if options.data is not None:
+        _fit_own(options)
+        return
+    for name in ("size", "grey", "minutes", "binarize", "skip_corrupt"):
+        if getattr(options, name):
+            raise ConfigError(f"--{name.replace('_', '-')}: expected --data beside it, found none")
+
     from zoo.store.recipes import load_recipe
 
     recipe = load_recipe(options.recipe, _recipe_keys(options), options.plugins)  # before torch is imported
@@ -78,10 +104,35 @@ def fit(options: argparse.Namespace) -> None:
             print(f"now measure it: zoo evaluate {made.source} --write")
 
 
+def _fit_own(options: argparse.Namespace) -> None:
+    own_data_of(options)
+
+    from zoo.distributed import is_leader
+    from zoo.training.scratch import train_on
+
+    with _resumable():
+        made = train_on(
+            options.recipe,
+            options.data,
+            options.out,
+            size=options.size,
+            grey=options.grey,
+            minutes=options.minutes,
+            binarize=options.binarize,
+            skip_corrupt=options.skip_corrupt,
+            resume=options.resume,
+            overrides=_recipe_keys(options),
+            plugins=options.plugins,
+        )
+    if is_leader():
+        print(f"{made.folder}\nnow measure it: zoo evaluate {made.source} --write")
+
+
 @command(
     "Train",
     NAME,
     own_data,
+    *new_shape,
     either(
         option("--steps", type=whole(most=10**7), help="Number of training steps at most (default: 1000)"),
         option("--minutes", type=number, help="Time to train for, in place of --steps"),
@@ -93,7 +144,8 @@ def finetune(options: argparse.Namespace) -> None:
     """Adapt a checkpoint to your own images or arrays.
 
     Short trial runs find the learning rate. Validation chooses the best weights, so that the result is not worse than
-    the checkpoint, and stops training that gets no better. Folders called train, val and test are splits.
+    the checkpoint, and stops training that gets no better. Folders called train, val and test are splits. With
+    `--size` or `--grey`, the model gets another shape and begins with the layers of the checkpoint that fit.
     """
     from zoo.store.recipes import override
 
@@ -113,6 +165,8 @@ def finetune(options: argparse.Namespace) -> None:
             resize=options.resize,
             binarize=options.binarize,
             skip_corrupt=options.skip_corrupt,
+            size=options.size,
+            grey=options.grey,
             resume=options.resume,
             overrides=_recipe_keys(options),
         )

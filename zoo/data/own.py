@@ -265,7 +265,8 @@ class ImageFolder(_Own):
             if image.shape != shape:
                 raise DataError(
                     f"{self.path / path}: expected {_describe(shape)} as in {self._first[0]}, found "
-                    f"{_describe(image.shape)}; pass size= and channels= (--resize) to convert all images"
+                    f"{_describe(image.shape)}; pass size= and channels= (--resize, or --size and --grey) to convert "
+                    "all images"
                 )
             x[len(self.used)] = image >= 128 if self.binarize else image
             self.used.append(path)
@@ -300,26 +301,37 @@ class ImageFolder(_Own):
 
 
 def own_section(
-    path: Path, event_shape: tuple[int, ...], resize: bool = False, binarize: bool = False, skip_corrupt: bool = False
+    path: Path,
+    event_shape: tuple[int, ...] | None = None,
+    resize: bool = False,
+    binarize: bool = False,
+    skip_corrupt: bool = False,
+    size: int | None = None,
+    grey: bool = False,
 ) -> dict[str, Any]:
     """The section `data` of a recipe for own data, which `zoo.data.build` takes.
 
     Args:
         path: A folder of images, or a .npz or .npy file.
         event_shape: Shape to which images are converted if `resize` is set, (C, H, W).
-        resize, binarize, skip_corrupt: See `ImageFolder`.
+        resize, binarize, skip_corrupt, size: See `ImageFolder`.
+        grey: Whether images are converted to one channel.
 
     Raises:
         ConfigError: An option does not apply to arrays, or images would not be square.
     """
-    options = {"resize": resize, "binarize": binarize, "skip_corrupt": skip_corrupt}
+    options = {"resize": resize, "binarize": binarize, "skip_corrupt": skip_corrupt, "size": size, "grey": grey}
     if not path.is_dir():
         is_array = path.exists() and path.suffix.lower() not in SUFFIXES  # else `Arrays` says what is wrong
         if is_array and (given := [name for name, value in options.items() if value]):
             raise ConfigError(f"{path}: {given[0]} is for a folder of images, found no folder; prepare arrays yourself")
         return {"class": "Arrays", "path": str(path)}
     section: dict[str, Any] = {"class": "ImageFolder", "path": str(path)}
-    if resize:
+    if size is not None:
+        section["size"] = size
+    if grey:
+        section["channels"] = 1
+    if resize and event_shape is not None:
         channels, height, width = event_shape
         if height != width:
             raise ConfigError(

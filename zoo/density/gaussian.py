@@ -27,10 +27,13 @@ from torch import Tensor
 
 from zoo.capabilities import ClosedForm, Completable
 from zoo.config import Between, Size
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, ZooError
 from zoo.flows.flow import Flow, Levels, Margin
 from zoo.flows.layers import Logit
 from zoo.random import Source, Streams, randn
+
+MOST_VALUES = 8192
+"""Largest number of values of which a full covariance is fitted: 3 GiB of memory, and an hour of one CPU core."""
 
 Jitter = Annotated[float, Between(0, 1e6)]
 
@@ -122,6 +125,17 @@ class GaussianDensity(ClosedForm, Flow, Completable):
         self.loc.copy_(mean)
 
 
+def check_covariance(event_shape: Sequence[int]) -> None:
+    """Raises ConfigError if a full covariance of examples of this shape is too large."""
+    if (size := math.prod(event_shape)) > MOST_VALUES:
+        channels = event_shape[0] if len(event_shape) == 3 else 1
+        side = math.isqrt(MOST_VALUES // channels)
+        raise ConfigError(
+            f"event_shape: expected at most {MOST_VALUES} values for a full covariance, found {size}; the largest "
+            f"square images have {side}x{side} pixels, and CausalGaussian takes larger ones"
+        )
+
+
 class Gaussian(GaussianDensity):
     """A Gaussian with full covariance, on the data or on their logits.
 
@@ -148,6 +162,7 @@ class Gaussian(GaussianDensity):
         self.logit = logit
         self.jitter = jitter
         size = math.prod(event_shape)
+        check_covariance(event_shape)
         self.size = size
         self.latent_shape = (size,)
         row, column = torch.tril_indices(size, size)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, layer_norm, silu
 
 from zoo.errors import ConfigError
+from zoo.nn.sides import check_sides
 
 MAX_FREQUENCY = 100.0  # of the noise level's features, in radians
 
@@ -76,12 +77,7 @@ class UNet(nn.Module):
 
     def __init__(self, event_shape: Sequence[int], channels: Sequence[int], width: int) -> None:
         super().__init__()
-        factor = 2 ** (len(channels) - 1)
-        if any(side % factor for side in event_shape[1:]):
-            raise ConfigError(
-                f"channels: expected sides that are multiples of {factor} for {len(channels)} levels, found "
-                f"{list(event_shape[1:])}; give fewer levels"
-            )
+        check_sides(event_shape, 2 ** (len(channels) - 1), f" for {len(channels)} levels")
         self.condition = Condition(width)
         self.inputs = nn.Conv2d(event_shape[0], channels[0], 3, padding=1)
         pairs = list(pairwise(channels))  # (finer, coarser)

@@ -23,6 +23,7 @@ from zoo.flows.dequantizer import Dequantizer
 from zoo.flows.layers import Bijector
 from zoo.module import Sampled
 from zoo.nn.point import Point
+from zoo.nn.sides import check_sides
 from zoo.random import Source, randn
 from zoo.samplers.tempered import Tempered
 
@@ -84,9 +85,4 @@ def dequantizer_of(event_shape: Sequence[int], hidden: int | None) -> Dequantize
 
 def check_scales(event_shape: Sequence[int], num_scales: int) -> None:
     """Raises ConfigError unless images of this shape, (C, H, W), can be halved `num_scales` times."""
-    _, height, width = event_shape
-    if height % 2**num_scales or width % 2**num_scales:
-        raise ConfigError(
-            f"event_shape: expected a height and a width of multiples of {2**num_scales} for {num_scales} scales, "
-            f"found {height}x{width}"
-        )
+    check_sides(event_shape, 2**num_scales, f" for {num_scales} scales")

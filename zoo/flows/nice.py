@@ -61,7 +61,11 @@ class NICE(Flow):
         self.save_hyperparameters()
         size = math.prod(event_shape)
         if size % 2:
-            raise ConfigError(f"event_shape: expected an even number of values, found {size}")
+            *others, last = event_shape[-2:]
+            nearest = " and ".join("x".join(map(str, [*others, side])) for side in (last - 1, last + 1))
+            raise ConfigError(
+                f"event_shape: expected an even number of values, found {size}; the nearest sizes are {nearest}"
+            )
         self.event_shape = tuple(event_shape)
         self.latent_shape = (size,)
         self.levels = levels

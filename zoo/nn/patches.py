@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from zoo.errors import ConfigError
+from zoo.nn.sides import check_sides
 
 PATCH = 4
 
@@ -22,8 +22,7 @@ def patches_of(event_shape: Sequence[int]) -> tuple[int, int]:
         ConfigError: H or W is not a multiple of 4.
     """
     _, height, width = event_shape
-    if height % PATCH or width % PATCH:
-        raise ConfigError(f"event_shape: expected a height and a width of multiples of {PATCH}, found {height}x{width}")
+    check_sides(event_shape, PATCH)
     return height // PATCH, width // PATCH
 
 

@@ -5,16 +5,21 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
-from zoo.config import brief, check, load_yaml
+from zoo.config import brief, check, load_yaml, near
 from zoo.errors import ConfigError
 from zoo.files import expand
 from zoo.store import registry as records
-from zoo.store.names import check_name
+from zoo.store.names import FAMILIES, check_name
+from zoo.store.registry import registry
 from zoo.store.source import checkpoint
+
+IMAGES = ("shapes64", "cifar10", "mnist", "fashion-mnist", "binarized-mnist")
+"""Data sets of images, those first whose recipes suit other images best."""
 
 SECTIONS: dict[str, Any] = {
     "name": str,
@@ -74,6 +79,39 @@ def load_recipe(
     if "model" in recipe:
         check_name(recipe["model"].get("class"), "recipe: model", plugins)
     return recipe
+
+
+def recipe_of_class(name: str) -> tuple[str, dict[str, Any]]:
+    """Finds the recipe from which the training of a model class on other data begins.
+
+    It is that of a shipped checkpoint of images, of this class if there is one and else of the same family.
+
+    Args:
+        name: A class of the zoo in any case, with or without its family and dashes: `dcgan`, `wgan-gp`, `flows.Glow`.
+
+    Returns:
+        The name of the class, such as `gan.DCGAN`, and the recipe.
+
+    Raises:
+        ConfigError: There is no such class.
+    """
+    kinds = {
+        title.lower(): f"{family}.{title}"
+        for family in FAMILIES
+        for title in importlib.import_module(f"zoo.{family}").__all__
+    }
+    word = name.rpartition(".")[2].lower().replace("-", "").replace("_", "")
+    if word not in kinds:
+        raise ConfigError(f"no checkpoint and no model is called {brief(name)}; {near(name, {*kinds, *registry()})}")
+    kind = kinds[word]
+    entries = {key: entry for key, entry in registry().items() if entry.family == kind.partition(".")[0]}
+
+    def rank(key: str) -> tuple[bool, bool, int, str]:
+        entry = entries[key]
+        kind_of_data = IMAGES.index(entry.data) if entry.data in IMAGES else len(IMAGES)
+        return entry.data not in IMAGES, entry.class_name != kind, kind_of_data, key
+
+    return kind, checkpoint(min(entries, key=rank)).settings
 
 
 def override(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,17 @@ from zoo.store.source import checkpoint
 from zoo.store.zoo import Zoo
 from zoo.training.before_after import before_after
 from zoo.training.callbacks import KeepBest
-from zoo.training.recipe import begin, build_data, check_place, fit, make, override, run_of
+from zoo.training.recipe import (
+    begin,
+    build_data,
+    build_model,
+    check_place,
+    fit,
+    make,
+    override,
+    run_of,
+    take_layers,
+)
 
 STEPS = 1000
 FEW = 5000
@@ -71,6 +81,8 @@ def finetune(
     resize: bool = False,
     binarize: bool = False,
     skip_corrupt: bool = False,
+    size: int | None = None,
+    grey: bool = False,
     resume: bool = False,
     overrides: Mapping[str, Any] | None = None,
     plugins: Collection[str] = (),
@@ -91,6 +103,9 @@ def finetune(
         resize: Whether to convert images to the size and channels of the model.
         binarize: Whether to make pixels black or white, for models of binary data.
         skip_corrupt: Whether to leave out files that cannot be decoded.
+        size: Height and width to which images are scaled, if the model is to have other ones than the checkpoint. The
+            new model begins with the layers that fit, which are printed. So it does for arrays of another shape.
+        grey: Whether images are converted to grey, and the model gets one channel.
         resume: Whether to go on with the run in `<folder>.run`.
         overrides: New values for keys of the recipe, such as {"optimization.lr": 1e-4}.
         plugins: Names of installed packages whose classes the checkpoint may use; see `Zoo.load`.
@@ -114,7 +129,9 @@ def finetune(
     model = start.load()
     if model.fixed:
         raise ConfigError(f"{start.source}: cannot be fine-tuned, since {model.fixed}")
-    section = own_section(path, shape_of(model), resize, binarize, skip_corrupt)
+    if resize and (size is not None or grey):
+        raise ConfigError("resize: expected the size of the model or another one, found both; leave out one of them")
+    section = own_section(path, shape_of(model), resize, binarize, skip_corrupt, size, grey)
     base: dict[str, Any] = {"name": folder.name, "start": start.source, "seed": 0, "data": section}
     base["evaluation"] = EVALUATION
     recipe = override(base, changes)
@@ -123,8 +140,14 @@ def finetune(
         base |= _labelled(start, model, module, section)
         recipe = override(base, changes)
         module = build_data(recipe["data"], recipe["seed"])
-    check_like(start, model, module)
+    keeps_shape = section["class"] == "ImageFolder" and size is None and not grey
+    if not keeps_shape and tuple(module.event_shape) != shape_of(model):
+        arguments = {**start.arguments, **base.get("model", {}), "event_shape": list(module.event_shape)}
+        base["model"] = {"class": start.class_name, **arguments}
+        recipe = override(base, changes)
+        _tell_layers(start, model, recipe)
     model = begin(recipe, recipe["seed"], start.plugins).eval()
+    check_like(start, model, module)
     check_classes(model, module)
     settings = Evaluation(**bind(Evaluation, recipe["evaluation"] or {}, "evaluation"))
     before = _measured(model, module, settings)  # before training, so that what cannot be measured shows now
@@ -155,6 +178,14 @@ class Budget:
 
     steps: int | None = None
     minutes: float | None = None
+
+
+def _tell_layers(start: Checkpoint, model: ZooModule, recipe: Mapping[str, Any]) -> None:
+    """Prints which layers of a checkpoint fit the model of a recipe, whose images have another shape."""
+    taken, anew = take_layers(build_model(recipe["model"], plugins=start.plugins), model)
+    if is_leader():
+        print(f"layers that begin with those of {start.source}: {', '.join(taken) or 'none'}")
+        print(f"layers that begin anew: {', '.join(anew) or 'none'}")
 
 
 def _labelled(
@@ -194,7 +225,9 @@ def _planned(
     if isinstance(model, ClosedForm):
         recipe["trainer"]["max_epochs"] = EPOCHS
         epochs = {"max_epochs": 3 if model.iterative else 1}
-        best, _ = _tried(recipe, _strengths(start, model), epochs, data, changes, start.plugins)
+        best, _ = tried(
+            recipe, strengths(start.class_name, start.arguments, model), epochs, data, changes, start.plugins
+        )
         return override(override(recipe, best), changes)
     if isinstance(model, Unnormalized):
         recipe["trainer"]["log_z_temperatures"] = TEMPERATURES
@@ -217,23 +250,23 @@ def _planned_steps(
         rates = rates[:1]
     best, seconds = rates[0], 0.0
     if budget.minutes is not None:
-        seconds = _tried(recipe, rates[:1], _by_steps(FIRST_STEPS), data, changes, plugins)[1] / FIRST_STEPS
+        seconds = tried(recipe, rates[:1], by_steps(FIRST_STEPS), data, changes, plugins)[1] / FIRST_STEPS
         trial = min(TRIAL_STEPS, max(FIRST_STEPS, int(TRIAL_SHARE * 60 * budget.minutes / seconds)))
     if len(rates) > 1:
         recipe["optimization"]["warmup"] = max(1, trial // 10)
-        best, duration = _tried(recipe, rates, _by_steps(trial), data, changes, plugins)
+        best, duration = tried(recipe, rates, by_steps(trial), data, changes, plugins)
         seconds = duration / trial
     if budget.minutes is not None:
         steps = max(VALIDATIONS, int((60 * budget.minutes - (time.monotonic() - began)) / seconds))
     every = math.ceil(steps / VALIDATIONS)
-    recipe["trainer"] |= _by_steps(every * math.ceil(steps / every), every)
+    recipe["trainer"] |= by_steps(every * math.ceil(steps / every), every)
     recipe["optimization"]["warmup"] = max(1, steps // 20)
     if is_leader() and seconds:
         print(f"training takes {steps} steps at most, about {steps * seconds / 60:.1f} minutes")
     return override(override(recipe, best), changes)
 
 
-def _by_steps(num: int, every: int | None = None) -> dict[str, Any]:
+def by_steps(num: int, every: int | None = None) -> dict[str, Any]:
     """Options of the trainer for a number of steps, with a validation after each `every` of them or at the end."""
     return {"max_epochs": -1, "max_steps": num, "val_check_interval": every or num, "check_val_every_n_epoch": None}
 
@@ -247,16 +280,15 @@ def _rates(optimization: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _strengths(start: Checkpoint, model: ClosedForm) -> list[dict[str, Any]]:
-    """Changes of a recipe: the regularisations to try."""
+def strengths(class_name: str, arguments: Mapping[str, Any], model: ClosedForm) -> list[dict[str, Any]]:
+    """Changes of a recipe: the regularisations to try for a model of this class with these arguments."""
     if (name := model.regularizer) is None:
         return [{}]
     own = max(getattr(model, name), WEAKEST)
-    section = {"class": start.class_name, **start.arguments}
-    return [{"model": {**section, name: strength * own}} for strength in STRENGTHS]
+    return [{"model": {"class": class_name, **arguments, name: strength * own}} for strength in STRENGTHS]
 
 
-def _tried(
+def tried(
     recipe: dict[str, Any],
     candidates: list[dict[str, Any]],
     length: dict[str, Any],

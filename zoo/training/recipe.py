@@ -11,7 +11,8 @@
 
 A recipe may have `start: SOURCE`, where the source is what `Zoo.load` takes. In place of the section `model`, it
 fine-tunes that checkpoint. Together with `model`, the new model begins with the weights of that checkpoint, which may
-have another class with the same parameters or some of them. With `teachers: [SOURCE, ...]` the model learns from the
+have another class with the same parameters or some of them. If the images have another shape, it begins with the layers
+that fit. With `teachers: [SOURCE, ...]` the model learns from the
 predictions of these checkpoints; see `ZooModule.learn_from`.
 """
 
@@ -89,6 +90,15 @@ def _begin(recipe: Mapping[str, Any], seed: int, plugins: Collection[str]) -> Zo
     model = build_model(recipe["model"], seed, plugins)
     if "start" in recipe:
         start, model.pretrained = Zoo.load(recipe["start"], plugins=plugins), True
+        if getattr(start, "event_shape", None) != getattr(model, "event_shape", None):
+            taken, anew = take_layers(model, start)
+            if not taken:
+                raise ConfigError(
+                    f"start: no layer of {recipe['start']} fits the {type(model).__name__} in the section `model`; "
+                    "train it from scratch"
+                )
+            model.pretrained = not anew
+            return model
         is_relabelled = getattr(start, "num_classes", None) != getattr(model, "num_classes", None)
         try:
             unused = _take_weights(model, start) if is_relabelled else model.take_weights(start)
@@ -100,6 +110,25 @@ def _begin(recipe: Mapping[str, Any], seed: int, plugins: Collection[str]) -> Zo
                 f"{type(model).__name__} in the section `model`; give it the same sizes"
             )
     return model
+
+
+def take_layers(model: ZooModule, start: ZooModule) -> tuple[list[str], list[str]]:
+    """Begins with the layers of a trained model that have the same names and shapes, for images of another shape.
+
+    Returns:
+        The names of the layers that were taken, and of those that stay as they are.
+    """
+    new, old = model.state_dict(), start.state_dict()
+    layers: dict[str, list[str]] = {}
+    for name in new:
+        layers.setdefault(name.rpartition(".")[0] or name, []).append(name)
+
+    def fits(name: str) -> bool:
+        return name in old and old[name].shape == new[name].shape
+
+    taken = [layer for layer, names in layers.items() if all(map(fits, names))]
+    model.load_state_dict({name: old[name] for layer in taken for name in layers[layer]}, strict=False)
+    return taken, [layer for layer in layers if layer not in taken]
 
 
 def _take_weights(model: ZooModule, start: ZooModule) -> list[str]:
