@@ -72,7 +72,7 @@ def test_defaults_fit_the_data_and_are_printed_and_kept(
     assert model.event_shape == (3, 8, 8) and getattr(model, "levels", 256) in (256, None)
     if name == "conditional-edm":
         assert model.num_classes == 2
-        x = 2 * build(recipe["data"]).split("train").x / 255 - 1
+        x = 2 * build(recipe["data"]).split("train").x.float() / 255 - 1
         assert recipe["model"]["sigma_data"] == pytest.approx(x.std().item(), abs=1e-3)
     if name == "VAE":
         assert recipe["model"]["likelihood"] == "discretized-logistic"
