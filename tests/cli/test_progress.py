@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from instances import Instance, having
-from test_models import seeded
 
 from zoo import Zoo, progress
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
@@ -17,6 +16,7 @@ from zoo.capabilities import Autoregressive, Completable
 from zoo.classifier.lenet import LeNet
 from zoo.cli import main
 from zoo.data import Digits, files
+from zoo.laws.law import seeded
 from zoo.metrics import quality
 from zoo.metrics.extractors import ClassifierFeatures
 from zoo.metrics.quality import extract

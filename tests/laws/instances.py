@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 import zoo
@@ -28,7 +26,6 @@ from zoo.boltzmann.boltzmann_machine import BoltzmannMachine
 from zoo.boltzmann.dbm import DBM
 from zoo.boltzmann.dbn import DBN
 from zoo.boltzmann.rbm import RBM
-from zoo.capabilities import ClosedForm, ZooModule
 from zoo.classifier.lenet import LeNet
 from zoo.classifier.resnet import ResNet
 from zoo.density.causal_gaussian import CausalGaussian
@@ -59,6 +56,7 @@ from zoo.gan.r3gan import R3GAN
 from zoo.gan.sngan import SNGAN
 from zoo.gan.wgan import WGAN
 from zoo.gan.wgan_gp import WGANGP
+from zoo.laws.subject import Subject
 from zoo.vae.autoencoder import Autoencoder
 from zoo.vae.conditional_vae import ConditionalVAE
 from zoo.vae.iaf import IAF
@@ -73,61 +71,17 @@ Logits = Callable[[Any, Tensor], list[Tensor]]
 
 
 @dataclass(frozen=True)
-class Instance:
-    """A model small enough to enumerate, integrate and differentiate by brute force.
+class Instance(Subject):
+    """A model under test.
 
     Attributes:
-        cls: the class.
-        arguments: of its constructor.
-        levels: its data are {0, ..., levels - 1}/(levels - 1), or real numbers where None.
-        logits: of an autoregressive model, (model, x [B, *event_shape]) -> [B, D]: what it says of each pixel given the
+        logits: Of an autoregressive model, (model, x [B, *event_shape]) -> [B, D]: what it says of each pixel given the
             earlier ones, for each component of a mixture.
-        conditional: whether it completes by the conditional of its own density, whatever the mask.
-        differentiable: whether `log_prob` changes smoothly with x; not where most x are impossible.
+        conditional: Whether it completes by the conditional of its own density, whatever the mask.
     """
 
-    cls: type[ZooModule]
-    arguments: dict[str, Any]
-    levels: int | None
     logits: Logits | None = None
-    differentiable: bool = True
     conditional: bool = True
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        return tuple(self.arguments["event_shape"])
-
-    def build(self, seed: int = 0) -> Any:
-        """The model in evaluation mode, with every parameter away from where it starts."""
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            model = self.cls(**self.arguments)
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.add_(0.3 * torch.randn_like(parameter))
-                if isinstance(model, ClosedForm):
-                    for _ in range(3 if model.iterative else 1):
-                        model.statistics = model.gather(self.data(100, seed))
-                        model.finish(model.statistics)
-        return model.eval()
-
-    def data(self, num: int, seed: int = 0) -> Tensor:
-        """[num, *event_shape]; correlated, so that there is something to model; draws where most x are impossible."""
-        generator = torch.Generator().manual_seed(seed)
-        if not self.differentiable:
-            model: Any = self.cls(**self.arguments)
-            return model.sample(num, generator=generator)
-        size = math.prod(self.event_shape)
-        x = torch.randn(num, size, generator=generator) @ torch.randn(size, size, generator=generator) / size**0.5
-        if self.levels is not None:
-            x = (x.sigmoid() * self.levels).floor().clamp(max=self.levels - 1) / (self.levels - 1)
-        return x.view(num, *self.event_shape)
-
-    def states(self) -> Tensor:
-        """Everything that there is: [levels^D, *event_shape]."""
-        assert self.levels is not None
-        values = torch.arange(self.levels) / (self.levels - 1)
-        return torch.cartesian_prod(*[values] * math.prod(self.event_shape)).view(-1, *self.event_shape)
 
 
 def _each_mask(model: MADE, x: Tensor) -> list[Tensor]:

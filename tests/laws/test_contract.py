@@ -14,7 +14,6 @@ import pytest
 import torch
 from instances import INSTANCES, Instance, having
 from lightning.fabric import Fabric
-from test_models import batch_of, given_of, seeded
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -42,6 +41,7 @@ from zoo.data import Arrays
 from zoo.density.rivers import Rivers
 from zoo.errors import ConfigError, DataError
 from zoo.flows.flow import Flow
+from zoo.laws.law import seeded
 from zoo.training import Trainer
 
 LOSS_ALONE = (Adversarial, ClosedForm, UnnormalizedDensity)
@@ -72,7 +72,7 @@ def value(found: Any) -> Tensor:
 
 @having(ZooModule)
 def test_data_of_another_shape_are_refused_and_named(instance: Instance) -> None:
-    model, given = instance.build(), given_of(instance, 3)
+    model, given = instance.build(), instance.given(3)
     wrong = [torch.zeros(3, *instance.event_shape, 1), torch.zeros(3, *(n + 1 for n in instance.event_shape))]
     for name, compute in methods(model).items():
         for x in (*wrong, torch.zeros(instance.event_shape), instance.data(3).numpy()):
@@ -85,7 +85,7 @@ def test_data_of_another_shape_are_refused_and_named(instance: Instance) -> None
 
 @having(ZooModule, where=lambda instance: instance.levels is not None)
 def test_data_of_other_values_are_refused_once_per_call(instance: Instance) -> None:
-    model, x, given = instance.build(), instance.data(3), given_of(instance, 3)
+    model, x, given = instance.build(), instance.data(3), instance.given(3)
     wrong = [x * 255, x * 0 - 0.1, x.clone().flatten().index_fill(0, torch.tensor(2), torch.nan).view_as(x)]
     if instance.levels == 2:
         wrong += [x * 0.999, torch.rand(x.shape)]
@@ -107,7 +107,7 @@ def test_data_of_other_values_are_refused_once_per_call(instance: Instance) -> N
 
 @having(ImportanceWeighted)
 def test_importance_weights_check_their_data(instance: Instance) -> None:
-    model, given = instance.build(), given_of(instance, 3)
+    model, given = instance.build(), instance.given(3)
     with pytest.raises(DataError, match=r"\.log_weights: expected (binary )?pixels"):
         model.log_weights(instance.data(3) * 255, 2, **given)
 
@@ -167,7 +167,7 @@ def draws_in_training(instance: Instance) -> bool:
 
 @having(ZooModule, where=draws_in_training)
 def test_a_bare_loop_has_new_noise_at_each_step(instance: Instance) -> None:
-    model, batch = instance.build().train(), batch_of(instance)
+    model, batch = instance.build().train(), instance.batch()
     losses = losses_of_a_loop(model, lambda _: model.training_step(batch, 0), 5)
     assert len(set(losses)) > 1 and model.global_step == 5
     again = instance.build().train()
@@ -179,7 +179,7 @@ def test_a_bare_loop_has_new_noise_at_each_step(instance: Instance) -> None:
 
 def vae() -> tuple[Any, Batch]:
     instance = next(i for i in INSTANCES if i.cls.__name__ == "VAE")
-    return instance.build().train(), batch_of(instance, 8)
+    return instance.build().train(), instance.batch(8)
 
 
 def test_fabric_has_new_noise_at_each_step() -> None:
@@ -275,7 +275,7 @@ def test_what_lightning_logs_and_clips() -> None:
 @having(GenerativeModel, where=lambda instance: issubclass(instance.cls, Adversarial | ClosedForm))
 def test_models_that_set_their_own_weights_want_a_trainer(instance: Instance) -> None:
     with pytest.raises(ConfigError, match="expected a Trainer that drives it"):
-        instance.build().training_step(batch_of(instance), 0)
+        instance.build().training_step(instance.batch(), 0)
 
 
 @pytest.mark.parametrize("wrong", [{"x": torch.zeros(2)}, "x", torch.tensor(1.0), (None, torch.zeros(2))])
@@ -334,7 +334,7 @@ def test_pickled_models_do_the_same(instance: Instance) -> None:
     assert all(torch.equal(twin.state_dict()[key], value) for key, value in model.state_dict().items())
     assert torch.equal(output(twin, instance), output(model, instance))
     if isinstance(model, Adversarial):
-        batch = batch_of(instance)
+        batch = instance.batch()
         losses = []
         for player in (model.train(), twin.train()):
             streams, given = player.streams(batch), player.given(batch)

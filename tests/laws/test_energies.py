@@ -8,7 +8,6 @@ import pytest
 import torch
 from instances import INSTANCES, Instance, having
 from scipy import stats
-from test_models import follows, seeded, state_numbers
 from torch import Tensor
 
 from zoo import objectives
@@ -21,6 +20,7 @@ from zoo.capabilities import Completable, Unnormalized, UnnormalizedBound, Unnor
 from zoo.energy.nce import NCE
 from zoo.energy.tilted import Tilted, langevin
 from zoo.errors import ConfigError
+from zoo.laws.law import follows, seeded, state_numbers
 from zoo.mcmc import MarkovChain, annealed_importance_sampling, resampled, reverse_annealed_importance_sampling, run
 from zoo.random import Streams
 from zoo.samplers.gibbs import Gibbs

@@ -20,7 +20,7 @@ LAYERS = [
     ["density", "autoregressive", "vae", "gan", "flows", "boltzmann", "energy", "diffusion", "classifier", "data"],
     ["store"],
     ["denoising", "latents", "pixelwise", "pictures", "plots"],
-    ["metrics", "export"],
+    ["metrics", "export", "laws"],
     ["training"],
     ["cli", "__main__"],
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import math
 import pkgutil
 from collections.abc import Iterator
@@ -27,7 +26,6 @@ from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.made import MADE
 from zoo.autoregressive.raster import RasterOrder, forced, log_likelihood, pixel_by_pixel
 from zoo.autoregressive.regularization import dropout, shift
-from zoo.batch import Batch
 from zoo.capabilities import (
     Adversarial,
     Autoregressive,
@@ -48,24 +46,20 @@ from zoo.capabilities import (
 from zoo.data import Arrays
 from zoo.density.gaussian import Gaussian
 from zoo.density.mixture import BernoulliMixture
-from zoo.diffusion.denoiser import DiffusionModel
 from zoo.errors import ConfigError, DataError
 from zoo.flows.dequantizer import Dequantizer
 from zoo.gan.ali import ALI
 from zoo.gan.gan import GAN
+from zoo.laws import bounds, densities, drawing, training
+from zoo.laws.law import follows, seeded
 from zoo.nn.discretized import Discretized, DiscretizedGaussian, DiscretizedLogistic
 from zoo.nn.point import Point
 from zoo.pixelwise import receptive_field
 from zoo.random import Streams, rand, seed_from
-from zoo.samplers import Heun
 from zoo.training import Trainer
 from zoo.vae.iwae import IWAE, importance_weighted
 from zoo.vae.ladder_vae import LadderVAE, _combine
 from zoo.vae.vae import VAE
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def is_binary(instance: Instance) -> bool:
@@ -84,41 +78,6 @@ def learns_a_density(instance: Instance) -> bool:
 
 def is_autoregressive(instance: Instance) -> bool:
     return instance.logits is not None
-
-
-def batch_of(instance: Instance, num: int = 6) -> Batch:
-    return Batch(instance.data(num), torch.arange(num) % instance.arguments.get("num_classes", 1), torch.arange(num))
-
-
-def given_of(instance: Instance, num: int) -> dict[str, Tensor]:
-    """Labels of `num` examples, as keywords; nothing for a model that takes none."""
-    if not issubclass(instance.cls, Conditional):
-        return {}
-    return {"labels": torch.arange(num) % instance.arguments["num_classes"]}
-
-
-def same_label(instance: Instance, num: int) -> dict[str, Tensor]:
-    return {name: torch.ones_like(value) for name, value in given_of(instance, num).items()}
-
-
-def follows(counts: Tensor, log_probs: Tensor) -> None:
-    """Chi-square: draws counted by state follow the probabilities; rare states are taken together."""
-    expected = log_probs.double().exp() * counts.sum()
-    is_rare = expected < 5
-    observed, expected = (
-        torch.cat([x[~is_rare].double(), x[is_rare].sum()[None].double()]) for x in (counts, expected)
-    )
-    possible = expected > 0
-    assert observed[~possible].sum() == 0
-    if possible.sum() > 1:
-        expected = expected[possible] * (observed.sum() / expected.sum())
-        assert stats.chisquare(observed[possible].numpy(), expected.numpy()).pvalue > 1e-3
-
-
-def state_numbers(x: Tensor) -> Tensor:
-    """Positions of binary x [B, ...] in `Instance.states`."""
-    x = x.flatten(1).long()
-    return (x << torch.arange(x.shape[1]).flip(0)).sum(1)
 
 
 # ---------------------------------------------------------------------------------------------------------- every model
@@ -161,20 +120,7 @@ def test_every_number_in_a_configuration_has_bounds() -> None:
 
 @having(ZooModule)
 def test_arguments_are_plain_and_rebuild_the_model(instance: Instance) -> None:
-    model = instance.build()
-    arguments = dict(model.hparams)
-    assert arguments.keys() == inspect.signature(instance.cls).parameters.keys()
-    assert json.loads(json.dumps(arguments, allow_nan=False)) == arguments
-    twin = instance.cls(**arguments)
-    assert {k: (v.shape, v.dtype) for k, v in twin.state_dict().items()} == {
-        k: (v.shape, v.dtype) for k, v in model.state_dict().items()
-    }
-    twin.load_state_dict(model.state_dict())
-    outputs = []
-    for m in (model, twin.eval()):
-        with torch.no_grad():
-            outputs.append(m(instance.data(3)) if isinstance(m, Classifier) else m.sample(3, generator=seeded()))
-    assert torch.equal(*outputs)
+    training.arguments_rebuild_the_model(instance)
 
 
 @having(ZooModule)
@@ -195,21 +141,10 @@ def test_half_precision_files(instance: Instance, tmp_path: Path) -> None:
 
 @having(ZooModule)
 def test_the_objective_reaches_every_parameter(instance: Instance) -> None:
-    model, batch = instance.build().train(), batch_of(instance)
-    if isinstance(model, ClosedForm):
-        assert not list(model.parameters()), "what is fitted from statistics is a buffer"
+    if issubclass(instance.cls, ClosedForm):
+        assert not list(instance.build().parameters()), "what is fitted from statistics is a buffer"
         return
-    if isinstance(model, Adversarial):
-        streams, given = model.streams(batch), model.given(batch)
-        real, fake = model.pair(batch.x, streams, **given)
-        model.generator_loss(real, fake, streams, **given).backward()
-        model.critic.zero_grad()
-        model.critic_loss(real.detach(), fake.detach(), streams, **given)["loss"].backward()
-    else:
-        model.training_step(batch, 0)["loss"].backward()
-    trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
-    without = [n for n, grad in trained.items() if grad is None or not grad.any() or not grad.isfinite().all()]
-    assert not without
+    training.every_parameter_gets_a_gradient(instance)
 
 
 # --------------------------------------------------------------------------------------------------- what draws: sample
@@ -217,15 +152,8 @@ def test_the_objective_reaches_every_parameter(instance: Instance) -> None:
 
 @having(GenerativeModel)
 def test_samples(instance: Instance) -> None:
+    drawing.samples_look_like_data(instance)
     model = instance.build()
-    x = model.sample(9, generator=seeded())
-    assert x.shape == (9, *instance.event_shape) and x.dtype == torch.float32 and not x.requires_grad
-    assert x.isfinite().all() and len(x.unique(dim=0)) > 1
-    if instance.levels is not None:
-        assert x.min() >= 0 and x.max() <= 1
-    if instance.levels == 2:
-        assert ((x == 0) | (x == 1)).all()
-    assert model.sample(0).shape == (0, *instance.event_shape)
     for num in (-1, 2.5, "2"):
         with pytest.raises(ConfigError, match="num_samples: expected a whole number, at least 0"):
             model.sample(num)
@@ -264,22 +192,7 @@ def test_a_conditional_bound_wants_a_label_for_each(instance: Instance) -> None:
 
 @having(GenerativeModel)
 def test_samples_depend_on_the_generator_alone(instance: Instance) -> None:
-    model = instance.build()
-    before = torch.get_rng_state()
-    x = model.sample(7, generator=seeded())
-    assert torch.equal(model.sample(7, generator=seeded()), x)
-    for batch_size in (1, 3):
-        torch.testing.assert_close(model.sample(7, generator=seeded(), batch_size=batch_size), x)
-    torch.testing.assert_close(model.sample(3, generator=seeded()), x[:3])
-    assert torch.equal(torch.get_rng_state(), before)
-    generator = seeded()
-    first, second = (model.sample(7, generator=generator) for _ in range(2))
-    assert torch.equal(first, x) and not torch.equal(second, x)
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        first, second = model.sample(7), model.sample(7)
-        torch.manual_seed(3)
-        assert torch.equal(model.sample(7), first) and not torch.equal(first, second)
+    drawing.samples_depend_on_the_generator_alone(instance)
 
 
 @having(GenerativeModel)
@@ -317,7 +230,7 @@ def test_an_empty_batch_has_no_log_probs_samples_and_completions(instance: Insta
 
 @having(EvidenceLowerBound)
 def test_an_empty_batch_has_no_bounds(instance: Instance) -> None:
-    model, nothing, given = instance.build(), torch.empty(0, *instance.event_shape), given_of(instance, 0)
+    model, nothing, given = instance.build(), torch.empty(0, *instance.event_shape), instance.given(0)
     assert model.elbo(nothing, **given).shape == model.training_bound(nothing, Streams(0, []), **given).shape == (0,)
     if isinstance(model, ImportanceWeighted):
         assert model.log_weights(nothing, 3, **given).shape == (3, 0)
@@ -325,7 +238,7 @@ def test_an_empty_batch_has_no_bounds(instance: Instance) -> None:
 
 @having(GenerativeModel)
 def test_an_empty_batch_has_no_draws_codes_and_images(instance: Instance) -> None:
-    model, nothing, given = instance.build(), torch.empty(0, *instance.event_shape), given_of(instance, 0)
+    model, nothing, given = instance.build(), torch.empty(0, *instance.event_shape), instance.given(0)
     with torch.no_grad():
         assert model.draw(Streams(0, []), **model.defaults(Streams(0, []))).shape == nothing.shape
         if isinstance(model, Encoder):
@@ -356,24 +269,9 @@ def test_double_precision(instance: Instance) -> None:
 # --------------------------------------------------------------------------------------------------- exact, over pixels
 
 
-def enumerated(log_probs: Tensor, states: Tensor, order: Tensor) -> Tensor:
-    """E[x_d given those before it in the order], by sums over all states that share these: [S, ...] -> [S, ...]."""
-    probs, x = log_probs.double().exp(), states.flatten(1).double()
-    _, number = x.unique(return_inverse=True)
-    expected, key = torch.empty_like(x), torch.zeros(len(x), dtype=torch.long)
-    for d in order:
-        mass, total = (torch.zeros(len(x)).double().index_add(0, key, p) for p in (probs, probs * x[:, d]))
-        expected[:, d] = (total / mass)[key]
-        _, key = (key * (number.max() + 1) + number[:, d]).unique(return_inverse=True)
-    return expected.view_as(states)
-
-
 @having(TractableDensity, where=is_binary)
 def test_probabilities_sum_to_one(instance: Instance) -> None:
-    model, states = instance.build(), instance.states()
-    log_probs = model.log_prob(states)
-    assert log_probs.shape == (len(states),)
-    assert log_probs.double().logsumexp(0).abs() < 1e-5
+    densities.probabilities_sum_to_one(instance)
 
 
 @having(TractableDensity, where=lambda instance: is_binary(instance) and learns_a_density(instance))
@@ -391,28 +289,17 @@ def test_what_a_step_of_training_sees_is_a_distribution(instance: Instance, monk
 
 @having(KnownEntropy, where=is_binary)
 def test_the_entropy_is_the_enumerated_one(instance: Instance) -> None:
-    model = instance.build()
-    log_probs = model.log_prob(instance.states()).double()
-    assert model.entropy() == pytest.approx(torch.special.entr(log_probs.exp()).sum().item(), abs=1e-5)
+    densities.the_entropy_is_that_of_the_probabilities(instance)
 
 
 @having(TractableDensity, where=is_binary)
 def test_samples_follow_the_probabilities(instance: Instance) -> None:
-    model, states = instance.build(), instance.states()
-    x = model.sample(20_000, generator=seeded(), batch_size=5000)
-    with torch.no_grad():
-        follows(torch.bincount(state_numbers(x), minlength=len(states)), model.log_prob(states))
+    densities.samples_follow_the_probabilities(instance)
 
 
 @having(TractableDensity)
 def test_densities_keep_to_their_own_example(instance: Instance) -> None:
-    for model in (instance.build(), instance.build().train()):
-        x = instance.data(4)
-        together = model.log_prob(x)
-        torch.testing.assert_close(together, torch.cat([model.log_prob(row[None]) for row in x]), atol=1e-4, rtol=1e-5)
-        if instance.differentiable:
-            (gradient,) = torch.autograd.grad(model.log_prob(x.requires_grad_())[1], x)
-            assert gradient[1].any() and not gradient[[0, 2, 3]].any()
+    densities.densities_keep_to_their_own_example(instance)
 
 
 @having(TractableDensity, where=is_autoregressive)
@@ -444,41 +331,12 @@ def test_the_density_is_the_mixture_of_products_of_conditionals(instance: Instan
 
 @having(Autoregressive, where=lambda instance: is_binary(instance) and instance.conditional)
 def test_expectations_are_the_enumerated_ones(instance: Instance) -> None:
-    model, states = instance.build(), instance.states()
-    (order,) = model.order(Streams(0, [0]))
-    assert sorted(order.tolist()) == list(range(states[0].numel()))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(2)  # so that pixels tell the components of a mixture apart
-        expected, log_probs = model.expected(states), model.log_prob(states)
-        torch.testing.assert_close(
-            expected.double(), enumerated(log_probs, states, order), atol=1e-5, rtol=1e-4, check_dtype=False
-        )
-        assert torch.equal(model.expected(states[:0]), states[:0])
+    densities.expectations_are_those_of_the_probabilities(instance)
 
 
 @having(TractableDensity, Completable, where=lambda instance: is_binary(instance) and instance.conditional)
 def test_completions_follow_the_exact_conditional(instance: Instance) -> None:
-    model, states = instance.build(), instance.states()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False).mul_(3)  # so that what is known tells the components of a mixture apart
-    size = states[0].numel()
-    with torch.no_grad():
-        possible = states[model.log_prob(states) > -math.inf]
-    for num_known, template in (
-        (0, possible[0]),
-        (1, possible[-1]),
-        (size // 2, possible[len(possible) // 3]),
-        (size, possible[1]),
-    ):
-        mask = (torch.arange(size) < num_known).view(instance.event_shape)
-        x = torch.where(mask, template, math.nan).expand(6000, *instance.event_shape)
-        completed = model.complete(x, mask, generator=seeded())
-        assert ((completed == template) | ~mask).all() and ((completed == 0) | (completed == 1)).all()
-        fits = ((states == template) | ~mask).flatten(1).all(1)
-        with torch.no_grad():
-            log_probs = model.log_prob(states).where(fits, -math.inf).log_softmax(0)
-        follows(torch.bincount(state_numbers(completed), minlength=len(states)), log_probs)
+    densities.completions_follow_the_exact_conditional(instance)
 
 
 @having(Completable, TractableDensity, where=is_real)
@@ -514,12 +372,7 @@ def test_completions_come_one_batch_at_a_time(instance: Instance, monkeypatch: p
 
 @having(Completable)
 def test_completions_depend_on_the_generator_alone_and_each_image_has_its_mask(instance: Instance) -> None:
-    model, x = instance.build(), instance.data(40)
-    size = x[0].numel()
-    masks = (torch.arange(size) < torch.tensor([0, 1, 3, size] * 10)[:, None]).view_as(x)
-    first, again, other = (model.complete(x, masks, generator=seeded(s)) for s in (0, 0, 1))
-    assert torch.equal(first, again) and not torch.equal(first, other)
-    assert torch.equal(first[masks], x[masks]) and torch.equal(first[3::4], x[3::4])
+    drawing.completions_keep_what_is_known(instance)
 
 
 @having(Completable)
@@ -545,27 +398,12 @@ def test_known_pixels_that_the_model_cannot_know_are_refused(instance: Instance)
 
 @having(TractableDensity, where=is_real)
 def test_the_density_integrates_to_one(instance: Instance) -> None:
-    model = instance.build()
-    x = model.sample(2000, generator=seeded())
-    low, high = x.amin(0), x.amax(0)
-    axes = [torch.linspace(float(a - (b - a)), float(b + (b - a)), 400) for a, b in zip(low, high, strict=True)]
-    cell = math.prod(float(axis[1] - axis[0]) for axis in axes)
-    with torch.no_grad():
-        x = torch.cartesian_prod(*axes).view(-1, *instance.event_shape)
-        assert (model.log_prob(x).double().exp().sum() * cell - 1).abs() < 1e-3
+    densities.the_density_integrates_to_one(instance)
 
 
 @having(TractableDensity, where=is_real)
 def test_samples_follow_the_density(instance: Instance) -> None:
-    """Stein's identity: E[score] = 0 and E[x score^T] = -I if x follows the density, whatever it is."""
-    model = instance.build()
-    x = model.sample(50_000, generator=seeded(), batch_size=50_000).flatten(1)
-    x.requires_grad_()
-    (score,) = torch.autograd.grad(model.log_prob(x.view(-1, *instance.event_shape)).sum(), x)
-    x = x.detach()
-    for terms in (score, x[:, :, None] * score[:, None] + torch.eye(x.shape[1])):
-        z = terms.mean(0) / (terms.std(0) / math.sqrt(len(x)))
-        assert z.abs().max() < 4.5
+    densities.samples_follow_the_density(instance)
 
 
 @having(Dequantized, where=lambda instance: instance.levels is not None)
@@ -614,32 +452,15 @@ def log_evidence(model: Any, x: Tensor, given: dict[str, Tensor]) -> Tensor:
 
 @having(ImportanceWeighted)
 def test_bounds_are_bounds_and_tighten(instance: Instance) -> None:
-    model, x, repeats, given = instance.build(), instance.data(3), 1000, given_of(instance, 3)
+    bounds.importance_samples_tighten_the_bound(instance)
+    model, x, given = instance.build(), instance.data(3), instance.given(3)
     exact = log_evidence(model, x, given)
-
-    def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
-        values = values.view(repeats, 3).double()
-        return values.mean(0), values.std(0) / math.sqrt(repeats)
-
-    repeated = x.repeat(repeats, *[1] * (x.dim() - 1))
-    labels = {name: value.repeat(repeats) for name, value in given.items()}
-    with torch.no_grad():
-        elbo, elbo_error = mean_and_error(model.elbo(repeated, generator=seeded(), **labels))
-        means, errors = [elbo], [elbo_error]
-        for k in (1, 4, 16):
-            log_weights = model.log_weights(repeated, k, generator=seeded(k), **labels)
-            assert log_weights.shape == (k, 3 * repeats)
-            mean, error = mean_and_error(log_weights.logsumexp(0) - math.log(k))
-            means.append(mean)
-            errors.append(error)
-        ratios = (model.log_weights(x, 20_000, generator=seeded(), **given) - exact).double().exp()
-    # the analytic divergence in the elbo and the sampled one in the weights agree
-    assert ((means[1] - elbo).abs() < 4.5 * torch.hypot(elbo_error, errors[1])).all()
-    for (low, low_error), (high, high_error) in pairwise(zip(means[1:], errors[1:], strict=True)):
-        assert (low - high < 4.5 * torch.hypot(low_error, high_error)).all()
-    assert (means[3] > elbo + 0.05).all(), "the posterior is too good to tell the bounds apart"
+    means, errors = bounds.bounds_of(model, x, given)
+    assert (means[3] > means[0] + 0.05).all(), "the posterior is too good to tell the bounds apart"
     assert all((mean < exact + 4.5 * error).all() for mean, error in zip(means, errors, strict=True))
     # the weights themselves are unbiased, so that the bounds tend to log p(x)
+    with torch.no_grad():
+        ratios = (model.log_weights(x, 20_000, generator=seeded(), **given) - exact).double().exp()
     mean, error = ratios.mean(0), ratios.std(0) / math.sqrt(len(ratios))
     assert ((mean - 1).abs() < 4.5 * error).all() and (error < 0.1).all()
 
@@ -648,7 +469,7 @@ def test_bounds_are_bounds_and_tighten(instance: Instance) -> None:
 def test_training_climbs_the_importance_weighted_bound(instance: Instance) -> None:
     """Its value is the bound's; its gradient, which passes through one drawn sample, is the bound's on average."""
     model, x = instance.build(), instance.data(2)
-    repeated, given = x.repeat(100, 1, 1, 1), given_of(instance, 200)
+    repeated, given = x.repeat(100, 1, 1, 1), instance.given(200)
     differences, offsets = [], []
     for seed in range(25):
         bound = importance_weighted(model, repeated, 4, Streams(seed, range(200)), **given)
@@ -670,16 +491,7 @@ def test_training_climbs_the_importance_weighted_bound(instance: Instance) -> No
 
 @having(EvidenceLowerBound)
 def test_the_noise_of_a_bound_belongs_to_its_example(instance: Instance) -> None:
-    model, x, given = instance.build(), instance.data(5), given_of(instance, 5)
-    estimates = [model.elbo, lambda x, generator, **given: model.training_bound(x, generator, **given)]
-    if isinstance(model, ImportanceWeighted):
-        estimates.append(lambda x, **options: model.log_weights(x, 3, **options).logsumexp(0))
-    for estimate in estimates:
-        with torch.no_grad():
-            first, again, other = (estimate(x, generator=Streams(seed, range(5)), **given) for seed in (1, 1, 2))
-            alone = estimate(x[3:4], generator=Streams(1, [3]), **{name: v[3:4] for name, v in given.items()})
-        assert first.shape == (5,) and torch.equal(first, again) and not torch.equal(first, other)
-        torch.testing.assert_close(alone[0], first[3])
+    bounds.the_noise_of_a_bound_belongs_to_its_example(instance)
 
 
 # ------------------------------------------------------------------------------------------------ encoders and decoders
@@ -687,12 +499,7 @@ def test_the_noise_of_a_bound_belongs_to_its_example(instance: Instance) -> None
 
 @having(Encoder)
 def test_encoders(instance: Instance) -> None:
-    model, x, given = instance.build().double(), instance.data(4).double(), given_of(instance, 4)
-    posterior = model.encode(x, **given)
-    assert posterior.batch_shape == (4,) and posterior.event_shape == model.latent_shape
-    assert len(posterior.mean.unique(dim=0)) == 4
-    alone = model.encode(x[1:2], **{name: value[1:2] for name, value in given.items()})
-    torch.testing.assert_close(alone.mean[0], posterior.mean[1])
+    training.codes_keep_to_their_own_example(instance)
 
 
 def test_a_point_is_where_it_is() -> None:
@@ -707,21 +514,7 @@ def test_a_point_is_where_it_is() -> None:
 
 @having(Decoder)
 def test_samples_are_decoded_from_the_prior(instance: Instance) -> None:
-    """E[x] of samples is E[decode(z)] of codes from the prior."""
-    model, num, given = instance.build(), 4000, given_of(instance, 4000)
-    assert model.prior().batch_shape == () and model.prior().event_shape == model.latent_shape
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(0)
-        decoded = model.decode(model.prior().sample((num,)), **given)
-    assert decoded.shape == (num, *instance.event_shape)
-    if instance.levels is not None:
-        assert decoded.min() >= 0 and decoded.max() <= 1
-    if isinstance(model, DiffusionModel):  # its codes are those of one of its samplers
-        given["sampler"] = Heun(model.code_steps)
-    drawn = model.sample(num, generator=seeded(), batch_size=num, **given)
-    z = (drawn.mean(0) - decoded.mean(0)) / ((drawn.var(0) + decoded.var(0)) / num).sqrt()
-    assert z.abs().max() < 4.5
-    assert (decoded.std(0) > 0.02).any(), "the code changes nothing"
+    training.samples_are_decoded_from_the_prior(instance)
 
 
 @having(ImportanceWeighted, Decoder, where=is_binary)
@@ -730,8 +523,8 @@ def test_pairs_of_pixels_of_samples_follow_the_likelihood(instance: Instance) ->
     codes, _ = grid_of_codes(model)
     with torch.no_grad():
         weights = model.prior().log_prob(codes).softmax(0)
-        p = model.decode(codes, **same_label(instance, len(codes))).flatten(1)
-    x = model.sample(num, generator=seeded(), batch_size=num, **same_label(instance, num)).flatten(1)
+        p = model.decode(codes, **instance.same_label(len(codes))).flatten(1)
+    x = model.sample(num, generator=seeded(), batch_size=num, **instance.same_label(num)).flatten(1)
     expected, found = (weights[:, None] * p).T @ p, x.T @ x / num
     z = (found - expected) / (expected * (1 - expected) / num).sqrt()
     assert z[~torch.eye(len(z), dtype=torch.bool)].abs().max() < 4.5
@@ -742,19 +535,12 @@ def test_pairs_of_pixels_of_samples_follow_the_likelihood(instance: Instance) ->
 
 @having(Adversarial)
 def test_a_generator_step_leaves_the_critic_alone_and_the_other_way_round(instance: Instance) -> None:
-    model, batch = instance.build(), batch_of(instance)
-    streams, given = model.streams(batch), model.given(batch)
-    real, fake = model.pair(batch.x, streams, **given)
-    assert fake.requires_grad
-    model.critic_loss(real.detach(), fake.detach(), streams, **given)["loss"].backward()
-    assert all(parameter.grad is None for parameter in model.generator.parameters())
-    owned = {id(p) for part in (model.generator, model.critic) for p in part.parameters()}
-    assert owned == {id(p) for p in model.parameters()}
+    training.each_player_trains_its_own_network(instance)
 
 
 @having(Classifier)
 def test_classifiers(instance: Instance) -> None:
-    model, batch = instance.build(), batch_of(instance)
+    model, batch = instance.build(), instance.batch()
     features, logits = model.features(batch.x), model(batch.x)
     assert features.shape == (6, model.num_features) and logits.shape == (6, model.num_classes)
     torch.testing.assert_close(model(batch.x[2:3])[0], logits[2])
@@ -974,7 +760,7 @@ def test_discretised_distributions_draw_at_the_ends_of_the_unit_interval() -> No
 
 @having(ImportanceWeighted, Encoder, Decoder)
 def test_the_analytic_divergence_is_the_sampled_one(instance: Instance) -> None:
-    model, x, given = instance.build(), instance.data(3), given_of(instance, 3)
+    model, x, given = instance.build(), instance.data(3), instance.given(3)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         posterior, prior = model.encode(x, **given), model.prior()

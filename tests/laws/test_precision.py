@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from instances import Instance, having
-from test_models import given_of, seeded
 from torch import Tensor, nn
 
 from zoo import Zoo
@@ -22,6 +21,7 @@ from zoo.capabilities import (
     ZooModule,
 )
 from zoo.diffusion.denoiser import DiffusionModel
+from zoo.laws.law import seeded
 from zoo.random import Streams
 
 
@@ -38,7 +38,7 @@ def test_models_sample_in_any_precision(instance: Instance, dtype: torch.dtype) 
 
 @having(TractableDensity)
 def test_log_probs_in_double_precision_are_those_in_single(instance: Instance) -> None:
-    model, x, given = instance.build(), instance.data(5), given_of(instance, 5)
+    model, x, given = instance.build(), instance.data(5), instance.given(5)
     single = model.log_prob(x, **given)
     double = model.double().log_prob(x.double(), **given)
     torch.testing.assert_close(double.float(), single, atol=1e-3, rtol=1e-3)
@@ -47,7 +47,7 @@ def test_log_probs_in_double_precision_are_those_in_single(instance: Instance) -
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @having(TractableDensity)
 def test_half_precision_rounds_the_weights_of_a_density_alone(instance: Instance, dtype: torch.dtype) -> None:
-    model, x, given = instance.build(), instance.data(5), given_of(instance, 5)
+    model, x, given = instance.build(), instance.data(5), instance.given(5)
     rounded = instance.build().to(dtype).float()
     expected = rounded.log_prob(x, **given)
     model.to(dtype)
@@ -74,7 +74,7 @@ def test_energies_in_any_precision(instance: Instance, dtype: torch.dtype) -> No
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @having(Encoder, where=lambda instance: not issubclass(instance.cls, DiffusionModel))  # an ODE amplifies rounding
 def test_codes_in_any_precision(instance: Instance, dtype: torch.dtype) -> None:
-    model, x, given = instance.build(), instance.data(5), given_of(instance, 5)
+    model, x, given = instance.build(), instance.data(5), instance.given(5)
     expected = model.encode(x, **given).mean
     torch.testing.assert_close(model.to(dtype).encode(x, **given).mean.float(), expected, atol=0.1, rtol=0.1)
 
@@ -113,7 +113,7 @@ def test_a_part_of_a_module_that_was_cast_draws(instance: Instance) -> None:
 
 @having(EvidenceLowerBound)
 def test_bounds_in_double_precision_are_those_in_single(instance: Instance) -> None:
-    model, x, given = instance.build(), instance.data(5), given_of(instance, 5)
+    model, x, given = instance.build(), instance.data(5), instance.given(5)
     single = model.elbo(x, generator=Streams(0, range(5)), **given)
     for inputs in (x, x.double()):  # single precision is welcome in a model of double precision
         double = model.double().elbo(inputs, generator=Streams(0, range(5)), **given)
@@ -124,7 +124,7 @@ def test_bounds_in_double_precision_are_those_in_single(instance: Instance) -> N
 @having(EvidenceLowerBound)
 def test_bounds_are_computed_in_single_precision_at_least(instance: Instance) -> None:
     """Half precision rounds the weights; the grey levels and the sum over pixels stay exact."""
-    model, x, given = instance.build(), instance.data(5), given_of(instance, 5)
+    model, x, given = instance.build(), instance.data(5), instance.given(5)
     rounded = instance.build()
     with torch.no_grad():
         for parameter in rounded.parameters():

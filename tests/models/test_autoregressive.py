@@ -13,7 +13,7 @@ import pytest
 import torch
 from instances import Instance, having
 from PIL import Image, ImageSequence
-from test_models import assert_drawn_by_passes, seeded
+from test_models import assert_drawn_by_passes
 from test_training import beginning
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,6 +34,7 @@ from zoo.batch import Batch
 from zoo.capabilities import Completable, Conditional, GenerativeModel, TractableDensity
 from zoo.cli import main
 from zoo.errors import ConfigError, DataError
+from zoo.laws.law import seeded
 from zoo.optim import Optimization
 from zoo.pictures import field_of_sight, pixels
 from zoo.pixelwise import drawing, probabilities, receptive_field

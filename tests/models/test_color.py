@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from instances import Instance
-from test_models import enumerated, follows, seeded
 
 from zoo.autoregressive.color_pixelcnn import ColorPixelCNN
 from zoo.errors import ConfigError, DataError
+from zoo.laws.densities import enumerated
+from zoo.laws.law import follows, seeded
 from zoo.pixelwise import receptive_field
 from zoo.random import Streams, rand
 from zoo.store.zoo import Zoo

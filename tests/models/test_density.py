@@ -15,7 +15,6 @@ from scipy.special import logit as scipy_logit
 from scipy.stats import norm
 from sklearn.linear_model import LinearRegression
 from sklearn.mixture import GaussianMixture as SklearnMixture
-from test_models import follows, seeded
 from torch import Tensor
 
 from zoo import Zoo
@@ -38,6 +37,7 @@ from zoo.density.memoriser import Memoriser
 from zoo.density.mixture import BernoulliMixture
 from zoo.density.rivers import Rivers
 from zoo.errors import ConfigError, DataError, DownloadError
+from zoo.laws.law import follows, seeded
 from zoo.metrics.likelihood import log_likelihood, nll
 from zoo.random import Streams, seed_from
 

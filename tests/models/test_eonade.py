@@ -8,12 +8,13 @@ from itertools import permutations
 import pytest
 import torch
 from instances import Instance
-from test_models import enumerated, follows, seeded, state_numbers
 from torch import Tensor
 
 from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.regularization import shift
 from zoo.batch import Batch
+from zoo.laws.densities import enumerated
+from zoo.laws.law import follows, seeded, state_numbers
 from zoo.pixelwise import draw, drawing, probabilities
 from zoo.random import Streams, rand, seed_from
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
     """
 
     objective: Objective = _AllOrderings()
+    facts: ClassVar = {"completes": "approximately"}
     levels: int = 2
     orders: Tensor
 

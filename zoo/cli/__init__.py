@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 
-from zoo.cli import look, draw, codes, pixels, measure, train, share  # noqa: F401  # isort: skip - order of the help
+from zoo.cli import look, draw, codes, pixels, measure, judge, train, share  # noqa: F401  # isort: skip - order of the help
 from zoo.cli.command import COMMANDS, GROUPS, Parser
 from zoo.cli.options import in_first_process, meet
 from zoo.cli.train import split_recipe_keys
