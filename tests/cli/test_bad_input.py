@@ -449,6 +449,12 @@ for text, *sentence in (
     ("check zoo.vae:VAE --arguments {", "--arguments: expected JSON"),
     ('check zoo.vae:VAE --arguments {"latent":1}', "zoo.vae:VAE: unknown key 'latent'"),
     ('check zoo.vae:VAE --arguments {"event_shape":[1,5,5]}', "zoo.vae:VAE: cannot be built: ConfigError: event_shape"),
+    ("compare --data mnist", "expected --samples, --log-prob or both, found neither"),
+    ("compare --log-prob registry.json --data Digit", "no data set is called 'Digit'; did you mean 'Digits'?"),
+    ("compare --log-prob nowhere.csv --data Digits", "nowhere.csv: expected a CSV file, found nothing; check the path"),
+    ("compare --log-prob registry.json --data Digits", "registry.json: expected a column log_prob or nats, found "),
+    ("compare --samples nowhere --data Digits", "nowhere: expected a folder of images"),
+    ("compare --log-prob x.csv --data digits --json --card", "not allowed with argument --json"),
     ("fit nowhere.yaml --out new", "nowhere.yaml: no such file"),
     ("fit vae-digit --out new", "did you mean 'vae-digits'?"),
     ("fit local-dir:nowhere --out new", "nowhere: expected a checkpoint folder"),
@@ -508,7 +514,9 @@ def test_nothing_is_replaced_and_nothing_done_in_vain(
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_path_may_begin_with_a_home_folder(name: str) -> None:
     for action in COMMANDS[name].parser()._actions:
-        is_path = action.dest in ("out", "sheet", "images", "mask", "new") or (action.dest == "data" and name != "list")
+        is_path = action.dest in ("out", "sheet", "images", "mask", "new", "samples", "log_prob") or (
+            action.dest == "data" and name not in ("list", "compare")
+        )
         assert (action.type is expand) == is_path
     assert expand("~/x.png") == Path.home() / "x.png"
 

@@ -9,7 +9,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from zoo.config import near
 from zoo.diffusion.denoiser import DiffusionModel
@@ -30,6 +30,13 @@ SAMPLING_SEEDS = 5
 Row = dict[str, Any]
 Numbers = Callable[[Checkpoint, str], list[Measurement]]
 """Finds the numbers of a checkpoint in a group."""
+
+
+class Guest(NamedTuple):
+    """A model that is no checkpoint, and its numbers."""
+
+    name: str
+    numbers: Collection[Measurement]
 
 
 @dataclass(frozen=True)
@@ -93,8 +100,8 @@ class Layout(ABC):
                     yield resolve(name)
 
     @abstractmethod
-    def build(self, name: str, numbers: Numbers) -> Table:
-        """Makes the table."""
+    def build(self, name: str, numbers: Numbers, guests: Collection[Guest] = ()) -> Table:
+        """Makes the table; guests get rows beside those of the checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +117,7 @@ class Likelihoods(Layout):
     published: Collection[tuple[str, float, str, str]]
     capabilities: Collection[str] = tuple(CAPABILITIES)
 
-    def build(self, name: str, numbers: Numbers) -> Table:
+    def build(self, name: str, numbers: Numbers, guests: Collection[Guest] = ()) -> Table:
         unit = self.unit
         rows: list[Row] = [
             {"model": model, unit: value, "kind": kind, "source": source}
@@ -130,6 +137,18 @@ class Likelihoods(Layout):
                 source = f"this zoo ({', '.join([*given, *settings, f'{m.n} images'])})"
                 row = {"model": checkpoint.name, unit: m.value, "error": m.error, "kind": m.kind, "source": source}
                 rows.append({**row, "weights_sha256": checkpoint.weights_sha256})
+        for guest in guests:
+            rows += [
+                {
+                    "model": guest.name,
+                    unit: m.value,
+                    "error": m.error,
+                    "kind": m.kind,
+                    "source": f"yours ({m.n} images)",
+                }
+                for m in guest.numbers
+                if m.name in ("nll", "neg_elbo") and (m.unit, m.data) == (unit, *self.data)
+            ]
         return Table(
             name,
             self.title,
@@ -157,7 +176,7 @@ class Qualities(Layout):
     published: Collection[tuple[str, float, float]]
     capabilities: Collection[str] = ("GenerativeModel",)
 
-    def build(self, name: str, numbers: Numbers) -> Table:
+    def build(self, name: str, numbers: Numbers, guests: Collection[Guest] = ()) -> Table:
         rows: list[Row] = [
             {"model": model, "data": self.data[0], "fid": value, "error": spread, "features": "Inception"}
             | {"kind": "estimate", "source": "Lucic et al. 2018"}
@@ -171,7 +190,14 @@ class Qualities(Layout):
             if not found:
                 left_out.append(checkpoint.name)
             for qualities in found:
-                row, beside = _quality_rows(checkpoint, qualities)
+                row, beside = _quality_rows(checkpoint.name, "this zoo", qualities)
+                ours[data].append(row | {"weights_sha256": checkpoint.weights_sha256})
+                baselines[data].update({(place, row["features"], row["n"]): line for place, line in beside.items()})
+        for guest in guests:
+            qualities = {m.name: m for m in guest.numbers}
+            if "fid" in qualities:
+                data = qualities["fid"].data
+                row, beside = _quality_rows(guest.name, "yours", qualities)
                 ours[data].append(row)
                 baselines[data].update({(place, row["features"], row["n"]): line for place, line in beside.items()})
         for data in self.data:
@@ -206,21 +232,20 @@ def _by_sampler(checkpoint: Checkpoint, numbers: list[Measurement]) -> list[dict
     return [qualities for qualities in found.values() if "fid" in qualities]
 
 
-def _quality_rows(checkpoint: Checkpoint, found: dict[str, Measurement]) -> tuple[Row, dict[int, Row]]:
+def _quality_rows(name: str, origin: str, found: dict[str, Measurement]) -> tuple[Row, dict[int, Row]]:
     """The row of a model, and those of its baselines by their place in the table."""
     m, found = found["fid"], {name: found[name] for name in _QUALITIES if name in found}
     by = f" by {m.sampler}" if m.sampler else ""
     setting = {"data": m.data, "kind": m.kind, "features": m.details["extractor"], "n": m.n}
     spread = m.details.get("sampling_seeds", {})
     row = {
-        "model": checkpoint.name,
-        "weights_sha256": checkpoint.weights_sha256,
+        "model": name,
         "error": m.error,
         **{name: number.value for name, number in found.items()},
         "std": spread.get("std"),
         "seeds": spread.get("n"),
         **setting,
-        "source": f"this zoo ({m.n} samples{by})",
+        "source": f"{origin} ({m.n} samples{by})",
     }
     beside = {}
     for place, (baseline, title) in enumerate(_BASELINES.items()):
@@ -240,7 +265,7 @@ class Outliers(Layout):
 
     capabilities: Collection[str] = tuple(CAPABILITIES)
 
-    def build(self, name: str, numbers: Numbers) -> Table:
+    def build(self, name: str, numbers: Numbers, guests: Collection[Guest] = ()) -> Table:
         rows: list[Row] = []
         left_out: list[str] = []
         for checkpoint in self.checkpoints():
@@ -272,7 +297,7 @@ class Taxonomy(Layout):
     data: tuple[str, ...] = ()
     capabilities: Collection[str] = ()
 
-    def build(self, name: str, numbers: Numbers) -> Table:
+    def build(self, name: str, numbers: Numbers, guests: Collection[Guest] = ()) -> Table:
         columns = ("latents", "density", "generator", "trained by", "completes", "labels")
         rows = []
         for checkpoint in map(resolve, sorted(registry())):

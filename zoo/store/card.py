@@ -6,13 +6,18 @@ import inspect
 import json
 import re
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from zoo import __version__
 from zoo.config import brief
 from zoo.measurement import Measurement, rounded
 from zoo.store.checkpoint import BEFORE_AFTER, CURVE, CURVE_TABLE, RECIPE, SAMPLES, Checkpoint
 
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+DRAWING = "unconditional-image-generation"
 _HUB_DATA = {
     "mnist": "ylecun/mnist",
     "fashion-mnist": "zalando-datasets/fashion_mnist",
@@ -63,13 +68,17 @@ def about(checkpoint: Checkpoint) -> str:
     return (inspect.getdoc(module) or "").split("\n\n")[0].replace("\n", " ")
 
 
-def _metadata(checkpoint: Checkpoint, name: str) -> str:
-    from huggingface_hub import EvalResult, ModelCardData
+def model_index(name: str, numbers: Iterable[Measurement], task: str = DRAWING) -> str:
+    """The metadata of a card, YAML, from which the Hub reads the numbers of a model."""
+    from huggingface_hub import ModelCardData
 
-    draws = "GenerativeModel" in checkpoint.capabilities
-    task = "unconditional-image-generation" if draws else "image-classification"
-    papers = re.findall(r"https://arxiv\.org/abs/([\d.]+\d)", about(checkpoint))
-    results = [
+    return str(ModelCardData(model_name=name, eval_results=_results(numbers, task)).to_yaml())
+
+
+def _results(numbers: Iterable[Measurement], task: str) -> list[EvalResult]:
+    from huggingface_hub import EvalResult
+
+    return [
         EvalResult(
             task_type=task,
             dataset_type=_HUB_DATA.get(number.data, number.data),
@@ -80,8 +89,16 @@ def _metadata(checkpoint: Checkpoint, name: str) -> str:
             metric_value=number.value,
             metric_args={"n": number.n, "seed": number.seed, "error": number.error, **_settings(number)},
         )
-        for number in checkpoint.numbers
+        for number in numbers
     ]
+
+
+def _metadata(checkpoint: Checkpoint, name: str) -> str:
+    from huggingface_hub import ModelCardData
+
+    task = DRAWING if "GenerativeModel" in checkpoint.capabilities else "image-classification"
+    papers = re.findall(r"https://arxiv\.org/abs/([\d.]+\d)", about(checkpoint))
+    results = _results(checkpoint.numbers, task)
     data = ModelCardData(
         model_name=name,
         library_name="generative-zoo",
