@@ -42,7 +42,7 @@ def accuracy(
     check_shapes(model, data)
     if data.split(split).labels is None:
         raise DataError(f"{data.name}: expected labels in {split}, found none; accuracy needs them")
-    logits: Callable[[Tensor], Tensor] = model.label_logits if isinstance(model, InfersLabels) else model
+    logits: Callable[[Tensor], Any] = model.label_logits if isinstance(model, InfersLabels) else model
     with measuring(model):
         return share_of_right(
             "accuracy",
