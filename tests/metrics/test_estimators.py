@@ -12,6 +12,8 @@ from instances import INSTANCES, Instance
 from test_metrics import BernoulliPixels, Given, LinearGaussianVAE, Projection, Ramp, gaussian_data, pixels
 from torch import Tensor
 
+from zoo.batch import Batch
+from zoo.boltzmann import RBM
 from zoo.capabilities import Dequantized, EvidenceLowerBound, GenerativeModel, Sampled, TractableDensity
 from zoo.diffusion import EDM
 from zoo.errors import ConfigError, DataError
@@ -200,3 +202,11 @@ def test_the_likelihood_by_the_ode_of_a_linear_denoiser_is_gaussian(shape: tuple
     assert found[0].details["ode_steps"] == 200 and ("probes" in found[0].details) == (size > 16)
     assert len(found) == (1 if levels is None else 2)
     assert nll(model.train(), Given(x, levels=levels), **options) == found
+
+
+def test_without_temperatures_an_energy_is_left_unnormalised() -> None:
+    instance = next(i for i in INSTANCES if i.cls is RBM)
+    model, batch = instance.build(), Batch(instance.data(6), None, torch.arange(6))
+    make = estimators_of(RBM)["nll"]
+    free, whole = (make(model, effort).values(batch).double() for effort in (Effort(temperatures=0), Effort()))
+    torch.testing.assert_close(free - whole, model.exact_log_z().expand(6))

@@ -26,8 +26,8 @@ from zoo.metrics.likelihood import log_likelihood
 NUM = 2000
 """Number of images of each set."""
 
-EFFORT = {"k": 50, "draws": 2}
-"""Fields of `Effort`. They are smaller than for likelihoods, since images are only compared with each other."""
+EFFORT = {"k": 50, "draws": 2, "temperatures": 0}
+"""Fields of `Effort`: images are only compared with each other, for which fewer samples do, and no log Z."""
 
 FOREIGN: dict[str, tuple[type[MNIST] | type[FashionMNIST], ...]] = {
     "mnist": (MNIST, FashionMNIST),
