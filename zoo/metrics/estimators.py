@@ -56,8 +56,8 @@ class Effort:
     Attributes:
         k: Number of importance samples per example.
         draws: Number of draws of the dequantisation noise, or of the code in the ELBO, per example.
-        runs, temperatures, sweeps: Effort of annealed importance sampling; see `normalizer_of`. With 0 temperatures,
-            log Z is left out: the values of an unnormalised model are then those of log Z p(x).
+        runs, temperatures, sweeps: Effort of annealed importance sampling; see `normalizer_of`.
+        normalized: Whether log Z is estimated. Otherwise the values of an unnormalised model are those of log Z p(x).
         ode_steps: Number of steps of the solver of the probability-flow ODE.
         seed: Seed for all random draws; each draw is keyed by the position of its example, too.
     """
@@ -67,6 +67,7 @@ class Effort:
     runs: int = 500
     temperatures: int = 10_000
     sweeps: int = 1000
+    normalized: bool = True
     ode_steps: int = 50
     seed: int = 0
 
@@ -155,7 +156,7 @@ def importance_weighted(model: ImportanceWeighted | UnnormalizedBound, effort: E
 
 def normalized(estimate: Estimate, model: Unnormalized, effort: Effort) -> Estimate:
     """From log Z p(x) to log p(x), with log Z, which is exact for few units; otherwise all examples share its error."""
-    if not effort.temperatures:
+    if not effort.normalized:
         return estimate
     found = normalizer_of(
         model, runs=effort.runs, temperatures=effort.temperatures, sweeps=effort.sweeps, seed=effort.seed

@@ -26,7 +26,7 @@ from zoo.metrics.likelihood import log_likelihood
 NUM = 2000
 """Number of images of each set."""
 
-EFFORT = {"k": 50, "draws": 2, "temperatures": 0}
+EFFORT = {"k": 50, "draws": 2, "normalized": False}
 """Fields of `Effort`: images are only compared with each other, for which fewer samples do, and no log Z."""
 
 FOREIGN: dict[str, tuple[type[MNIST] | type[FashionMNIST], ...]] = {
