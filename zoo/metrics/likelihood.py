@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -40,7 +40,7 @@ def nll(
     on_request: bool = False,
     batch_size: int = 500,
     progress: bool = True,
-    **effort: int,
+    **effort: Any,
 ) -> list[Measurement]:
     """Measures every likelihood that a model has; there is none if it only draws.
 
@@ -137,7 +137,7 @@ def log_likelihood(
     index: Index = None,
     batch_size: int = 500,
     progress: bool = True,
-    **effort: int,
+    **effort: Any,
 ) -> LogLikelihood | None:
     """Computes log p(x) of each example; arguments are those of `nll`.
 
@@ -177,7 +177,7 @@ def class_log_likelihoods(
     index: Index = None,
     batch_size: int = 500,
     progress: bool = True,
-    **effort: int,
+    **effort: Any,
 ) -> Tensor:
     """Computes log p(x | c) of each example for every class c; arguments are those of `nll`.
 
