@@ -18,7 +18,7 @@ BOUND = {
     "autoregressive": ["EoNADE", "FVSBN", "GatedPixelCNN", "MADE", "NADE", "PixelCNN", "PixelRNN", "RNN"],  # binary
     "vae": ["LadderVAE"],  # binary
     "density": ["BernoulliMixture", "Memoriser", "Rivers", "GaussianMixture"],  # binary; points
-    "flows": ["PlanarFlow", "SplineFlow"],  # points
+    "flows": ["IAF", "PlanarFlow", "SplineFlow"],  # points
     "boltzmann": ["BoltzmannMachine", "DBM", "DBN", "RBM"],  # binary
     "energy": ["BinaryEBM", "EBM", "NCE"],  # binary; points
 }

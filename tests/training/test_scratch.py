@@ -114,6 +114,7 @@ def test_what_is_not_possible_is_said_in_one_sentence(
     assert "no checkpoint and no model is called 'dcgam'; did you mean 'dcgan'" in fail(capsys, "fit", "dcgam", *words)
     assert "--size: expected --data beside it" in fail(capsys, "fit", "dcgan-mnist", *words[2:], "--size", 8)
     assert "expected [D], found [3, 8, 8]" in fail(capsys, "fit", "planar-flow", *words, "--size", 8)
+    assert "which are flows.IAF and vae.IAF; choose one" in fail(capsys, "fit", "iaf", *words)
     words += ["--size", 8, "--minutes"]
     assert "Gaussian is fitted in passes over the data" in fail(capsys, "fit", "gaussian", *words, 1)
     assert "minutes: expected more than 0, found -1.0" in fail(capsys, "fit", "dcgan", *words, -1)
@@ -125,6 +126,7 @@ def test_every_model_class_has_a_recipe_to_begin_with() -> None:
     kind, recipe = recipe_of_class("edm")
     assert kind == "diffusion.EDM" and recipe["data"]["class"] != "Toy2D"  # of images, though of another class
     assert recipe_of_class("flows.Glow")[1]["model"]["class"] == "flows.Glow"
+    assert recipe_of_class("vae.iaf")[1]["model"]["class"] == "vae.IAF"
 
 
 def test_fine_tuning_for_another_shape_begins_with_the_layers_that_fit(

@@ -95,15 +95,15 @@ def recipe_of_class(name: str) -> tuple[str, dict[str, Any]]:
     Raises:
         ConfigError: There is no such class.
     """
-    kinds = {
-        title.lower(): f"{family}.{title}"
-        for family in FAMILIES
-        for title in importlib.import_module(f"zoo.{family}").__all__
-    }
-    word = name.rpartition(".")[2].lower().replace("-", "").replace("_", "")
-    if word not in kinds:
-        raise ConfigError(f"no checkpoint and no model is called {brief(name)}; {near(name, {*kinds, *registry()})}")
-    kind = kinds[word]
+    known = {f"{family}.{title}" for family in FAMILIES for title in importlib.import_module(f"zoo.{family}").__all__}
+    word = name.lower().replace("-", "").replace("_", "")
+    found = sorted(kind for kind in known if word in (kind.lower(), kind.lower().partition(".")[2]))
+    if not found:
+        titles = {kind.lower().partition(".")[2] for kind in known}
+        raise ConfigError(f"no checkpoint and no model is called {brief(name)}; {near(name, {*titles, *registry()})}")
+    if len(found) > 1:
+        raise ConfigError(f"expected the name of one model, found {name}, which are {' and '.join(found)}; choose one")
+    (kind,) = found
     entries = {key: entry for key, entry in registry().items() if entry.family == kind.partition(".")[0]}
 
     def rank(key: str) -> tuple[bool, bool, int, str]:
