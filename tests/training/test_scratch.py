@@ -64,7 +64,7 @@ def test_defaults_fit_the_data_and_are_printed_and_kept(
     run("fit", name, "--data", photos, "--size", 8, "--out", tmp_path / "mine", *words)
     text, _, place = capsys.readouterr().out.rpartition(f"{tmp_path / 'mine'}\n")
     recipe = yaml.safe_load(text[text.index("name: mine") :])
-    assert place.startswith("now measure it")
+    assert place.startswith("now draw from it: zoo sample local-dir:")
     assert load_yaml(tmp_path / "mine" / "recipe.yaml") == recipe
     assert recipe["model"]["event_shape"] == [3, 8, 8]
     assert recipe["data"]["batch_size"] <= 24 and recipe["trainer"]["keep_best"]

@@ -125,7 +125,9 @@ def _fit_own(options: argparse.Namespace) -> None:
             plugins=options.plugins,
         )
     if is_leader():
-        print(f"{made.folder}\nnow measure it: zoo evaluate {made.source} --write")
+        draws = "Classifier" not in made.capabilities
+        hint = "draw from it: zoo sample {} --out samples.png" if draws else "measure it: zoo evaluate {} --write"
+        print(f"{made.folder}\nnow {hint.format(made.source)}")
 
 
 @command(

@@ -177,7 +177,7 @@ class _Trainer(lightning.Trainer):
     def fit(
         self, model: Any, train_dataloaders: Any = None, val_dataloaders: Any = None, *more: Any, **named: Any
     ) -> None:
-        if is_adaptable(train_dataloaders) and (val_dataloaders is None or is_adaptable(val_dataloaders)):
+        if is_adaptable(train_dataloaders):
             train_dataloaders, val_dataloaders = as_data(train_dataloaders, val_dataloaders), None
             if isinstance(model, ZooModule):
                 check_fit(model, train_dataloaders)
