@@ -63,6 +63,8 @@ def check_labels(model: Any, labels: Labels, num: int) -> Tensor:
         raise ConfigError(
             f"labels: {type(model).__name__} is Conditional: expected one label, or one for each example, found none"
         )
+    if torch.compiler.is_compiling():  # a graph cannot read values
+        return cast(Tensor, labels)
     expected = f"labels: expected one whole number or {num} of them"
     try:
         found = torch.as_tensor(labels).cpu()

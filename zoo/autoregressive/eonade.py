@@ -145,7 +145,7 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
     def log_prob_given(self, x: Tensor, order: Tensor) -> Tensor:
         """log p(x | order) in nats, [B], given images, [B, *event_shape], and one ordering of the pixels, [D]."""
         x, pixels = x.flatten(1), [p[order] for p in (self.weight, self.output, self.output_bias)]
-        first, logits = self.bias.expand(len(x), -1), []
+        first, logits = self.bias.expand(x.shape[0], -1), []
         for i, d in enumerate(order.tolist()):
             h, _ = self._infer(first, pixels=[p[i:] for p in pixels])
             logits.append(h @ self.output[d] + self.output_bias[d])

@@ -73,7 +73,7 @@ class NADE(RasterOrder):
         if shifts is not None and self.max_shift:
             biases = biases + bias_of(shifts, self.shift_biases)
         c, b = biases.split([len(self.hidden_bias), self.size], -1)
-        c = c.expand(len(x), -1)
+        c = c.expand(x.shape[0], -1)
         keep = dropout(torch.ones_like(c), self.dropout, streams) if streams is not None and self.dropout else None
         with torch.autocast(self.device.type, enabled=False):
             return b + _products(x.flatten(1), c, self.weight, self.output, keep)

@@ -9,6 +9,8 @@ from zoo.cli.options import NAME, checkpoint_of
 from zoo.errors import ConfigError
 from zoo.files import expand
 
+TARGETS = ("onnx", "torch-export", "diffusers")
+
 
 @command("Share", NAME)
 def pull(options: argparse.Namespace) -> None:
@@ -52,18 +54,30 @@ def push(options: argparse.Namespace) -> None:
 @command(
     "Share",
     NAME,
-    option("--to", choices=("diffusers",), required=True, help="Program that the model is for: diffusers"),
-    option("--out", metavar="FOLDER", type=expand, required=True, help="New folder"),
+    option("--to", choices=TARGETS, required=True, help=f"Program that the model is for: {', '.join(TARGETS)}"),
+    option("--method", help="What an onnx or torch-export file computes, such as decode (default: by the model)"),
+    option("--out", metavar="PATH", type=expand, required=True, help="New file; for diffusers, new folder"),
 )
 def export(options: argparse.Namespace) -> None:
     """Write a model in the form of another program.
 
-    diffusers: a folder that `diffusers.DDIMPipeline.from_pretrained` loads, from any diffusion model of images.
+    onnx: one method of the model as a file that onnxruntime runs. torch-export: the same for `torch.export.load`. Both
+    run without the zoo. The method is decode, encode, log_prob, elbo, energy, denoise or logits; what is random is an
+    input, and the batch has any size. The file is compared with the model before it is put in its place. diffusers: a
+    folder that `diffusers.DDIMPipeline.from_pretrained` loads, from any diffusion model of images.
     """
+    is_pipeline = options.to == "diffusers"
     if options.out.exists():
-        raise ConfigError(f"--out: {options.out} exists already; choose a new folder")
+        raise ConfigError(f"--out: {options.out} exists already; choose a new {'folder' if is_pipeline else 'file'}")
+    if is_pipeline and options.method is not None:
+        raise ConfigError("--method: expected none with --to diffusers, whose pipelines draw; leave it out")
     model = checkpoint_of(options).load()
+    if is_pipeline:
+        from zoo.export.diffusers import export_diffusers
 
-    from zoo.export.diffusers import export_diffusers
+        print(export_diffusers(model, options.out))
+        return
 
-    print(export_diffusers(model, options.out))
+    from zoo.export.graph import export_graph
+
+    print(export_graph(model, options.out, options.to, options.method))

@@ -77,7 +77,7 @@ class GaussianDensity(ClosedForm, Flow, Completable):
     def _transform(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """y [B, D] and log |det dy/dx| [B]."""
         x = x.flatten(1)
-        return (x, x.new_zeros(len(x))) if self.logit is None else Logit(self.logit)(x)
+        return (x, x.new_zeros(x.shape[0])) if self.logit is None else Logit(self.logit)(x)
 
     def _inverse(self, y: Tensor) -> Tensor:
         """The inverse of `_transform`: y, [B, D] -> x, [B, *event_shape]."""

@@ -96,7 +96,7 @@ class DiffusionModel(NetworkDenoiser, EvidenceLowerBound, Encoder, Decoder, Comp
 
     def elbo(self, x: Tensor, *, generator: Source = None, **given: Tensor) -> Tensor:
         x = x.to(torch.promote_types(at_least_single(x).dtype, self.dtype))
-        if not len(x):
+        if x.shape[0] == 0:
             return x.new_zeros(0)
         return variational_bound(self, x, self.sigma_bound, generator=generator, **given)
 

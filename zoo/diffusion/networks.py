@@ -45,7 +45,7 @@ class Condition(nn.Module):
         features = self.second(silu(self.first(torch.cat([angles.cos(), angles.sin()], 1))))
         if self.classes is not None:
             if labels is None:
-                labels = torch.full((len(c_noise),), self.classes.num_embeddings - 1, device=c_noise.device)
+                labels = torch.full((c_noise.shape[0],), self.classes.num_embeddings - 1, device=c_noise.device)
             features = features + self.classes(labels)
         return silu(features)
 

@@ -44,7 +44,7 @@ class Chain(Bijector):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        total = x.new_zeros(len(x))
+        total = x.new_zeros(x.shape[0])
         for layer in self.layers:
             x, ladj = layer(x)
             total = total + ladj
@@ -97,7 +97,7 @@ class Flatten(Bijector):
         self.shape = tuple(shape)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x.flatten(1), x.new_zeros(len(x))
+        return x.flatten(1), x.new_zeros(x.shape[0])
 
     def inverse(self, z: Tensor) -> Tensor:
         return z.view(-1, *self.shape)
@@ -121,7 +121,7 @@ class Flip(Bijector):
     """Reverses the order of dimension 1."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x.flip(1), x.new_zeros(len(x))
+        return x.flip(1), x.new_zeros(x.shape[0])
 
     def inverse(self, z: Tensor) -> Tensor:
         return z.flip(1)
@@ -131,7 +131,7 @@ class EvenFirst(Bijector):
     """Moves the entries of even index before those of odd index: [B, D] -> [B, D]."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.cat([x[:, ::2], x[:, 1::2]], 1), x.new_zeros(len(x))
+        return torch.cat([x[:, ::2], x[:, 1::2]], 1), x.new_zeros(x.shape[0])
 
     def inverse(self, z: Tensor) -> Tensor:
         x = torch.empty_like(z)
@@ -247,8 +247,8 @@ class ActNorm(Bijector):
                 self._initialize(x.detach())
             self._is_over = True
         loc, log_scale = self._shaped(x)
-        ladj = -self.log_scale.sum() * (x[0, 0].numel() if len(x) else 0)
-        return (x - loc) * (-log_scale).exp(), ladj.expand(len(x))
+        ladj = -self.log_scale.sum() * (x[0, 0].numel() if x.shape[0] else 0)
+        return (x - loc) * (-log_scale).exp(), ladj.expand(x.shape[0])
 
     def inverse(self, z: Tensor) -> Tensor:
         loc, log_scale = self._shaped(z)
@@ -259,7 +259,7 @@ class ActNorm(Bijector):
 
     @torch.no_grad()
     def _initialize(self, x: Tensor) -> None:
-        if not len(x):
+        if x.shape[0] == 0:
             return
         values = x.transpose(0, 1).flatten(1).double()  # [C, examples times pixels]
         loc = gather(values.mean(1)[None], size()).mean(0)  # processes have equally many examples
@@ -292,8 +292,8 @@ class InvertibleLinear(Bijector):
         self.register_buffer("order", permutation.argmax(1))  # P L = L[order]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        ladj = self.log_scale.sum() * (x[0, 0].numel() if len(x) else 0)
-        return self._product(self._weight(), x), ladj.expand(len(x))
+        ladj = self.log_scale.sum() * (x[0, 0].numel() if x.shape[0] else 0)
+        return self._product(self._weight(), x), ladj.expand(x.shape[0])
 
     def inverse(self, z: Tensor) -> Tensor:
         return self._product(torch.linalg.inv(self._weight()), z)

@@ -30,7 +30,7 @@ class Patches(nn.Module):
     """Cuts images into patches: [B, C, H, W] -> [B, 16 C, H/4, W/4]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not len(x):  # torch's function returns an empty batch as it is
+        if x.shape[0] == 0:  # torch's function returns an empty batch as it is
             return x.reshape(0, PATCH**2 * x.shape[1], *patches_of(x.shape[1:]))
         return nn.functional.pixel_unshuffle(x, PATCH)
 

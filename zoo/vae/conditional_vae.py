@@ -59,4 +59,4 @@ class ConditionalVAE(Conditional, VAE):
         return self._pixels(self.decoder[1:](hidden))
 
     def _checked(self, labels: Labels, batch: Tensor) -> Tensor:
-        return check_labels(self, labels, len(batch)).to(batch.device)
+        return check_labels(self, labels, batch.shape[0]).to(batch.device)

@@ -32,7 +32,7 @@ class FlowVAE(LatentGaussian):
         seen = self.encoder[:-1](x.to(self.dtype))
         base = gaussian(self.encoder[-1](seen))
         z = base.loc + base.scale * epsilon
-        moved, ladj = self.move(z.flatten(0, 1), seen.repeat(len(epsilon), 1))
+        moved, ladj = self.move(z.flatten(0, 1), seen.repeat(epsilon.shape[0], 1))
         return moved.view_as(z), base.log_prob(z).sum(-1) - ladj.view(z.shape[:-1])
 
     def log_posterior(self, x: Tensor, z: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class IAF(FlowVAE):
         self.maps = nn.ModuleList(MaskedAutoregressive(latent_dim, width, 2, context=hidden) for _ in range(num_maps))
 
     def move(self, z: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        total = z.new_zeros(len(z))
+        total = z.new_zeros(z.shape[0])
         for number, layer in enumerate(self.maps):
             z, ladj = layer(_ordered(z, number), seen)
             z, total = _ordered(z, number), total + ladj

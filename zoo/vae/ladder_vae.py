@@ -114,7 +114,7 @@ class LadderVAE(ImportanceWeighted, Decoder):
         """Turns noise, [N, *latent_shape], into layers and pixels, by the posterior or, without evidence, the prior."""
         epsilon = at_least_single(epsilon)
         noise = self._layers(epsilon)
-        kl = log_ratio = epsilon.new_zeros(len(epsilon))
+        kl = log_ratio = epsilon.new_zeros(epsilon.shape[0])
         state: Tensor | None = None
         for layer, shape in enumerate(self.shapes):
             if state is None:
@@ -133,7 +133,7 @@ class LadderVAE(ImportanceWeighted, Decoder):
 
     def _layers(self, epsilon: Tensor) -> Iterator[Tensor]:
         parts = epsilon.split([math.prod(shape) for shape in self.shapes], -1)
-        return (part.view(len(epsilon), *shape) for part, shape in zip(parts, self.shapes, strict=True))
+        return (part.view(epsilon.shape[0], *shape) for part, shape in zip(parts, self.shapes, strict=True))
 
     def prior(self) -> Distribution:
         loc = torch.zeros(self.latent_shape, dtype=self.dtype, device=self.device)
@@ -159,11 +159,11 @@ class LadderVAE(ImportanceWeighted, Decoder):
         return super().training_bound(x, streams)
 
     def log_weights_at(self, x: Tensor, epsilon: Tensor) -> Tensor:
-        k, evidence = len(epsilon), self._ascend(x)
+        k, evidence = epsilon.shape[0], self._ascend(x)
         repeated = [_repeat(e, k) for e in evidence]
         descent = self._descend(epsilon.flatten(0, 1), repeated)
         log_likelihood = descent.pixels.log_prob(x.repeat(k, 1, 1, 1)).flatten(1).sum(1)
-        return (log_likelihood + descent.log_ratio).view(k, len(x))
+        return (log_likelihood + descent.log_ratio).view(k, x.shape[0])
 
     def draw(self, streams: Streams) -> Tensor:
         pixels = self._descend(randn((len(streams), *self.latent_shape), streams, self.device)).pixels

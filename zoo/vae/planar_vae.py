@@ -56,7 +56,7 @@ class PlanarVAE(FlowVAE):
             self.maps.bias.copy_(torch.cat([w, v, torch.zeros(num_maps, 1)], 1).flatten())
 
     def move(self, z: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        total = z.new_zeros(len(z))
+        total = z.new_zeros(z.shape[0])
         for w, v, b in self._maps_of(seen):
             z, ladj = planar(z, w, v, b)
             total = total + ladj

@@ -87,7 +87,7 @@ class LatentGaussian(ImportanceWeighted, Decoder):
         return self.log_weights(x, 1, generator=generator, **given)[0]
 
     def log_weights_at(self, x: Tensor, epsilon: Tensor, **given: Tensor) -> Tensor:
-        k, num = len(epsilon), len(x)
+        k, num = epsilon.shape[0], x.shape[0]
         z, log_q = self.inferred(x, epsilon, **given)
         repeated = {name: torch.as_tensor(value).expand(num).repeat(k) for name, value in given.items()}
         pixels = self.likelihood(z.flatten(0, 1), **repeated)

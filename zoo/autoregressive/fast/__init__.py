@@ -15,6 +15,8 @@ import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+import torch
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -24,12 +26,13 @@ def faster(fast: Callable[..., R | None]) -> Callable[[Callable[P, R]], Callable
 
     Args:
         fast: Function that returns the same result, or None where it does not apply; then the plain function is called.
+            A graph is traced through the plain one.
     """
 
     def decorate(plain: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(plain)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            found = fast(*args, **kwargs)
+            found = None if torch.compiler.is_compiling() else fast(*args, **kwargs)
             return plain(*args, **kwargs) if found is None else found
 
         return call
