@@ -1,14 +1,21 @@
 """The bounds of model M2, and training images without labels."""
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from test_metrics import Given
 from torch import Tensor
 
+from zoo import Zoo
 from zoo.batch import Batch
 from zoo.data import MNIST
 from zoo.errors import ConfigError
+from zoo.metrics import accuracy
+from zoo.metrics.classes import classify
+from zoo.metrics.own import own_examples
 from zoo.random import Streams, randn
 from zoo.vae.semi_supervised_vae import SemiSupervisedVAE
 
@@ -88,3 +95,20 @@ def test_labels_of_training_images_are_hidden(real_data: str) -> None:
     assert not torch.equal(MNIST(labelled=100, seed=1).split("train").x[50_000:], split.x[50_000:])
     with pytest.raises(ConfigError, match="labelled: expected a multiple of 10"):
         MNIST(labelled=15)
+
+
+def test_accuracy_is_that_of_the_inferred_labels(model: SemiSupervisedVAE, x: Tensor) -> None:
+    labels = model.label_logits(x).argmax(1)
+    labels[0] = (labels[0] + 1) % 4
+    data = Given(x.float().repeat(2, 1, 1, 1), labels.repeat(2), levels=2)  # the second half is the test split
+    (found,) = accuracy(model.float(), data, progress=False)
+    assert (found.name, found.value, found.n) == ("accuracy", 80.0, 5)
+
+
+def test_own_images_are_classified_by_the_inferred_labels(model: SemiSupervisedVAE, x: Tensor, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", x.numpy().astype(bool))
+    checkpoint = Zoo.info(f"local-dir:{Zoo.save(model.float(), tmp_path / 'model')}")
+    own = own_examples(checkpoint, model, tmp_path / "x.npy")
+    found = classify(checkpoint, model, own, k=3, progress=False)
+    torch.testing.assert_close(found.probabilities, model.label_logits(x.float()).double().softmax(1))
+    assert found.nats is not None and found.nats.isfinite().all()
