@@ -107,9 +107,9 @@ def recipe_of_class(name: str) -> tuple[str, dict[str, Any]]:
     entries = {key: entry for key, entry in registry().items() if entry.family == kind.partition(".")[0]}
 
     def rank(key: str) -> tuple[bool, bool, int, str]:
-        entry = entries[key]
-        kind_of_data = IMAGES.index(entry.data) if entry.data in IMAGES else len(IMAGES)
-        return entry.data not in IMAGES, entry.class_name != kind, kind_of_data, key
+        data = entries[key].data.lower()  # of a checkpoint without numbers, it is the class of the data set
+        place = IMAGES.index(data) if data in IMAGES else len(IMAGES)
+        return data not in IMAGES, entries[key].class_name != kind, place, key
 
     return kind, checkpoint(min(entries, key=rank)).settings
 
