@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from zoo.nn.precision import widest_dtype
 from zoo.progress import steps as progress
 from zoo.random import Streams, rand
 
@@ -186,7 +187,7 @@ def reverse_annealed_importance_sampling(
 @torch.no_grad()
 def _anneal(chain: MarkovChain, state: Tensor, streams: Streams, betas: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Log-weights, float64 on the CPU, and the last states of a walk through the inverse temperatures."""
-    log_weights = torch.zeros(len(state), dtype=torch.float64, device=state.device)
+    log_weights = torch.zeros(len(state), dtype=widest_dtype(state.device), device=state.device)
     for before, after in progress(list(pairwise(betas)), "temperature"):
         log_weights += chain.energy(state, before) - chain.energy(state, after)
         state = chain.step(state, streams, after)

@@ -17,6 +17,7 @@ from zoo.batch import Batch, as_batch
 from zoo.distributed import gather, share, size
 from zoo.errors import ConfigError, DataError
 from zoo.mcmc import run
+from zoo.nn.precision import widest
 from zoo.random import Streams, randn
 
 if TYPE_CHECKING:
@@ -399,7 +400,7 @@ def set_base_rates(model: Any) -> None:
     is_own = not hasattr(data, "batches")  # a loader of the user's
     with torch.no_grad():
         for batch in map(as_batch, model.trainer.train_dataloader) if is_own else data.batches("train"):
-            units = model.base_units(batch.x.to(model.device)).double()
+            units = widest(model.base_units(batch.x.to(model.device)))
             total, num = total + units.sum(0).cpu(), num + len(units)
     model.set_base_rates(((total + 0.5) / (num + 1)).to(model.device))  # no unit is certain
 

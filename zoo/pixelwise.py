@@ -53,10 +53,10 @@ def receptive_field(
         raise ConfigError(
             f"receptive-field: expected a pixel between 0,0 and {height - 1},{width - 1}, found {row},{column}"
         )
-    double: Any = copy.deepcopy(model).double()
+    double: Any = copy.deepcopy(model).cpu().double()  # Apple's MPS has no double precision
     seed = seed_from(generator)
     order = double.order(Streams(seed, [0]))
-    x = rand((num, *model.event_shape), Streams(seed, range(num)), model.device).double()
+    x = rand((num, *model.event_shape), Streams(seed, range(num)), double.device).double()
     x = (x * levels).floor() / (levels - 1)
     total = x.new_zeros(channels, *model.event_shape)
     with torch.enable_grad():

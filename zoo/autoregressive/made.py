@@ -34,6 +34,7 @@ from zoo.autoregressive.regularization import bias_of, dropout, shift, shift_bia
 from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.config import Between, Fraction, Shift, Size
 from zoo.errors import ConfigError
+from zoo.nn.precision import widest
 from zoo.random import Streams, rand
 
 LAYERS = ("first", "second", "output")
@@ -173,7 +174,7 @@ class MADE(TractableDensity, Completable, Autoregressive):
     def expected(self, x: Tensor, order: Tensor | None = None) -> Tensor:
         """Expectations of the mixture, whose masks have weights p(k | x_<d); see `Autoregressive`."""
         logits = torch.stack([self.logits(x, k) for k in range(self.num_masks)])  # [K, B, D]
-        log_probs = torch.stack([log_likelihood(each, x) for each in logits]).double()
+        log_probs = widest(torch.stack([log_likelihood(each, x) for each in logits]))
         weights = F.pad(log_probs.cumsum(-1), (1, -1)).softmax(0)
         return (weights.to(logits) * logits.sigmoid()).sum(0).view_as(x)
 

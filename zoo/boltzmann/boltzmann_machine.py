@@ -27,6 +27,7 @@ from zoo.boltzmann.units import MAX_ENUMERATED, bit_states, draw_bits
 from zoo.capabilities import Completable, Filtered, UnnormalizedDensity
 from zoo.config import Between, Size
 from zoo.mcmc import run_clamped
+from zoo.nn.precision import widest
 from zoo.random import Streams, rand
 from zoo.samplers.gibbs import Gibbs
 
@@ -113,7 +114,7 @@ class BoltzmannMachine(UnnormalizedDensity, Completable, Filtered):
             return None
         blocks = bit_states(math.prod(self.event_shape), like=self.bias)
         return torch.cat(
-            [-self.energy(x.view(-1, *self.event_shape).to(self.bias.dtype)).double() for x in blocks]
+            [-widest(self.energy(x.view(-1, *self.event_shape).to(self.bias.dtype))) for x in blocks]
         ).logsumexp(0)
 
     def _hidden_states(self) -> Tensor:
@@ -141,7 +142,7 @@ class BoltzmannChain:
         self.weight, self.bias = model.weight.detach() / temperature, model.bias.detach() / temperature
         self.base = F.pad(model.base, (0, model.num_hidden))
         self.hidden_states = model._hidden_states()
-        self.log_z_base = F.softplus(self.base.double()).sum().item()
+        self.log_z_base = F.softplus(widest(self.base)).sum().item()
 
     def start(self, streams: Streams) -> Tensor:
         return draw_bits(self.base.expand(len(streams), -1), streams)
@@ -157,7 +158,7 @@ class BoltzmannChain:
 
     def energy(self, state: Tensor, beta: float = 1.0) -> Tensor:
         mixed = (1 - beta) * (state @ self.base) + beta * _log_weight(state, self.weight, self.bias)
-        return -mixed.double()
+        return -widest(mixed)
 
     def step(self, state: Tensor, streams: Streams, beta: float = 1.0, known: Tensor | None = None) -> Tensor:
         y, noise = state.clone(), rand(tuple(state.shape), streams, state.device)

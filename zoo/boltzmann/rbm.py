@@ -30,6 +30,7 @@ from zoo.boltzmann.units import MAX_ENUMERATED, bit_states, draw_bits, log_two_c
 from zoo.capabilities import Completable, Filtered, UnnormalizedDensity
 from zoo.config import Between, Size
 from zoo.mcmc import run_clamped
+from zoo.nn.precision import widest, widest_dtype
 from zoo.random import Streams
 from zoo.samplers.gibbs import Gibbs
 from zoo.samplers.gibbs_with_gradients import GibbsWithGradients
@@ -100,8 +101,8 @@ class RBM(UnnormalizedDensity, Completable, Filtered):
         return run_clamped(self.chain(), x, known, streams, self.fill_steps)
 
     def exact_log_z(self) -> Tensor | None:
-        bias = (self.base + self.visible_bias).double()  # of the pixels
-        weight, inputs = self.weight.double(), (self.hidden_bias - self.weight @ self.base.sigmoid()).double()
+        bias = widest(self.base + self.visible_bias)  # of the pixels
+        weight, inputs = widest(self.weight), widest(self.hidden_bias - self.weight @ self.base.sigmoid())
         parts = []
         if len(inputs) <= MAX_ENUMERATED:
             for h in bit_states(len(inputs), like=bias):
@@ -131,7 +132,7 @@ class RBMChain:
         if temperature != 1:
             self.weight, self.hidden_bias, bias = (v / temperature for v in (self.weight, self.hidden_bias, bias))
         self.bias = bias - self.base
-        self.log_z_base = F.softplus(self.base.double()).sum().item() + len(self.hidden_bias) * math.log(2)
+        self.log_z_base = F.softplus(widest(self.base)).sum().item() + len(self.hidden_bias) * math.log(2)
         self._last: tuple[Tensor, Tensor] | None = None
 
     def start(self, streams: Streams) -> Tensor:
@@ -142,7 +143,7 @@ class RBMChain:
 
     def energy(self, state: Tensor, beta: float = 1.0) -> Tensor:
         linear = torch.addmv(state @ self.base, state, self.bias, alpha=beta)
-        return -linear.double() - log_two_cosh(beta * self._inputs(state)).sum(1, dtype=torch.float64)
+        return -widest(linear) - log_two_cosh(beta * self._inputs(state)).sum(1, dtype=widest_dtype(state.device))
 
     def step(self, state: Tensor, streams: Streams, beta: float = 1.0, known: Tensor | None = None) -> Tensor:
         inputs = self._inputs(state)

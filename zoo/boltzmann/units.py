@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.nn.precision import widest
 from zoo.random import Streams, rand
 
 MAX_ENUMERATED = 20
@@ -39,4 +40,4 @@ def bit_states(num_units: int, *, like: Tensor, rows: int = 4096) -> Iterator[Te
     """All states of binary units in float64, in blocks of at most `rows`: [rows, num_units] each."""
     places = torch.arange(num_units - 1, -1, -1, device=like.device)
     for numbers in torch.arange(2**num_units, device=like.device).split(rows):
-        yield ((numbers[:, None] >> places) & 1).double()
+        yield widest((numbers[:, None] >> places) & 1)

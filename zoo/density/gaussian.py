@@ -30,6 +30,7 @@ from zoo.config import Between, Size
 from zoo.errors import ConfigError, ZooError
 from zoo.flows.flow import Flow, Levels, Margin
 from zoo.flows.layers import Logit
+from zoo.nn.precision import widest
 from zoo.random import Source, Streams, randn
 
 MOST_VALUES = 8192
@@ -86,7 +87,7 @@ class GaussianDensity(ClosedForm, Flow, Completable):
 
     def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
         y = self._transform(self.dequantize(x.to(self.loc), generator=streams))[0] - self.loc
-        noise = randn((len(x), self.size), streams, self.device).double()
+        noise = widest(randn((len(x), self.size), streams, self.device))
         masks, group = known.flatten(1).unique(dim=0, return_inverse=True)
         for number, mask in enumerate(masks):
             some = group == number
@@ -104,12 +105,12 @@ class GaussianDensity(ClosedForm, Flow, Completable):
         """
         key = mask.cpu().numpy().tobytes(), tuple(buffer._version for buffer in self.buffers()), self.device
         if self._kept[0] != key:
-            unknown = self.whiten(torch.eye(self.size).to(self.loc)[~mask])[0].double()
+            unknown = widest(self.whiten(torch.eye(self.size).to(self.loc)[~mask])[0])
             self._kept = key, (unknown, torch.linalg.cholesky(unknown @ unknown.T))
         return self._kept[1]
 
     def gather(self, x: Tensor, *, generator: Source = None) -> dict[str, Tensor]:
-        y = self._transform(self.dequantize(x, generator=generator))[0].double()
+        y = widest(self._transform(self.dequantize(x, generator=generator))[0])
         return {"count": y.new_tensor(len(y)), "sum": y.sum(0), "outer": y.T @ y}
 
     def finish(self, statistics: dict[str, Tensor]) -> None:

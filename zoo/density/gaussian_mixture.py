@@ -22,6 +22,7 @@ from torch import Tensor
 from zoo.capabilities import ClosedForm, TractableDensity
 from zoo.config import Between, Size
 from zoo.errors import ZooError
+from zoo.nn.precision import widest
 from zoo.random import Source, Streams, rand, randn
 
 
@@ -80,13 +81,13 @@ class GaussianMixture(ClosedForm, TractableDensity):
         return x.view(-1, *self.event_shape)
 
     def gather(self, x: Tensor, *, generator: Source = None) -> dict[str, Tensor]:
-        y = x.flatten(1).double()
+        y = widest(x.flatten(1))
         if self.fitted:
-            responsibility = self._log_joint(x.flatten(1)).softmax(1).double()
+            responsibility = widest(self._log_joint(x.flatten(1)).softmax(1))
             outer = torch.einsum("nk,ni,nj->kij", responsibility, y, y)
             return {"counts": responsibility.sum(0), "sums": responsibility.T @ y, "outers": outer}
         # weights so unequal that few examples, or one, dominate each component
-        weights = (1 - rand((len(y), self.num_components), generator, x.device).double()) ** -8
+        weights = (1 - widest(rand((len(y), self.num_components), generator, x.device))) ** -8
         moments = {"count": y.new_tensor(len(y)), "sum": y.sum(0), "outer": y.T @ y}
         return {"weights": weights.sum(0), "weighted": weights.T @ y, **moments}
 

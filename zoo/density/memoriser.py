@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from zoo.capabilities import ClosedForm, Completable, TractableDensity
 from zoo.config import Between, ImageShape, Shift
 from zoo.errors import ConfigError
-from zoo.nn.precision import at_least_single
+from zoo.nn.precision import at_least_single, widest, widest_dtype
 from zoo.random import Source, Streams, rand
 
 CHUNK = 2500  # examples per matrix product
@@ -156,7 +156,7 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
         for rows in torch.arange(len(x)).split(GROUP):
             given = {key: value[rows] if isinstance(value, Tensor) else value for key, value in options.items()}
             joint = torch.cat([*self._log_joint(x[rows], **given)], -1).transpose(0, 1).flatten(1)  # type: ignore
-            cumulative = joint.double().softmax(-1).cumsum(-1)
+            cumulative = widest(joint).softmax(-1).cumsum(-1)
             place = torch.searchsorted(cumulative, uniforms[rows] * cumulative[:, -1:], right=True)
             chosen.append(place.clamp_(max=joint.shape[1] - 1))
         return torch.cat(chosen) % len(self._examples()), torch.cat(chosen) // len(self._examples())
@@ -172,9 +172,9 @@ class Memoriser(ClosedForm, TractableDensity, Completable):
         entries = self._kernels(example.flatten(), shift.flatten())  # [B M, D]
         on = x.repeat_interleave(CHOICES, 0)
         return {
-            "seen": entries.flatten().bincount(minlength=len(self.logits)).double(),
-            "on": entries.flatten().bincount(on.flatten().double(), minlength=len(self.logits)),
-            "shifts": shift.flatten().bincount(minlength=len(self.shifts)).double(),
+            "seen": entries.flatten().bincount(minlength=len(self.logits)).to(widest_dtype(x.device)),
+            "on": entries.flatten().bincount(on.flatten().to(widest_dtype(x.device)), minlength=len(self.logits)),
+            "shifts": shift.flatten().bincount(minlength=len(self.shifts)).to(widest_dtype(x.device)),
         }
 
     def finish(self, statistics: dict[str, Tensor]) -> None:

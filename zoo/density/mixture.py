@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from zoo.capabilities import ClosedForm, Completable, TractableDensity
 from zoo.config import Between, Size
-from zoo.nn.precision import at_least_single
+from zoo.nn.precision import at_least_single, widest
 from zoo.random import Source, Streams, rand
 
 
@@ -91,8 +91,8 @@ class BernoulliMixture(ClosedForm, TractableDensity, Completable):
         else:
             which = rand((len(x), 1), generator, x.device)[:, 0] * self.num_components
             responsibility = F.one_hot(which.long(), self.num_components)
-        responsibility = responsibility.double()  # in single precision, some processors lose one image of 4,000
-        return {"counts": responsibility.sum(0), "sums": responsibility.T @ x.double()}
+        responsibility = widest(responsibility)  # in single precision, some processors lose one image of 4,000
+        return {"counts": responsibility.sum(0), "sums": responsibility.T @ widest(x)}
 
     def finish(self, statistics: dict[str, Tensor]) -> None:
         counts, sums = statistics["counts"], statistics["sums"]

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from zoo.capabilities import ClosedForm, Completable, KnownEntropy
 from zoo.config import Between, ImageShape
 from zoo.errors import ConfigError, DataError
+from zoo.nn.precision import widest, widest_dtype
 from zoo.random import Source, Streams, rand
 
 
@@ -125,7 +126,7 @@ class Rivers(ClosedForm, KnownEntropy, Completable):
         width, ways = (torch.arange(size, device=self.device) for size in (self.width, 3))
         states = torch.cartesian_prod(width, width, ways, ways)  # columns, last directions
         columns, last = states[states[:, 0] <= states[:, 1]].split(2, -1)
-        log_flows = self._log_flows(columns, last).flatten(-2).double()
+        log_flows = widest(self._log_flows(columns, last).flatten(-2))
         to, after = self._flow(columns[:, None], torch.cartesian_prod(ways, ways))
         number = torch.zeros(self.width, self.width, 3, 3, dtype=torch.int64, device=self.device)
         number[(*columns.T, *last.T)] = torch.arange(len(columns), device=self.device)
@@ -146,12 +147,12 @@ class Rivers(ClosedForm, KnownEntropy, Completable):
             message = onward * (agree == num_known[:, t, None])  # of the known pixels in this row and below
             messages.append(message / message.amax(1, keepdim=True).clamp(min=1e-30))
             onward = (messages[-1][:, place] * probs).sum(-1)
-        rows, uniforms = [], rand((len(x), self.height), streams, self.device).double()
+        rows, uniforms = [], widest(rand((len(x), self.height), streams, self.device))
         options, weights = first.expand(len(x), -1), messages[-1][:, first]
         if not weights.any(1).all():
             raise DataError("complete: expected known pixels that some river has, found an image that no river fits")
         for t in range(self.height):
-            cumulative = weights.double().cumsum(1)
+            cumulative = widest(weights).cumsum(1)
             choice = (uniforms[:, t, None] * cumulative[:, -1:] >= cumulative).sum(1, keepdim=True)
             state = options.gather(1, choice)[:, 0]
             rows.append(F.one_hot(columns[state], self.width).amax(1))
@@ -164,7 +165,7 @@ class Rivers(ClosedForm, KnownEntropy, Completable):
         columns, log_flows, place, first = self._states()
         probs = log_flows.exp()
         entropies = -(probs * log_flows.where(probs > 0, 0)).sum(-1)
-        state = torch.zeros(len(columns), dtype=torch.float64, device=self.device)
+        state = torch.zeros(len(columns), dtype=widest_dtype(self.device), device=self.device)
         state[first] = 1 / self.width
         entropy = math.log(self.width)
         for _ in range(self.height - 1):

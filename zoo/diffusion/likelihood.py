@@ -32,6 +32,7 @@ from torch import Tensor
 
 from zoo.capabilities import Denoiser
 from zoo.config import Between, Size
+from zoo.nn.precision import widest, widest_dtype
 from zoo.progress import steps
 from zoo.random import Source, rand, randn
 from zoo.samplers.denoising import noise_levels
@@ -124,14 +125,14 @@ def flow_log_prob(
     if settings.probes is not None:
         signs = rand((len(x), settings.probes, *model.event_shape), generator, x.device) < 0.5
         probes = signs.to(y.dtype).transpose(0, 1) * 2 - 1  # [probes, B, *event_shape]
-    log_det = torch.full((len(x),), size * math.log(_slope(model, y)), dtype=torch.float64, device=x.device)
+    log_det = torch.full((len(x),), size * math.log(_slope(model, y)), dtype=widest_dtype(x.device), device=x.device)
     for sigma, to in steps(list(pairwise(levels)), "step"):
         start, start_divergence = _velocity(model, y, sigma, probes, given)
         end, end_divergence = _velocity(model, y + (to - sigma) * start, to, probes, given)
         y = y + (to - sigma) * (start + end) / 2
         log_det += (to - sigma) * (start_divergence + end_divergence) / 2
     log_normaliser = size * (0.5 * math.log(2 * math.pi) + math.log(levels[-1]))
-    return log_det - 0.5 * (y / levels[-1]).flatten(1).double().square().sum(1) - log_normaliser
+    return log_det - 0.5 * widest((y / levels[-1]).flatten(1)).square().sum(1) - log_normaliser
 
 
 def noise_of(model: Denoiser, x: Tensor, num_steps: int, **given: Any) -> Tensor:
@@ -173,7 +174,7 @@ def _velocity(
         else:
             parts = [(_gradient(velocity * probe, y) * probe).flatten(1).sum(1) for probe in probes]
             divergence = torch.stack(parts).mean(0)
-    return velocity.detach(), divergence.double()
+    return velocity.detach(), widest(divergence)
 
 
 def _gradient(value: Tensor, y: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from zoo.capabilities import Completable, UnnormalizedDensity, ZooModule
 from zoo.config import Between, ImageShape, Size
 from zoo.energy.potential import Potential
 from zoo.mcmc import accepted, run_clamped
+from zoo.nn.precision import widest
 from zoo.random import Streams
 from zoo.samplers.gibbs_with_gradients import GibbsWithGradients
 from zoo.samplers.metropolis import Metropolis
@@ -102,7 +103,7 @@ class BinaryEBM(UnnormalizedDensity, Completable):
             return None
         blocks = bit_states(size, like=torch.empty(0, device=self.device))
         states = (x.to(self.dtype).view(-1, *self.event_shape) for x in blocks)
-        return torch.cat([-self.energy(x).double() for x in states]).logsumexp(0)
+        return torch.cat([-widest(self.energy(x)) for x in states]).logsumexp(0)
 
 
 class BinaryEBMChain(RBMChain):
@@ -137,6 +138,6 @@ class BinaryEBMChain(RBMChain):
         """U/temperature, [B], float64. That of the last state is kept: chains and AIS ask for it again."""
         if self._potential is None or self._potential[0] is not state:
             with torch.set_grad_enabled(state.requires_grad):  # `GibbsWithGradients` needs a gradient, but of states
-                found = self.network(self.visible(state, Streams(0, []))).double() / self.temperature
+                found = widest(self.network(self.visible(state, Streams(0, [])))) / self.temperature
             self._potential = state, found
         return self._potential[1]

@@ -16,6 +16,7 @@ from torch import Tensor
 from zoo.boltzmann.units import MAX_ENUMERATED, bit_states
 from zoo.capabilities import TractableDensity, UnnormalizedDensity, ZooModule
 from zoo.mcmc import accepted
+from zoo.nn.precision import widest
 from zoo.random import Streams, randn
 
 GRID = 512
@@ -54,14 +55,14 @@ class Tilted(UnnormalizedDensity):
         size = math.prod(self.event_shape)
         if self.levels == 2 and size <= MAX_ENUMERATED:
             blocks = bit_states(size, like=torch.empty(0, device=self.device))
-            return torch.cat([-self.energy(self._shaped(x)).double() for x in blocks]).logsumexp(0)
+            return torch.cat([-widest(self.energy(self._shaped(x))) for x in blocks]).logsumexp(0)
         if self.levels is None and size <= 2:
             x = self.reference.sample(10_000, generator=torch.Generator().manual_seed(0))
             loc, half = x.mean(0), REACH * x.std(0)
             ticks = torch.linspace(-1, 1, GRID, device=self.device)
             points = loc + half * torch.cartesian_prod(*[ticks] * size).view(-1, size)
-            total = torch.cat([-self.energy(part).double() for part in points.split(2**16)]).logsumexp(0)
-            return total + (2 * half / (GRID - 1)).double().log().sum()
+            total = torch.cat([-widest(self.energy(part)) for part in points.split(2**16)]).logsumexp(0)
+            return total + widest(2 * half / (GRID - 1)).log().sum()
         return None
 
     def _shaped(self, x: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ class TiltedChain:
 
     def _compute(self, state: Tensor) -> Terms:
         x = self.model._shaped(state)
-        return self.model.potential(x).double(), self.model.reference.log_prob(x).double()
+        return widest(self.model.potential(x)), widest(self.model.reference.log_prob(x))
 
     def visible(self, state: Tensor, streams: Streams) -> Tensor:
         return state.view(-1, *self.model.event_shape)
@@ -147,4 +148,4 @@ def langevin(energy: Callable[[Tensor], Tensor], state: Tensor, streams: Streams
     proposed = mean + size * randn(tuple(state.shape), streams, state.device)
     after, back = drift(proposed)
     forth = (proposed - mean).square().sum(1) - (state - back).square().sum(1)
-    return accepted(state, proposed, before - after + forth.double() / (2 * size**2), streams)
+    return accepted(state, proposed, before - after + widest(forth) / (2 * size**2), streams)

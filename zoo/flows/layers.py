@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from zoo.distributed import gather, size
 from zoo.flows.roots import invert
+from zoo.nn.precision import widest
 
 
 class Bijector(nn.Module, ABC):
@@ -261,7 +262,7 @@ class ActNorm(Bijector):
     def _initialize(self, x: Tensor) -> None:
         if x.shape[0] == 0:
             return
-        values = x.transpose(0, 1).flatten(1).double()  # [C, examples times pixels]
+        values = widest(x.transpose(0, 1).flatten(1))  # [C, examples times pixels]
         loc = gather(values.mean(1)[None], size()).mean(0)  # processes have equally many examples
         variance = gather((values - loc[:, None]).square().mean(1)[None], size()).mean(0)
         self.loc.copy_(loc)

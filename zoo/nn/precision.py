@@ -13,3 +13,17 @@ def at_least_single(x: Tensor) -> Tensor:
     sums of log-probabilities over pixels.
     """
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+NO_DOUBLE = frozenset({"mps"})
+"""Types of devices that have no double precision."""
+
+
+def widest_dtype(device: torch.device) -> torch.dtype:
+    """Double precision where a device has it, else single: the type of sums over many examples or states."""
+    return torch.float32 if device.type in NO_DOUBLE else torch.float64
+
+
+def widest(x: Tensor) -> Tensor:
+    """x in the widest precision that its device has; see `widest_dtype`."""
+    return x.to(widest_dtype(x.device))

@@ -21,6 +21,7 @@ from zoo.distributed import on_leader
 from zoo.errors import CheckpointError, ConfigError, ZooError
 from zoo.files import write_atomically
 from zoo.mcmc import annealed_importance_sampling
+from zoo.nn.precision import widest, widest_dtype
 
 
 class LogMeans(Callback):
@@ -87,7 +88,7 @@ class LogMeans(Callback):
         if not outputs:
             return
         for name, value in outputs.items():  # [B]
-            total = value.detach().double().sum()
+            total = widest(value.detach()).sum()
             self._valid[name] = self._valid[name] + total if name in self._valid else total
         self._examples += len(next(iter(outputs.values())))
 
@@ -95,7 +96,7 @@ class LogMeans(Callback):
         names = trainer.strategy.broadcast(list(self._valid))  # if any process has examples, the first one has
         if not names:
             return
-        none = torch.zeros((), dtype=torch.float64, device=pl_module.device)
+        none = torch.zeros((), dtype=widest_dtype(pl_module.device), device=pl_module.device)
         sums = torch.stack([*(self._valid.get(name, none) for name in names), none + self._examples])
         sums = trainer.strategy.reduce(sums, reduce_op="sum")
         for name, mean in zip(names, sums[:-1] / sums[-1], strict=True):
