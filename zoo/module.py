@@ -265,6 +265,9 @@ class ZooModule(LightningModule, ABC):
     def on_validation_start(self) -> None:
         self.objective.on_validation_start(self)
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.objective.on_before_optimizer_step(self, optimizer)
+
     def on_train_epoch_end(self) -> None:
         self.objective.on_train_epoch_end(self)
 

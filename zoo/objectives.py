@@ -62,6 +62,9 @@ class Objective:
     def on_validation_start(self, model: Any) -> None:
         """Called before the validation split is passed through the model."""
 
+    def on_before_optimizer_step(self, model: Any, optimizer: torch.optim.Optimizer) -> None:
+        """Called before a step of an optimiser, when gradients are no longer scaled for half precision."""
+
     def on_train_epoch_end(self, model: Any) -> None:
         """Called after the last step of an epoch."""
 
@@ -429,14 +432,13 @@ class TwoPlayers(Objective):
                 f"batch_size: expected at least {model.critic_steps} examples a process, one for each step of the "
                 f"critic, found {len(batch.x)}"
             )
-        settings, (generator, critic) = model.optimization, model.optimizers()
+        generator, critic = model.optimizers()
         for part in batch.divided(model.critic_steps):
             streams, given = model.streams(part), model.given(part)
             real, fake = model.pair(part.x, streams, **given)
             losses = model.critic_loss(real.detach(), fake.detach(), streams, **given)
             critic.zero_grad()
             model.manual_backward(losses["loss"])
-            settings.clip(critic)
             model.trainer.strategy.optimizer_step(critic.optimizer, _nothing)  # critic.step() would count as a step
             torch.clear_autocast_cache()  # it holds the critic's weights from before
 
@@ -444,7 +446,6 @@ class TwoPlayers(Objective):
         loss = model.generator_loss(real, fake, streams, **given)
         generator.zero_grad()
         model.manual_backward(loss)
-        settings.clip(generator)
         generator.step()
         model.critic.requires_grad_(True)
 
@@ -452,6 +453,9 @@ class TwoPlayers(Objective):
             schedule.step()
         renamed = {"critic_loss" if name == "loss" else name: value for name, value in losses.items()}
         return {"generator_loss": loss.detach(), **renamed, "diversity": diversity(real.detach(), fake.detach())}
+
+    def on_before_optimizer_step(self, model: Any, optimizer: torch.optim.Optimizer) -> None:
+        model.optimization.clip(optimizer)
 
     def validation_step(self, model: Any, batch: Batch) -> Losses:
         fake = model.draw(model.streams(batch, training=False), **model.given(batch))

@@ -367,6 +367,27 @@ def test_compiled_models_are_saved_and_densities_compile_as_one_graph(tmp_path: 
     torch.testing.assert_close(compiled(x), density.log_prob(x))
 
 
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("MADE", "log_prob"),
+        ("RealNVP", "log_prob"),
+        ("RBM", "energy"),
+        ("VAE", "decode"),
+        ("DCGAN", "decode"),
+        ("GatedPixelCNN", "log_prob"),
+        ("LeNet", "features_and_logits"),
+    ],
+)
+def test_methods_compile(name: str, method: str) -> None:
+    instance = next(i for i in INSTANCES if i.cls.__name__ == name)
+    model = instance.build()
+    x = torch.randn(5, *model.latent_shape, generator=seeded()) if method == "decode" else instance.data(5)
+    with torch.no_grad():
+        compiled = torch.compile(getattr(model, method), backend="eager", fullgraph=True)
+        torch.testing.assert_close(value(compiled(x)), value(getattr(model, method)(x)))
+
+
 # ------------------------------------------------------------------------------------------- outside of the range
 
 

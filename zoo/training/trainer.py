@@ -40,7 +40,7 @@ from zoo.training.callbacks import (
 from zoo.training.tracking import begin, wandb_logger
 
 CHECKPOINT = "last.ckpt"
-_PRECISIONS = ("32-true", "32", 32, "bf16-mixed", "bf16")
+_PRECISIONS = ("32-true", "32", 32, "bf16-mixed", "bf16", "16-mixed")
 _COUNT = int | None
 _KINDS: dict[str, Any] = {
     "max_epochs": _COUNT,
@@ -111,8 +111,8 @@ def Trainer(  # noqa: N802 - it is called in place of the class
         raise ConfigError(f"trainer: patience must be at least 1 and needs keep_best: true, found {patience}")
     if (precision := options.get("precision")) not in (None, *_PRECISIONS):
         raise ConfigError(
-            f"trainer: precision: expected 32-true or bf16-mixed, found {brief(precision)}; choose one of the two, "
-            "since the others scale losses, or convert the weights but not the data"
+            f"trainer: precision: expected 32-true, bf16-mixed or 16-mixed, found {brief(precision)}; choose one, "
+            "since others convert the weights but not the data"
         )
     check({name: value for name, value in options.items() if name in _KINDS}, _KINDS, "trainer", optional=_KINDS)
     if isinstance(options.get("max_time"), int | float):  # as YAML reads 12:00:00:00 too
