@@ -246,7 +246,7 @@ INSTANCES = [
     ),
     Instance(MAF, {"event_shape": [2], "num_layers": 2, "hidden": 8, "levels": None, "logit": None}, None),
     Instance(MAF, {"event_shape": [1, 2, 3], "num_layers": 2, "hidden": 8, "num_hidden": 1, "logit": 1e-3}, 256),
-    Instance(iaf.IAF, {"event_shape": [3], "num_layers": 2, "hidden": 8}, None),
+    Instance(iaf.IAF, {"event_shape": [2], "num_layers": 2, "hidden": 8}, None),
     Instance(NICE, {"event_shape": [2], "num_couplings": 2, "hidden": 8, "levels": None}, None),
     Instance(NICE, {"event_shape": [1, 2, 4], "num_couplings": 3, "hidden": 8, "dequantizer": 3}, 256),
     Instance(PlanarFlow, {"event_shape": [2], "num_maps": 4}, None),

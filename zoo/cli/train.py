@@ -77,7 +77,7 @@ def _check_folder(options: argparse.Namespace) -> None:
     SHARED,
 )
 def fit(options: argparse.Namespace) -> None:
-    """Train the model that a recipe describes, or any model on your own images.
+    """Train the model of a recipe, or any model on your own images.
 
     `zoo fit NAME --out FOLDER` trains a pretrained checkpoint again. With `--data`, the model gets the size, channels
     and classes of your data, and the chosen defaults are printed as a recipe.

@@ -35,7 +35,7 @@ from zoo.capabilities import (
 from zoo.checks import unchecked
 from zoo.config import listed, reason
 from zoo.errors import ConfigError, ZooError
-from zoo.files import expand
+from zoo.files import expand, write_atomically
 from zoo.module import ZooModule
 
 TOLERANCE = 1e-3
@@ -281,13 +281,9 @@ def export_graph(model: ZooModule, path: str | Path, to: str, method: str | None
     place = expand(path)
     if place.exists():
         raise ConfigError(f"{place}: exists already; choose a new file")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    graph, partial = Graph(model, method), place.with_name(f"{place.name}.partial")
-    try:
-        difference = _WRITERS[to](graph, partial)
-        partial.rename(place)  # all of it or nothing
-    finally:
-        partial.unlink(missing_ok=True)
+    graph = Graph(model, method)
+    content, difference = _FORMATS[to](graph)
+    write_atomically(place, content)
     inputs = {name: _batched(value) for name, value in zip(graph.inputs, graph.examples(2), strict=True)}
     with torch.no_grad():
         output = graph.method.output, _batched(graph(*graph.examples(2)))
@@ -298,20 +294,23 @@ def _batched(example: Tensor) -> list[int | str]:
     return ["B", *example.shape[1:]]
 
 
-def _write_torch(graph: Graph, path: Path) -> float:
+def _torch_file(graph: Graph) -> tuple[bytes, float]:
+    """The content of the file, and its largest difference from the model."""
     content = io.BytesIO()
     torch.export.save(graph.program(), content)
-    path.write_bytes(content.getvalue())
-    loaded = torch.export.load(io.BytesIO(path.read_bytes())).module()
+    content.seek(0)
+    with _tracing():
+        loaded = torch.export.load(content).module()
 
     def run(inputs: tuple[Tensor, ...]) -> Tensor:
         with torch.no_grad():
             return loaded(*inputs)
 
-    return graph.check(run)
+    return content.getvalue(), graph.check(run)
 
 
-def _write_onnx(graph: Graph, path: Path) -> float:
+def _onnx_file(graph: Graph) -> tuple[bytes, float]:
+    """The content of the file, and its largest difference from the model."""
     try:
         import onnxruntime
         import onnxscript  # noqa: F401 - torch needs it
@@ -328,14 +327,14 @@ def _write_onnx(graph: Graph, path: Path) -> float:
             f"--method: {graph.name} of {type(graph.model).__name__} has operations that ONNX lacks ({reason(error)}); "
             "choose another method, or --to torch-export"
         ) from error
-    exported.save(str(path))
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    content = exported.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def run(inputs: tuple[Tensor, ...]) -> Tensor:
         fed = {name: value.numpy() for name, value in zip(graph.inputs, inputs, strict=True)}
         return torch.from_numpy(session.run(None, fed)[0])
 
-    return graph.check(run)
+    return content, graph.check(run)
 
 
-_WRITERS: dict[str, Callable[[Graph, Path], float]] = {"onnx": _write_onnx, "torch-export": _write_torch}
+_FORMATS: dict[str, Callable[[Graph], tuple[bytes, float]]] = {"onnx": _onnx_file, "torch-export": _torch_file}

@@ -11,7 +11,8 @@ Density: exact; for 8-bit images a bound, by dequantisation. One pass.
 Sampling: exact, one pass of the inverse; mixtures of logistics are inverted by a few steps of Newton's method.
 Differs from the paper: pixels go through a logit; scales are bounded; layer normalisation inside the networks;
 couplings may use mixtures of logistics, as in Flow++ (Ho et al. 2019, https://arxiv.org/abs/1902.00275);
-Adam with a warm-up, clipped gradients and averaged weights.
+Adam with a warm-up, clipped gradients and averaged weights. The checkpoint was trained in two runs, the second with a
+rate that falls along a cosine.
 """
 
 from __future__ import annotations

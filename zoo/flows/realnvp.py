@@ -11,7 +11,7 @@ Density: exact; for 8-bit images a bound, by dequantisation. One pass.
 Sampling: exact, one pass of the inverse.
 Differs from the paper: actnorm (Kingma & Dhariwal 2018) in place of batch normalisation; networks of one hidden
 convolution and layer normalisation in place of residual ones; log-scales are 2 tanh(s/2); Adam with a warm-up and a
-rate that falls along a cosine; clipped gradients; averaged weights.
+rate that falls along a cosine; clipped gradients; averaged weights. The checkpoint of digits was trained in two runs.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ Density: lower bound of log p(x | y); one pass. Importance sampling tightens it.
 Sampling: exact; one pass of the decoder.
 Differs from the paper: networks and likelihoods are those of `zoo.vae.vae`; alpha counts per labelled image; all
 classes of an image share the noise of z; AdamW with a warm-up and a rate that falls along a cosine, clipped gradients,
-averaged weights.
+averaged weights. The checkpoint of 1,000 labels begins with that of 100.
 """
 
 from __future__ import annotations
