@@ -11,10 +11,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds `samples/NAME.png` for every checkpoint, the picture of a benchmark, and the page `security.md`."""
+    """Adds `samples/NAME.png` for every checkpoint, the pictures of benchmarks, and the page `security.md`."""
     for picture in sorted(ROOT.glob("checkpoints/*/samples.png")):
         files.append(File.generated(config, f"samples/{picture.parent.name}.png", abs_src_path=str(picture)))
-    response = ROOT / "benchmarks" / "results" / "metric_response.png"
-    files.append(File.generated(config, "pictures/metric_response.png", abs_src_path=str(response)))
+    for picture in sorted(ROOT.glob("benchmarks/results/*.png")):
+        files.append(File.generated(config, f"pictures/{picture.name}", abs_src_path=str(picture)))
     files.append(File.generated(config, "security.md", content=(ROOT / "SECURITY.md").read_text()))
     return files
