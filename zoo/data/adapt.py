@@ -34,9 +34,8 @@ def as_data(
 
     The examples are x, or (x, label): images of PIL, uint8, or floats in [0, 1] such as those of `ToTensor`, which are
     8-bit pixels if all are multiples of 1/255; or vectors of any real numbers. Images that are black or white
-    everywhere are binary. Labels are
-    whole numbers from 0 or words; others are left out. Everything is read into memory once, so that a random transform
-    is drawn once; a `DataLoader` is read to its end.
+    everywhere are binary. Labels are whole numbers from 0 or words; others are left out. Everything is read into memory
+    once, so that a random transform is drawn once; a `DataLoader` is read to its end.
 
     Args:
         train: Examples for training, which may be a data module already. If nothing else is given, a tenth of them is

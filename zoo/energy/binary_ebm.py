@@ -135,7 +135,7 @@ class BinaryEBMChain(RBMChain):
         return moved
 
     def _of(self, state: Tensor) -> Tensor:
-        """U/temperature, [B], float64. That of the last state is kept: chains and AIS ask for it again."""
+        """U/temperature, [B], in the widest type. That of the last state is kept: chains and AIS ask for it again."""
         if self._potential is None or self._potential[0] is not state:
             with torch.set_grad_enabled(state.requires_grad):  # `GibbsWithGradients` needs a gradient, but of states
                 found = widest(self.network(self.visible(state, Streams(0, [])))) / self.temperature

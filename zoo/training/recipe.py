@@ -12,8 +12,8 @@
 A recipe may have `start: SOURCE`, where the source is what `Zoo.load` takes. In place of the section `model`, it
 fine-tunes that checkpoint. Together with `model`, the new model begins with the weights of that checkpoint, which may
 have another class with the same parameters or some of them. If the images have another shape, it begins with the layers
-that fit. With `teachers: [SOURCE, ...]` the model learns from the
-predictions of these checkpoints; see `ZooModule.learn_from`.
+that fit. With `teachers: [SOURCE, ...]` the model learns from the predictions of these checkpoints; see
+`ZooModule.learn_from`.
 """
 
 from __future__ import annotations

@@ -117,8 +117,7 @@ def _arguments(
 ) -> dict[str, Any]:
     """Arguments of a model that fit the data: those of a recipe that the class knows, and what the data determine."""
     known = inspect.signature(find_class(class_name, "recipe: model", plugins)).parameters
-    found: dict[str, Any] = {"event_shape": list(data.event_shape), **section}
-    found["event_shape"] = list(data.event_shape)
+    found: dict[str, Any] = {**section, "event_shape": list(data.event_shape)}
     if data.num_classes:
         found["num_classes"] = data.num_classes
     if data.levels is not None or "logit" in known:  # densities of grey levels alone keep theirs, and refuse the data
