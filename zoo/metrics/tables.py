@@ -234,14 +234,14 @@ def _by_sampler(checkpoint: Checkpoint, numbers: list[Measurement]) -> list[dict
 
 def _quality_rows(name: str, origin: str, found: dict[str, Measurement]) -> tuple[Row, dict[int, Row]]:
     """The row of a model, and those of its baselines by their place in the table."""
-    m, found = found["fid"], {name: found[name] for name in _QUALITIES if name in found}
+    m, found = found["fid"], {quality: found[quality] for quality in _QUALITIES if quality in found}
     by = f" by {m.sampler}" if m.sampler else ""
     setting = {"data": m.data, "kind": m.kind, "features": m.details["extractor"], "n": m.n}
     spread = m.details.get("sampling_seeds", {})
     row = {
         "model": name,
         "error": m.error,
-        **{name: number.value for name, number in found.items()},
+        **{quality: number.value for quality, number in found.items()},
         "std": spread.get("std"),
         "seeds": spread.get("n"),
         **setting,
