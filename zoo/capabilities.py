@@ -21,7 +21,7 @@ from torch.distributions import Distribution
 from zoo import objectives
 from zoo.batch import Batch
 from zoo.errors import DataError
-from zoo.given import Given, check_labels, check_mask
+from zoo.given import Given, Labels, check_given, check_labels, check_mask, rows_of
 from zoo.module import Classifier as Classifier
 from zoo.module import GenerativeModel, Sampled, batches_of
 from zoo.module import ZooModule as ZooModule
@@ -315,6 +315,7 @@ class Completable(GenerativeModel):
     def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
         """Draws the unknown pixels of x, where `known`, bool, is False; both [B, *event_shape], one stream each.
 
+        A `Conditional` model also takes `labels`; without them, it draws from p(x_unknown | x_known) of all classes.
         x is 0 in the unknown pixels, and the values that are returned at known ones do not matter.
         """
 
@@ -323,7 +324,13 @@ class Completable(GenerativeModel):
 
     @torch.no_grad()
     def complete(
-        self, x: Tensor, mask: Tensor, *, generator: torch.Generator | None = None, batch_size: int = 250
+        self,
+        x: Tensor,
+        mask: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        labels: Labels = None,
+        batch_size: int = 250,
     ) -> Tensor:
         """Draws from p(x_unknown | x_known), exactly unless the model's own docstring says otherwise.
 
@@ -331,16 +338,21 @@ class Completable(GenerativeModel):
             x: Images, [B, *event_shape]; unknown pixels may have any value.
             mask: bool, [*event_shape] or [B, *event_shape], True where a pixel is known and stays.
             generator: Source of the seed of all noise.
+            labels: Classes of the images, one for all or one for each, if the model is `Conditional`; by default, the
+                unknown pixels may be those of any class that fits the known ones.
             batch_size: Number of images completed at once; bounds the memory.
 
         Raises:
-            ConfigError: The model cannot condition on this mask.
+            ConfigError: The model cannot condition on this mask, or takes no labels, or not these.
             DataError: x has another shape than examples of the model, or the known pixels are impossible.
         """
         x, known = check_mask(self, x, mask)
         self.check_known(known)
+        given = check_given(self, {"labels": labels}, len(x))
         batches = batches_of(torch.arange(len(x)), generator, batch_size)
-        filled = [self.fill(x[rows], known[rows], streams) for streams, rows in batches]
+        filled = [
+            self.fill(x[rows], known[rows], streams, **rows_of(given, rows, self.device)) for streams, rows in batches
+        ]
         return torch.where(known, x, torch.cat(filled)) if filled else x
 
 

@@ -331,6 +331,7 @@ def complete(
     mask: Tensor,
     *,
     generator: torch.Generator | None = None,
+    labels: Labels = None,
     batch_size: int = 250,
 ) -> Tensor:
     """Draws the unknown pixels of images given the known ones.
@@ -340,6 +341,7 @@ def complete(
         x: Images, [B, *event_shape].
         mask: Known pixels, bool, [*event_shape] or [B, *event_shape].
         generator: Source of the random draws.
+        labels: Classes of the images, if the model is Conditional; by default, any that fit.
         batch_size: Number of images to complete at once; it bounds the memory and changes nothing else.
 
     Returns:
@@ -351,7 +353,7 @@ def complete(
     """
     _check_capabilities(model, "complete", Completable)
     assert isinstance(model, Completable)
-    return model.complete(x, mask, generator=generator, batch_size=batch_size)
+    return model.complete(x, mask, generator=generator, labels=labels, batch_size=batch_size)
 
 
 # --------------------------------------------------------------------------------------------------- checks of models

@@ -15,7 +15,7 @@ import zoo
 from zoo.autoregressive.color_pixelcnn import ColorPixelCNN
 from zoo.autoregressive.eonade import EoNADE
 from zoo.autoregressive.fvsbn import FVSBN
-from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+from zoo.autoregressive.gated_pixelcnn import ConditionalGatedPixelCNN, GatedPixelCNN
 from zoo.autoregressive.made import MADE
 from zoo.autoregressive.nade import NADE
 from zoo.autoregressive.pixelcnn import PixelCNN
@@ -130,6 +130,11 @@ INSTANCES = [
         {"event_shape": [1, 2, 2], "channels": 3, "num_layers": 2, "kernel": 1, "first_kernel": 3},
         2,
         _one_pass,
+    ),
+    Instance(
+        ConditionalGatedPixelCNN,
+        {"num_classes": 3, "event_shape": [1, 3, 3], "channels": 3, "num_layers": 2, "hidden": 5, "max_shift": 1},
+        2,
     ),
     Instance(PixelCNN, {"event_shape": [1, 3, 3], "channels": 6, "num_layers": 2, "hidden": 9}, 2, _one_pass),
     Instance(

@@ -8,6 +8,7 @@ import math
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -133,10 +134,11 @@ def test_half_precision_files(instance: Instance, tmp_path: Path) -> None:
         expected = value.half().float() if is_rounded else value
         assert torch.equal(loaded.state_dict()[name], expected), name
     if isinstance(model, TractableDensity):
-        x = instance.data(20)
-        torch.testing.assert_close(loaded.log_prob(x), model.log_prob(x), atol=0.05, rtol=0.01)
+        x, given = instance.data(20), instance.given(20)
+        torch.testing.assert_close(loaded.log_prob(x, **given), model.log_prob(x, **given), atol=0.05, rtol=0.01)
         if is_binary(instance):
-            assert loaded.log_prob(instance.states()).double().logsumexp(0).abs() < 1e-5
+            states = instance.states()
+            assert loaded.log_prob(states, **instance.same_label(len(states))).double().logsumexp(0).abs() < 1e-5
 
 
 @having(ZooModule)
@@ -220,10 +222,11 @@ def test_samples_under_autocast(instance: Instance) -> None:
 
 @having(TractableDensity)
 def test_an_empty_batch_has_no_log_probs_samples_and_completions(instance: Instance) -> None:
-    model, nothing = instance.build(), torch.empty(0, *instance.event_shape)
+    model, nothing, given = instance.build(), torch.empty(0, *instance.event_shape), instance.given(0)
     with torch.no_grad():
-        assert model.log_prob(nothing).shape == model.training_log_prob(nothing, Streams(0, [])).shape == (0,)
-        assert model.draw(Streams(0, [])).shape == nothing.shape
+        assert model.log_prob(nothing, **given).shape == (0,)
+        assert model.training_log_prob(nothing, Streams(0, []), **given).shape == (0,)
+        assert model.draw(Streams(0, []), **given).shape == nothing.shape
     if isinstance(model, Completable):
         assert model.complete(nothing, nothing.bool()).shape == nothing.shape
 
@@ -256,11 +259,11 @@ def test_an_empty_batch_has_no_classes(instance: Instance) -> None:
 
 @having(TractableDensity)
 def test_double_precision(instance: Instance) -> None:
-    model, x = instance.build(), instance.data(5)
-    samples, log_probs = model.sample(20, generator=seeded()), model.log_prob(x)
+    model, x, given = instance.build(), instance.data(5), instance.given(5)
+    samples, log_probs = model.sample(20, generator=seeded()), model.log_prob(x, **given)
     model.double()
     torch.testing.assert_close(model.sample(20, generator=seeded()).float(), samples, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(model.log_prob(x.double()).float(), log_probs, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.log_prob(x.double(), **given).float(), log_probs, atol=1e-4, rtol=1e-4)
     if isinstance(model, Completable):
         mask = torch.zeros(instance.event_shape, dtype=torch.bool)
         assert model.complete(x.double(), mask).shape == x.shape
@@ -278,12 +281,13 @@ def test_probabilities_sum_to_one(instance: Instance) -> None:
 def test_what_a_step_of_training_sees_is_a_distribution(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given its noise, the same for all states: units left out, the masks whose turn it is. Where none is shifted."""
     model, states = instance.build().train(), instance.states()
+    given = instance.same_label(len(states))
     max_shift, sums = getattr(model, "max_shift", 0), []
     for step in range(8):
         monkeypatch.setattr(instance.cls, "global_step", step)
         noise, shifts = (Streams(step, [0] * len(states)) for _ in range(2))
         if not max_shift or torch.equal(shift(states, max_shift, shifts)[0], states):
-            sums.append(model.training_log_prob(states, noise).double().logsumexp(0).abs())
+            sums.append(model.training_log_prob(states, noise, **given).double().logsumexp(0).abs())
     assert len(sums) > 1 and max(sums) < 1e-5
 
 
@@ -843,22 +847,23 @@ def test_the_posterior_of_the_ladder_weighs_evidence_and_prior() -> None:
 
 
 @torch.no_grad()
-def assert_drawn_by_passes(model: RasterOrder, x: Tensor, known: int) -> None:
+def assert_drawn_by_passes(model: RasterOrder, x: Tensor, known: int, **given: Tensor) -> None:
     """The same uniforms give the same bits as one pass for each pixel after the first, known ones."""
     mask = (torch.arange(x[0].numel()) < known).view_as(x[0])
     uniforms = rand(tuple(x.shape), Streams(seed_from(seeded()), range(len(x))))
-    expected = pixel_by_pixel(model.logits, forced(uniforms, x, mask.expand_as(x)))
-    assert torch.equal(model.complete(x, mask, generator=seeded()), expected)
+    expected = pixel_by_pixel(partial(model.logits, **given), forced(uniforms, x, mask.expand_as(x)))
+    assert torch.equal(model.complete(x, mask, generator=seeded(), **given), expected)
 
 
 @having(RasterOrder)
 def test_draws_and_completions_are_those_of_one_pass_per_pixel(instance: Instance) -> None:
-    model, x = instance.build(), instance.data(200)
+    model, x, given = instance.build(), instance.data(200), instance.given(200)
     for known in (0, x[0].numel() // 2):
-        assert_drawn_by_passes(model, x, known)
+        assert_drawn_by_passes(model, x, known, **given)
     with torch.no_grad():
-        drawn = model.draw(Streams(seed_from(seeded()), range(200)))
-    assert torch.equal(drawn, model.complete(x, torch.zeros(x[0].shape, dtype=torch.bool), generator=seeded()))
+        drawn = model.draw(Streams(seed_from(seeded()), range(200)), **given)
+    nothing = torch.zeros(x[0].shape, dtype=torch.bool)
+    assert torch.equal(drawn, model.complete(x, nothing, generator=seeded(), **given))
 
 
 @having(Autoregressive)

@@ -11,8 +11,8 @@ import torch
 from test_metrics import Given, Projection, draws, pixels
 from torch import Tensor
 
+from zoo.cache import cache_root, remembered
 from zoo.measurement import compare
-from zoo.metrics.cache import cache_root, remembered
 from zoo.metrics.distances import Moments, fid, radii
 from zoo.metrics.evaluate import Evaluation, evaluate
 from zoo.metrics.extractors import ClassifierFeatures

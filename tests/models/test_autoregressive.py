@@ -34,7 +34,8 @@ from zoo.batch import Batch
 from zoo.capabilities import Completable, Conditional, GenerativeModel, TractableDensity
 from zoo.cli import main
 from zoo.errors import ConfigError, DataError
-from zoo.laws.law import seeded
+from zoo.laws import densities
+from zoo.laws.law import follows, seeded
 from zoo.optim import Optimization
 from zoo.pictures import field_of_sight, pixels
 from zoo.pixelwise import drawing, probabilities, receptive_field
@@ -144,13 +145,14 @@ def is_fast(method: str) -> Callable[[Instance], bool]:
 
 @having(Completable, where=is_fast("from_uniforms"))
 def test_the_fast_way_draws_the_same_bits_as_the_plain_way(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, x = instance.build(), instance.data(100)
+    model, x, given = instance.build(), instance.data(100), instance.given(100)
     order = model.order(Streams(0, [0]))[0]
     mask = (order.argsort() < len(order) // 2).view(model.event_shape)  # what comes first
 
     def drawn() -> list[Tensor]:
         with torch.no_grad():
-            return [model.draw(Streams(0, range(100))), model.complete(x, mask, generator=seeded())]
+            completed = [model.complete(x, mask, generator=seeded(), **each) for each in (given, {})]
+            return [model.draw(Streams(0, range(100)), **given), *completed]
 
     fast = drawn()
     monkeypatch.setattr(instance.cls, "from_uniforms", inspect.unwrap(instance.cls.from_uniforms))
@@ -160,9 +162,26 @@ def test_the_fast_way_draws_the_same_bits_as_the_plain_way(instance: Instance, m
 
 @having(TractableDensity, where=is_fast("log_prob"))
 def test_a_few_images_at_a_time_have_the_same_likelihoods(instance: Instance) -> None:
-    model, x = instance.build(), instance.data(60)
+    model, x, given = instance.build(), instance.data(60), instance.given(60)
     with torch.no_grad():
-        torch.testing.assert_close(model.log_prob(x), inspect.unwrap(instance.cls.log_prob)(model, x))
+        plain = inspect.unwrap(instance.cls.log_prob)(model, x, **given)
+        torch.testing.assert_close(model.log_prob(x, **given), plain)
+
+
+@having(Conditional, RasterOrder)
+def test_without_labels_a_class_is_inferred_from_what_is_known(instance: Instance) -> None:
+    """What is completed and expected is that of the mixture of all classes, each as likely as any other."""
+    model, states = instance.build(), instance.states()
+    with torch.no_grad():
+        model.classes.weight.mul_(5)  # so that a few pixels tell classes apart
+        by_class = torch.stack([model.log_prob(states, labels=label) for label in range(model.num_classes)])
+        mixture = by_class.double().logsumexp(0) - math.log(model.num_classes)
+        expected = densities.enumerated(mixture, states, torch.arange(states[0].numel()))
+        torch.testing.assert_close(model.expected(states).double(), expected, atol=1e-5, rtol=1e-4)
+    mask = (torch.arange(states[0].numel()) < 4).view(instance.event_shape)
+    completed = model.complete(states[-1].expand(20_000, *instance.event_shape), mask, generator=seeded())
+    fits = ((states == states[-1]) | ~mask).flatten(1).all(1)
+    follows(instance.counts(completed), mixture.where(fits, -math.inf).log_softmax(0))
 
 
 # ----------------------------------------------------------------------------------------------------------- PixelRNN

@@ -15,7 +15,17 @@ from zoo.store.names import FAMILIES, find_class
 from zoo.training import Trainer
 
 BOUND = {
-    "autoregressive": ["EoNADE", "FVSBN", "GatedPixelCNN", "MADE", "NADE", "PixelCNN", "PixelRNN", "RNN"],  # binary
+    "autoregressive": [
+        "ConditionalGatedPixelCNN",
+        "EoNADE",
+        "FVSBN",
+        "GatedPixelCNN",
+        "MADE",
+        "NADE",
+        "PixelCNN",
+        "PixelRNN",
+        "RNN",
+    ],  # binary
     "vae": ["LadderVAE"],  # binary
     "density": ["BernoulliMixture", "Memoriser", "Rivers", "GaussianMixture"],  # binary; points
     "flows": ["IAF", "PlanarFlow", "SplineFlow"],  # points

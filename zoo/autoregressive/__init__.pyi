@@ -1,6 +1,7 @@
 from .color_pixelcnn import ColorPixelCNN as ColorPixelCNN
 from .eonade import EoNADE as EoNADE
 from .fvsbn import FVSBN as FVSBN
+from .gated_pixelcnn import ConditionalGatedPixelCNN as ConditionalGatedPixelCNN
 from .gated_pixelcnn import GatedPixelCNN as GatedPixelCNN
 from .made import MADE as MADE
 from .nade import NADE as NADE

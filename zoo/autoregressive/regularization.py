@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.autoregressive.raster import log_likelihood
-from zoo.capabilities import ZooModule
+from zoo.capabilities import Conditional, ZooModule
 from zoo.config import brief
 from zoo.errors import ConfigError
 from zoo.random import Streams, rand
@@ -126,7 +126,8 @@ def take_teachers(pupil: Regularized, teachers: Sequence[ZooModule]) -> None:
         ConfigError: A teacher is not a `Regularized` model, or its `event_shape` is not the pupil's.
     """
     for each in teachers:
-        if not isinstance(each, Regularized) or each.event_shape != pupil.event_shape:
+        is_suited = isinstance(each, Regularized) and not isinstance(each, Conditional)
+        if not is_suited or each.event_shape != pupil.event_shape:
             shape = list(cast(Sequence[int], getattr(each, "event_shape", ())))
             raise ConfigError(
                 "teachers: expected a NADE, RNN, PixelCNN, GatedPixelCNN or PixelRNN of event_shape "
@@ -135,14 +136,14 @@ def take_teachers(pupil: Regularized, teachers: Sequence[ZooModule]) -> None:
     pupil.teachers = tuple(cast(Sequence[Regularized], teachers))
 
 
-def regularized_log_prob(model: Regularized, x: Tensor, streams: Streams) -> Tensor:
+def regularized_log_prob(model: Regularized, x: Tensor, streams: Streams, **given: Tensor) -> Tensor:
     """Implements `TractableDensity.training_log_prob`: log p(x | shift) of shifted images with dropout, in nats, [B].
 
     With teachers, this is the mean over pixels drawn from the teachers' probabilities. No image is then shifted further
     than the smallest `max_shift` of the pupil and its teachers.
     """
     x, shifts = shift(x, min(each.max_shift for each in (model, *model.teachers)), streams)
-    logits = model.logits(x, shifts, streams)
+    logits = cast(Any, model).logits(x, shifts, streams, **given)  # labels, if the model is Conditional
     return log_likelihood(logits, _taught(model.teachers, x, shifts) if model.teachers else x).sum(-1)
 
 

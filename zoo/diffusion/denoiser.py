@@ -113,8 +113,8 @@ class DiffusionModel(NetworkDenoiser, EvidenceLowerBound, Encoder, Decoder, Comp
         noise = at_least_single(z).view(-1, *self.event_shape)
         return Heun(self.code_steps).from_noise(self, noise, None, **given)
 
-    def fill(self, x: Tensor, known: Tensor, streams: Streams) -> Tensor:
-        return Ancestral(steps=50).fill(self, x, known, streams)
+    def fill(self, x: Tensor, known: Tensor, streams: Streams, **given: Tensor) -> Tensor:
+        return Ancestral(steps=50).fill(self, x, known, streams, **given)
 
     @property
     def sampler(self) -> Sampler:

@@ -153,8 +153,9 @@ def expectations_are_those_of_the_probabilities(subject: Subject) -> str:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2)  # so that pixels tell the components of a mixture apart
-        expected, log_probs = model.expected(states), model.log_prob(states)
-        hold(torch.equal(model.expected(states[:0]), states[:0]), "an empty batch has expected values")
+        given, none = subject.same_label(len(states)), subject.same_label(0)
+        expected, log_probs = model.expected(states, **given), model.log_prob(states, **given)
+        hold(torch.equal(model.expected(states[:0], **none), states[:0]), "an empty batch has expected values")
     exact = enumerated(log_probs, states, order)
     return f"largest difference {same(expected, exact, 'expected values and those by sums', rtol=1e-4):.2g}"
 
@@ -173,8 +174,9 @@ def completions_follow_the_exact_conditional(subject: Subject) -> str:
     for parameter in model.parameters():
         parameter.requires_grad_(False).mul_(3)  # so that what is known tells the components of a mixture apart
     size, least = states[0].numel(), 1.0
+    given = subject.same_label(len(states))
     with torch.no_grad():
-        possible = states[model.log_prob(states) > -math.inf]
+        possible = states[model.log_prob(states, **given) > -math.inf]
     for num_known, template in (
         (0, possible[0]),
         (1, possible[-1]),
@@ -183,13 +185,13 @@ def completions_follow_the_exact_conditional(subject: Subject) -> str:
     ):
         mask = (torch.arange(size) < num_known).view(subject.event_shape)
         x = torch.where(mask, template, math.nan).expand(6000, *subject.event_shape)
-        completed = model.complete(x, mask, generator=seeded())
+        completed = model.complete(x, mask, generator=seeded(), **subject.same_label(len(x)))
         hold(((completed == template) | ~mask).all(), f"known pixels changed, of {num_known} known ones")
         if subject.levels == 2:
             hold(((completed == 0) | (completed == 1)).all(), "completed pixels are not 0 or 1")
         fits = ((states == template) | ~mask).flatten(1).all(1)
         with torch.no_grad():
-            log_probs = model.log_prob(states).where(fits, -math.inf).log_softmax(0)
+            log_probs = model.log_prob(states, **given).where(fits, -math.inf).log_softmax(0)
         least = min(least, follows(subject.counts(completed), log_probs))
     return f"least p-value {least:.2g}"
 

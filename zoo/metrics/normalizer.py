@@ -1,6 +1,6 @@
 """log Z of an energy: exact if it can be summed, else bracketed by annealed importance sampling in both directions.
 
-It is measured once for the weights of a model, and cached as reference statistics are; see `zoo.metrics.cache`.
+It is measured once for the weights of a model, and cached as reference statistics are; see `zoo.cache`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
+from zoo.cache import Tensors, remembered
 from zoo.capabilities import Unnormalized
 from zoo.config import brief
 from zoo.distributed import gather, share
 from zoo.errors import ConfigError
 from zoo.mcmc import LogZ, annealed_importance_sampling, resampled, reverse_annealed_importance_sampling, run
 from zoo.measurement import Kind
-from zoo.metrics.cache import Tensors, remembered
 from zoo.random import Streams
 
 

@@ -4,7 +4,7 @@ The formulas are in `zoo.metrics.distances`. No such number means anything by it
 of images, and all of them depend on the extractor. So each stands beside two baselines: its `floor`, which puts as many
 training images in place of the samples, and a `memoriser`, which draws training images with replacement.
 
-Statistics of the reference and the baselines are cached in files; see `zoo.metrics.cache`.
+Statistics of the reference and the baselines are cached in files; see `zoo.cache`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from zoo.cache import remembered
 from zoo.capabilities import GenerativeModel, Sampled
 from zoo.data.base import DataModule, Which
 from zoo.distributed import gather, is_leader, share
 from zoo.errors import DataError
 from zoo.measurement import Measurement
-from zoo.metrics.cache import remembered
 from zoo.metrics.distances import (
     NEIGHBOURS,
     SPLITS,

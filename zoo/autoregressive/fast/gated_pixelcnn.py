@@ -5,6 +5,7 @@ A gate needs only tanh, since sigmoid(b) = (tanh(b/2) + 1)/2. The weights are sc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -12,21 +13,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.autoregressive.fast.lines import Line, draw, with_bias
+from zoo.capabilities import Conditional
+from zoo.given import Labels
 
 if TYPE_CHECKING:
-    from zoo.autoregressive.gated_pixelcnn import GatedLayer, GatedPixelCNN
+    from zoo.autoregressive.gated_pixelcnn import ConditionalGatedPixelCNN, GatedLayer, GatedPixelCNN
 
 
-def from_uniforms(model: GatedPixelCNN, uniforms: Tensor) -> Tensor:
-    return draw(model, _Line(model, len(uniforms)), uniforms)
+def from_uniforms(model: GatedPixelCNN, uniforms: Tensor, labels: Labels = None) -> Tensor:
+    classes = None
+    if isinstance(model, Conditional):
+        classes = cast("ConditionalGatedPixelCNN", model).vectors(labels, len(uniforms))
+    return draw(model, _Line(model, len(uniforms), classes), uniforms)
 
 
 class _Line(Line):
     """A row of both stacks."""
 
-    def __init__(self, model: GatedPixelCNN, batch: int) -> None:
+    def __init__(self, model: GatedPixelCNN, batch: int, classes: Sequence[Tensor] | None) -> None:
         layers, width = cast("list[GatedLayer]", list(model.layers)), model.event_shape[2]
-        self.vertical, self.horizontal = Vertical(layers, batch, width), Horizontal(layers, batch, width)
+        self.vertical = Vertical(layers, batch, width, classes)
+        self.horizontal = Horizontal(layers, batch, width)
         self.above, self.left, self.start = model.above, model.left.weight[:, 0, 0].T, self.horizontal.start
         self.position_v, position_h = model.position.bias.permute(1, 2, 0).chunk(2, -1)  # [H, W, C]
         self.position_h = position_h + cast(Tensor, model.left.bias)
@@ -47,9 +54,12 @@ class Vertical:
         layers: The layers in order.
         batch: Number of images.
         width: Width of the images.
+        classes: Vectors that the classes of the images add in the gates of each layer, [B, 2, 2C]; by default, none.
     """
 
-    def __init__(self, layers: list[GatedLayer], batch: int, width: int) -> None:
+    def __init__(
+        self, layers: list[GatedLayer], batch: int, width: int, classes: Sequence[Tensor] | None = None
+    ) -> None:
         reach, channels, half = layers[0].reach, layers[0].out.in_channels, _half(layers)
         # v before and after the layers in the last rows, padded with zeros; then the window that each place sees
         self.rows = half.new_zeros(len(layers) + 1, reach + 1, batch, width + 2 * reach, channels)
@@ -58,11 +68,16 @@ class Vertical:
         totals = half.new_empty(len(layers), batch, width, 4 * channels)
         gates, self.sums = totals.chunk(2, -1)
         self.layers = []
-        for layer, *memory in zip(layers, seen, totals.flatten(1, 2), gates, self.last, self.last[1:], strict=False):
+        memories = zip(seen, totals.flatten(1, 2), gates, self.last, self.last[1:], strict=False)
+        for number, (layer, memory) in enumerate(zip(layers, memories, strict=True)):
             weight, bias = layer.vertical.weight.permute(2, 3, 1, 0).flatten(0, 2), cast(Tensor, layer.vertical.bias)
-            between = layer.between.weight[:, :, 0, 0].T
-            weights = [torch.cat([y * half, y @ between * half], -1) for y in (bias, weight)]
-            self.layers.append((*memory, *weights))
+            between, for_h = layer.between.weight[:, :, 0, 0].T, half.new_zeros(1)
+            if classes is not None:  # a bias of its own for each place of each image
+                for_v, for_h = classes[number].repeat_interleave(width, 0).unbind(1)
+                bias = bias + for_v
+            bias = torch.cat([bias * half, (bias @ between + for_h) * half], -1)
+            weight = torch.cat([weight * half, weight @ between * half], -1)
+            self.layers.append((*memory, bias, weight))
 
     def scan(self, v: Tensor) -> Tensor:
         """Computes the next row: v before the first layer, [B, W, C] -> the input of `Horizontal`, [L, B, W, 2C]."""

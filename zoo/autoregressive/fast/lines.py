@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.capabilities import Conditional
+from zoo.given import Labels, check_labels
 from zoo.progress import steps
 
 if TYPE_CHECKING:
-    from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
+    from zoo.autoregressive.gated_pixelcnn import ConditionalGatedPixelCNN, GatedPixelCNN
     from zoo.autoregressive.pixelcnn import PixelCNN
     from zoo.autoregressive.pixelrnn import PixelRNN
 
@@ -25,11 +27,16 @@ if TYPE_CHECKING:
 PART = 25  # images at once, so that their activations stay in the cache of a CPU
 
 
-def log_prob(model: Model, x: Tensor) -> Tensor | None:
+def log_prob(model: Model, x: Tensor, labels: Labels = None) -> Tensor | None:
     """Fast version of `log_prob` for the CPU without gradients: a few images at a time."""
     if torch.is_grad_enabled() or x.is_cuda or len(x) <= PART:
         return None
-    return torch.cat([model.log_prob(part) for part in x.split(PART)])
+    parts = x.split(PART)
+    if not isinstance(model, Conditional):
+        return torch.cat([model.log_prob(part) for part in parts])
+    of_parts = check_labels(model, labels, len(x)).split(PART)
+    labelled = cast("ConditionalGatedPixelCNN", model)
+    return torch.cat([labelled.log_prob(part, labels=own) for part, own in zip(parts, of_parts, strict=True)])
 
 
 class Line(ABC):
