@@ -676,6 +676,22 @@ def test_a_model_begins_with_weights_of_some_of_its_parts(tmp_path: Path) -> Non
         begin({"start": f"local-dir:{tmp_path / 'professor'}", "model": teacher})
 
 
+def test_a_model_of_classes_begins_with_one_that_knows_none(tmp_path: Path) -> None:
+    """At first it gives every class the same probabilities; the way back has no place for the classes."""
+    sizes = {"event_shape": [1, 4, 4], "channels": 4, "num_layers": 2, "hidden": 4}
+    plain, classes = (f"local-dir:{tmp_path / name}" for name in ("plain", "classes"))
+    start = build_model({"class": "autoregressive.GatedPixelCNN", **sizes})
+    Zoo.save(start, tmp_path / "plain")
+    section = {"class": "autoregressive.ConditionalGatedPixelCNN", "num_classes": 3, **sizes}
+    model: Any = begin({"start": plain, "model": section})
+    x = torch.randint(2, (5, 1, 4, 4)).float()
+    for label in range(3):
+        assert torch.equal(model.log_prob(x, labels=label), start.log_prob(x))
+    Zoo.save(model, tmp_path / "classes")
+    with pytest.raises(ConfigError, match="a ConditionalGatedPixelCNN, do not fit the GatedPixelCNN"):
+        begin({"start": classes, "model": {"class": "autoregressive.GatedPixelCNN", **sizes}})
+
+
 def test_a_recipe_with_teachers(tmp_path: Path) -> None:
     """It trains on what they expect, and a run goes on with those that it began with."""
     sizes = {"class": "autoregressive.RNN", "event_shape": [1, 8, 8], "hidden": 5, "num_layers": 1}

@@ -99,7 +99,8 @@ def _begin(recipe: Mapping[str, Any], seed: int, plugins: Collection[str]) -> Zo
                 )
             model.pretrained = not anew
             return model
-        is_relabelled = getattr(start, "num_classes", None) != getattr(model, "num_classes", None)
+        classes = [getattr(each, "num_classes", None) for each in (start, model)]
+        is_relabelled = None not in classes and classes[0] != classes[1]
         try:
             unused = _take_weights(model, start) if is_relabelled else model.take_weights(start)
         except RuntimeError as error:  # its message is a page of names and shapes
