@@ -26,6 +26,7 @@ from PIL import Image, ImageOps
 
 import zoo
 from zoo import Zoo, denoising, latents
+from zoo.autoregressive.gated_pixelcnn import ConditionalGatedPixelCNN
 from zoo.autoregressive.made import MADE
 from zoo.capabilities import Conditional, GenerativeModel
 from zoo.cli import main, measure
@@ -104,7 +105,7 @@ def fail(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a recipe, the checkpoint `vae` that it makes in one epoch, and the untrained checkpoint `made`."""
+    """A folder with a recipe, the checkpoint `vae` that it makes in one epoch, and other checkpoints, untrained."""
     folder = tmp_path_factory.mktemp("home")
     (folder / "vae.yaml").write_text(yaml.safe_dump(VAE_RECIPE))
     assert main(["fit", str(folder / "vae.yaml"), "--trainer.max_epochs", "1", "--out", str(folder / "vae")]) == 0
@@ -114,6 +115,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = {"event_shape": [1, 8, 8], "latent_dim": 3, "channels": 8, "hidden": 8}
     conditional = ConditionalVAE(**sizes, likelihood="discretized-logistic")
     Zoo.save(conditional, folder / "conditional", recipe={"name": "conditional", "data": DATA})
+    gated = ConditionalGatedPixelCNN(event_shape=[1, 8, 8], channels=4, num_layers=1, hidden=4)
+    Zoo.save(gated, folder / "gated", recipe={"name": "gated", "data": {**DATA, "binarize": True}})
     return folder
 
 
@@ -373,6 +376,9 @@ def test_info(run: Run, home: Path) -> None:
         ("reconstruct", "conditional", ["-n", 2], (2, 2)),
         ("traverse", "conditional", ["--steps", 2, "--label", 1], (2, 3)),
         ("complete", "made", ["-n", 3, "--known", 0.5, "--draws", 2], (3, 4)),
+        ("complete", "gated", ["-n", 3, "--label", "1,0", "--draws", 2], (3, 4)),
+        ("complete", "gated", ["-n", 3, "--draws", 1], (3, 3)),
+        ("probabilities", "gated", ["-n", 3], (3, 2)),
     ],
 )
 def test_pictures(

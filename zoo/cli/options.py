@@ -133,15 +133,22 @@ NAME = name("Checkpoint: a name of `zoo list`, local-dir:PATH or hf-hub:USER/REP
 SEED = option("--seed", type=seed, default=0, help="Seed for all random draws (default %(default)s)")
 DEVICE = option("--device", type=device, default="cpu", help="Device to compute on, such as cuda (default %(default)s)")
 JSON = option("--json", action="store_true", help="Print JSON, for programs")
-LABELS = option(
-    "--label",
-    "--labels",
-    dest="labels",
-    type=lambda text: text.split(","),
-    metavar="LABEL",
-    help="Class to draw from a conditional model, or several in turn, by number or name, such as 3,7 or cat,dog "
-    "(default: every class in turn)",
-)
+
+
+def labels(otherwise: str) -> Part:
+    """`--label`, the classes to draw from a conditional model; `otherwise` says what is drawn without it."""
+    return option(
+        "--label",
+        "--labels",
+        dest="labels",
+        type=lambda text: text.split(","),
+        metavar="LABEL",
+        help="Class to draw from a conditional model, or several in turn, by number or name, such as 3,7 or cat,dog "
+        f"(default: {otherwise})",
+    )
+
+
+LABELS = labels("every class in turn")
 SHARED = default(is_shared=True)
 """The processes that torchrun or srun started for the command share its work."""
 

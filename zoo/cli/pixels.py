@@ -19,6 +19,8 @@ from zoo.cli.options import (
     fraction,
     generator,
     given,
+    labels,
+    labels_of,
     name,
     num,
     sampler_of,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         option("--mask", type=expand, metavar="FILE", help="Picture that is white where images are drawn anew"),
     ),
     option("--draws", type=whole(), default=4, help="Number of completions of each image (default %(default)s)"),
+    labels("any class that fits what is known"),
     SEED,
     out("complete.png"),
     DEVICE,
@@ -77,8 +80,11 @@ def complete(options: argparse.Namespace) -> None:
         mask[:, : round(options.known * model.event_shape[1])] = True
     else:
         mask |= _mask(options.mask, model)
+    asked = {} if options.labels is None else labels_of(options, model, len(x))
+    repeated = {key: each.repeat(options.draws) for key, each in asked.items()}
     with bar("completing"):
-        drawn = latents.complete(model, x.repeat(options.draws, 1, 1, 1), mask, generator=generator(options))
+        images = x.repeat(options.draws, 1, 1, 1)
+        drawn = latents.complete(model, images, mask, generator=generator(options), **repeated)
     erased = torch.where(mask, x, torch.full_like(x, 0.5))
     show(torch.cat([x, erased, drawn.cpu()]), options, columns=len(x))
 
