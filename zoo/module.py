@@ -61,6 +61,8 @@ class ZooModule(LightningModule, ABC):
         fixed: Why fine-tuning cannot bring the model to other data, as the end of a sentence; empty if it can.
         unrounded: Names of the weights that checkpoints of half precision keep in full precision.
         real: Names of the methods that take any real numbers, though the data are grey levels; see `zoo.checks`.
+        adaptive: Names of the methods whose values decide how long they compute, so that no graph holds them; see
+            `zoo.graphs`.
     """
 
     objective: objectives.Objective = objectives.Objective()
@@ -72,6 +74,7 @@ class ZooModule(LightningModule, ABC):
     fixed: ClassVar[str] = ""
     unrounded: tuple[str, ...] = ()
     real: tuple[str, ...] = ()
+    adaptive: ClassVar[tuple[str, ...]] = ()
     _own_steps = 0  # steps of training that no Trainer counts
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
@@ -16,11 +18,17 @@ from torch import Tensor
 from zoo import Zoo
 from zoo.cli import main
 from zoo.errors import ConfigError, ZooError
-from zoo.export.graph import METHODS, Graph, export_graph, methods_of
+from zoo.export.graph import Graph, export_graph
+from zoo.graphs import METHODS, methods_of
+from zoo.store.card import render_card
 
 
 def instance_of(name: str) -> Instance:
     return next(i for i in INSTANCES if i.cls.__name__ == name)
+
+
+def card_of(name: str) -> str:
+    return render_card(Zoo.info(name))
 
 
 def run_onnx(path: Path, **inputs: Tensor) -> Tensor:
@@ -45,6 +53,17 @@ def test_the_noise_of_a_bound_is_an_input(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model.log_weights_at(x, epsilon[None])[0]
     torch.testing.assert_close(run_onnx(found.path, x=x, epsilon=epsilon), expected, atol=1e-4, rtol=1e-4)
+
+
+KINDS = {instance.cls.__name__: instance for instance in reversed(INSTANCES) if methods_of(instance.cls)}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_the_card_exports_can_be_traced(name: str) -> None:
+    """The default method of every class; batches of one, three and four examples then give what the model gives."""
+    graph = Graph(KINDS[name].build())
+    program = graph.program().module()
+    graph.check(lambda inputs: program(*inputs))
 
 
 @pytest.mark.parametrize(
@@ -111,9 +130,23 @@ def test_the_command_exports_a_checkpoint(tmp_path: Path, capsys: pytest.Capture
         torch.testing.assert_close(torch.export.load(path).module()(z), model.decode(z), atol=1e-4, rtol=1e-4)
 
 
+def test_the_card_says_how_to_run_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its command and its lines of Python, for a model with labels."""
+    name, z, labels = "conditional-vae-mnist", np.random.randn(3, 24).astype(np.float32), np.array([1, 7, 7])
+    (command,), snippet = (re.findall(rf"```{kind}\n(.*?)```", card_of(name), re.DOTALL) for kind in ("bash", "python"))
+    monkeypatch.chdir(tmp_path)
+    assert main(command.split()[1:]) == 0
+    found = {"z": z, "labels": labels}
+    exec(snippet[-1], found)
+    model: Any = Zoo.load(name)
+    with torch.no_grad():
+        expected = model.decode(torch.from_numpy(z), labels=torch.from_numpy(labels))
+    torch.testing.assert_close(torch.from_numpy(found["x"]), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_every_method_belongs_to_a_capability() -> None:
     models = {i.cls.__name__: i for i in INSTANCES if i.cls.__name__ in ("VAE", "GAN", "MADE", "RBM", "EDM", "LeNet")}
-    found = {name: methods_of(instance.build()) for name, instance in models.items()}
+    found = {name: methods_of(instance.cls) for name, instance in models.items()}
     assert found == {
         "VAE": ["decode", "encode", "elbo"],
         "GAN": ["decode"],

@@ -11,12 +11,24 @@ import zoo
 
 ROOT = Path(zoo.__file__).parent
 LAYERS = [
-    ["errors", "config", "files", "random", "compatibility", "distributed", "progress", "measurement", "batch"],
+    [
+        "errors",
+        "config",
+        "files",
+        "random",
+        "compatibility",
+        "distributed",
+        "progress",
+        "measurement",
+        "batch",
+        "cache",
+    ],
     ["optim", "nn", "samplers", "mcmc", "given", "checks"],
     ["objectives"],
     ["module"],
     ["unnormalized"],
     ["capabilities"],
+    ["graphs"],
     ["density", "autoregressive", "vae", "gan", "flows", "boltzmann", "energy", "diffusion", "classifier", "data"],
     ["store"],
     ["denoising", "latents", "pixelwise", "pictures", "plots"],

@@ -369,7 +369,7 @@ def test_the_card_of_a_shipped_model_names_its_licence(catalog: Path) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_snippet_of_a_card_runs(name: str, tmp_path: Path) -> None:
     folder = Zoo.save(MODELS[name](), tmp_path / name)
-    (snippet,) = re.findall(r"```python\n(.*?)```", render_card(Checkpoint.of_folder(folder)), re.DOTALL)
+    snippet, *_ = re.findall(r"```python\n(.*?)```", render_card(Checkpoint.of_folder(folder)), re.DOTALL)
     names: dict[str, Any] = {}
     exec(snippet, names)
     results = [value for key, value in names.items() if isinstance(value, torch.Tensor)]

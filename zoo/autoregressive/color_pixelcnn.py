@@ -212,7 +212,7 @@ class ColorPixelCNN(TractableDensity, Completable, Autoregressive):
         return outputs.log_softmax(2).gather(2, self._number(x)[:, :, None]).flatten(1).sum(1)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._log_prob(x)
         return torch.cat([self._log_prob(part) for part in x.split(PART)])
 

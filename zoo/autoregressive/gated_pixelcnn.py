@@ -179,7 +179,7 @@ class ConditionalGatedPixelCNN(Conditional, GatedPixelCNN):
     def logits(  # type: ignore[override]
         self, x: Tensor, shifts: Tensor | None = None, streams: Streams | None = None, labels: Labels = None
     ) -> Tensor:
-        return super().logits(x, shifts, streams, self.vectors(labels, len(x)))
+        return super().logits(x, shifts, streams, self.vectors(labels, x.shape[0]))
 
     @faster(lines.log_prob)
     def log_prob(self, x: Tensor, labels: Labels = None) -> Tensor:

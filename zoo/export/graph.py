@@ -1,10 +1,6 @@
-"""One method of a model as a graph of tensors, for ONNX and for `torch.export`.
+"""One method of a model as a file, for ONNX and for `torch.export`; `zoo.graphs` says which methods there are.
 
-A graph draws no noise and makes no chain: what is random is one of its inputs, such as the code z of `decode`, which a
-program draws from the prior, or the noise epsilon of `elbo`. The first dimension of all inputs and outputs is the
-batch, of any size. Before a file is put in its place, its outputs are compared with those of the model.
-
-Methods that a graph holds say `x.shape[0]` instead of `len(x)`, which would fix the size of the batch.
+Before a file is put in its place, its outputs are compared with those of the model.
 """
 
 from __future__ import annotations
@@ -22,20 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from zoo.capabilities import (
-    Classifier,
-    Conditional,
-    Decoder,
-    Denoiser,
-    Encoder,
-    ImportanceWeighted,
-    TractableDensity,
-    UnnormalizedDensity,
-)
 from zoo.checks import unchecked
 from zoo.config import listed, reason
 from zoo.errors import ConfigError, ZooError
 from zoo.files import expand, write_atomically
+from zoo.graphs import METHODS, inputs_of, methods_of
 from zoo.module import ZooModule
 
 TOLERANCE = 1e-3
@@ -43,103 +30,6 @@ TOLERANCE = 1e-3
 
 SIZES = (3, 1, 4)
 """Batch sizes on which they are compared; the graph is traced with the first."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method that a graph can hold.
-
-    Attributes:
-        capability: Capability that has it.
-        inputs: Names of its inputs and what makes examples of them, (model, batch size) -> tensor.
-        compute: The outputs from the inputs, (model, inputs) -> tensor.
-        output: Name of the output.
-        meaning: What the outputs are.
-    """
-
-    capability: type
-    inputs: dict[str, Callable[[Any, int], Tensor]]
-    compute: Callable[..., Tensor]
-    output: str
-    meaning: str
-
-
-def _normal(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
-
-
-def _data(model: Any, num: int) -> Tensor:
-    x = _normal(num, *model.event_shape)
-    levels = getattr(model, "levels", None) or (256 if len(model.event_shape) == 3 else None)
-    return x if levels is None else (x.sigmoid() * (levels - 1)).round() / (levels - 1)
-
-
-def _codes(model: Any, num: int) -> Tensor:
-    return _normal(num, *model.latent_shape)
-
-
-def _sigma(model: Any, num: int) -> Tensor:
-    return torch.linspace(0.3, 1.0, num).clamp(model.sigma_min, model.sigma_max)
-
-
-METHODS: dict[str, Method] = {
-    "logits": Method(
-        Classifier, {"x": _data}, lambda model, x: model(x), "logits", "logits of the classes of images x"
-    ),
-    "denoise": Method(
-        Denoiser,
-        {"y": lambda model, num: model.to_state(_data(model, num)), "sigma": _sigma},
-        lambda model, y, sigma, **given: model.denoise(y, sigma, **given),
-        "clean",
-        "E[state | state + sigma epsilon = y]; states of images are 2x - 1 or as `to_state` says",
-    ),
-    "decode": Method(
-        Decoder,
-        {"z": _codes},
-        lambda model, z, **given: model.decode(z, **given),
-        "x",
-        "data of codes z, which the prior draws",
-    ),
-    "encode": Method(
-        Encoder,
-        {"x": _data},
-        lambda model, x, **given: model.encode(x, **given).mean,
-        "z",
-        "means of the codes of data x",
-    ),
-    "log_prob": Method(
-        TractableDensity,
-        {"x": _data},
-        lambda model, x, **given: model.log_prob(x, **given),
-        "log_prob",
-        "log p(x) in nats, exact",
-    ),
-    "elbo": Method(
-        ImportanceWeighted,
-        {"x": _data, "epsilon": _codes},
-        lambda model, x, epsilon, **given: model.log_weights_at(x, epsilon[None], **given)[0],
-        "elbo",
-        "a lower bound of log p(x) in nats on average over standard normal epsilon",
-    ),
-    "energy": Method(
-        UnnormalizedDensity,
-        {"x": _data},
-        lambda model, x, **given: model.energy(x, **given),
-        "energy",
-        "-log p(x) in nats, up to a constant",
-    ),
-}
-"""Methods by name, the default first."""
-
-
-def methods_of(model: ZooModule) -> list[str]:
-    """Names of the methods of a model that a graph can hold."""
-    codes = () if isinstance(model, Denoiser) else ("decode", "encode")  # a sampler would run in between
-    return [
-        name
-        for name, method in METHODS.items()
-        if isinstance(model, method.capability) and (name in codes or name not in ("decode", "encode"))
-    ]
 
 
 @contextmanager
@@ -170,7 +60,7 @@ class Graph(nn.Module):
 
     def __init__(self, model: ZooModule, method: str | None = None) -> None:
         super().__init__()
-        names, title = methods_of(model), type(model).__name__
+        names, title = methods_of(type(model)), type(model).__name__
         if not names:
             raise ConfigError(
                 f"export: {title} draws by a chain or value by value, which no graph holds; others can export one of "
@@ -181,7 +71,7 @@ class Graph(nn.Module):
         self.name = method or names[0]
         self.method = METHODS[self.name]
         self.model = model.eval()
-        self.inputs = [*self.method.inputs, *(["labels"] if isinstance(model, Conditional) else [])]
+        self.inputs = inputs_of(type(model), self.name)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         with unchecked():
@@ -209,7 +99,7 @@ class Graph(nn.Module):
             title = type(self.model).__name__
             raise ConfigError(
                 f"--method: {self.name} of {title} cannot be traced as a graph ({reason(error)}); it can export "
-                f"{listed([name for name in methods_of(self.model) if name != self.name]) or 'nothing else'}"
+                f"{listed([name for name in methods_of(type(self.model)) if name != self.name]) or 'nothing else'}"
             ) from error
 
     def check(self, run: Callable[[tuple[Tensor, ...]], Tensor]) -> float:
@@ -272,7 +162,7 @@ def export_graph(model: ZooModule, path: str | Path, to: str, method: str | None
         model: The model, on the CPU.
         path: New file.
         to: `onnx`, or `torch-export` for `torch.export.load`.
-        method: One of `methods_of(model)`; by default, the first.
+        method: One of `methods_of(type(model))`; by default, the first.
 
     Raises:
         ConfigError: The model has no such method, it cannot be traced, or the file exists already.

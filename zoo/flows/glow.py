@@ -64,6 +64,8 @@ class Glow(Flow):
         dequantizer: Number of hidden channels of a learned dequantisation; None for uniform noise.
     """
 
+    adaptive = ("decode",)  # mixtures of logistics are inverted by Newton's method
+
     def __init__(
         self,
         event_shape: ImageShape = (1, 28, 28),

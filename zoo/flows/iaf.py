@@ -59,6 +59,8 @@ class IAF(Flow):
         num_hidden: Number of hidden layers of each network.
     """
 
+    adaptive = ("encode", "log_prob")  # value by value, as the masks of the layers allow
+
     def __init__(
         self, event_shape: Sequence[Size] = (2,), num_layers: Size = 6, hidden: Size = 64, num_hidden: Size = 2
     ) -> None:

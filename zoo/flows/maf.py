@@ -136,6 +136,8 @@ class MAF(Flow):
         dequantizer: Number of hidden channels of a learned dequantisation; None for uniform noise.
     """
 
+    adaptive = ("decode",)  # value by value, as the masks of the layers allow
+
     def __init__(
         self,
         event_shape: Sequence[Size] = (1, 28, 28),

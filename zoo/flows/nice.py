@@ -48,6 +48,8 @@ class NICE(Flow):
         dequantizer: Number of hidden channels of a learned dequantisation; None for uniform noise.
     """
 
+    adaptive = ("encode",)  # codes are quantiles of the logistic, found by Newton's method
+
     def __init__(
         self,
         event_shape: Sequence[Size] = (1, 28, 28),

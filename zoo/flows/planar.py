@@ -87,6 +87,8 @@ class PlanarFlow(Flow):
         num_maps: Number of planar maps.
     """
 
+    adaptive = ("decode",)  # maps are inverted by Newton's method
+
     def __init__(self, event_shape: Sequence[Size] = (2,), num_maps: Size = 10) -> None:
         super().__init__()
         self.save_hyperparameters()

@@ -47,7 +47,8 @@ def render_card(checkpoint: Checkpoint, *, name: str | None = None) -> str:
         lines += [f"![Training curve of {name}]({CURVE})", ""]
     if (checkpoint.folder / CURVE_TABLE).exists():
         lines += [f"The numbers of this curve are in [{CURVE_TABLE}]({CURVE_TABLE}).", ""]
-    lines += ["```python", *_snippet(checkpoint), "```", "", "## Numbers", "", *_numbers(checkpoint), "## Facts", ""]
+    lines += ["```python", *_snippet(checkpoint), "```", "", "## Numbers", "", *_numbers(checkpoint)]
+    lines += [*_exports(checkpoint), "## Facts", ""]
     lines += [
         f"- Class: `{checkpoint.class_name}`",
         *(f"- `{key}`: `{brief(value, 200)}`" for key, value in checkpoint.arguments.items()),
@@ -121,6 +122,27 @@ def _snippet(checkpoint: Checkpoint) -> list[str]:
     load = f"model = Zoo.load({json.dumps(checkpoint.source)}{plugins})"
     usage = usage_of(checkpoint.model_class())
     return ["import torch", "from zoo import Zoo", "", load, *usage]
+
+
+def _exports(checkpoint: Checkpoint) -> list[str]:
+    """How to write a method of the model as a file, and how to run the file without the zoo."""
+    from zoo.graphs import METHODS, inputs_of, methods_of
+
+    cls = checkpoint.model_class()
+    if not (methods := methods_of(cls)):
+        return []
+    (first, *others), file = methods, f"{checkpoint.name}.onnx"
+    method, inputs = METHODS[first], inputs_of(cls, first)
+    arrays = ", ".join(f'"{name}": {name}' for name in inputs)
+    plugins = "".join(f" --plugin {package}" for package, colon, _ in [checkpoint.class_name.partition(":")] if colon)
+    lines = ["## Without the zoo", "", "```bash"]
+    lines += [f"zoo export {checkpoint.source} --to onnx --out {file}{plugins}", "```", "", "```python"]
+    lines += ["import onnxruntime", "", f'session = onnxruntime.InferenceSession("{file}")']
+    lines += [f"({method.output},) = session.run(None, {{{arrays}}})  # {method.meaning}", "```", ""]
+    more = f" `--method` selects another one: {', '.join(f'`{name}`' for name in others)}." if others else ""
+    kinds = ["float32", "int64"] if inputs[-1] == "labels" else ["float32"]
+    text = f"The file holds `{first}`. Its inputs are arrays of {' and '.join(kinds)} that begin with the batch.{more}"
+    return [*lines, text, ""]
 
 
 def _numbers(checkpoint: Checkpoint) -> list[str]:
