@@ -13,6 +13,7 @@ from torchvision import datasets
 
 import zoo.data
 from zoo.data import CIFAR10, MNIST, Bars, BinarizedMNIST, DataModule, Digits, FashionMNIST, Shapes64, Toy1D, Toy2D
+from zoo.data.mnist import most_likely_sources
 from zoo.errors import ConfigError
 
 
@@ -54,6 +55,22 @@ def test_binarized_mnist_equals_the_text_of_its_files(real_data: str) -> None:
         text = np.loadtxt(Path(real_data, f"binarized_mnist/binarized_mnist_{which}.amat"), max_rows=50)
         assert np.array_equal(split.x[:50].flatten(1).numpy(), text)
     assert next(data.batches("test")).x.unique().tolist() == [0.0, 1.0]
+
+
+def test_labels_of_binarized_mnist_are_those_of_the_grey_images(real_data: str) -> None:
+    """The test file is sorted by class, which the search for the grey images confirms."""
+    split, grey = BinarizedMNIST(labels=True).split("test"), MNIST().split("test")
+    sources = most_likely_sources(split.x[::50], grey.x)
+    assert len(sources.unique()) == 200
+    assert torch.equal(grey.labels[sources], split.labels[::50])
+
+
+def test_binary_images_find_their_sources() -> None:
+    generator = torch.Generator().manual_seed(0)
+    grey = torch.randint(256, (100, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    sources = torch.randperm(100, generator=generator)
+    x = torch.bernoulli(grey[sources] / 255, generator=generator).to(torch.uint8)
+    assert torch.equal(most_likely_sources(x, grey), sources)
 
 
 def test_digits_are_those_of_scikit_learn() -> None:
