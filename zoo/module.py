@@ -63,6 +63,7 @@ class ZooModule(LightningModule, ABC):
         real: Names of the methods that take any real numbers, though the data are grey levels; see `zoo.checks`.
         adaptive: Names of the methods whose values decide how long they compute, so that no graph holds them; see
             `zoo.graphs`.
+        lacks_onnx: Whether ONNX lacks an operation of the model's graph, which only `torch.export` then holds.
     """
 
     objective: objectives.Objective = objectives.Objective()
@@ -75,6 +76,7 @@ class ZooModule(LightningModule, ABC):
     unrounded: tuple[str, ...] = ()
     real: tuple[str, ...] = ()
     adaptive: ClassVar[tuple[str, ...]] = ()
+    lacks_onnx: ClassVar[bool] = False
     _own_steps = 0  # steps of training that no Trainer counts
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -74,6 +74,7 @@ def test_what_the_card_exports_can_be_traced(name: str) -> None:
         ("RBM", "energy"),
         ("EDM", "denoise"),
         ("ConditionalVAE", "decode"),
+        ("GaussianMixture", "log_prob"),
     ],
 )
 def test_torch_loads_graphs_of_every_capability(name: str, method: str, tmp_path: Path) -> None:

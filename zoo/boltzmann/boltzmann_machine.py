@@ -56,6 +56,8 @@ class BoltzmannMachine(UnnormalizedDensity, Completable, Filtered):
     unrounded = ("base",)
     base: Tensor
 
+    lacks_onnx = True  # a shift of bits
+
     def __init__(
         self,
         event_shape: Sequence[Size] = (1, 4, 4),

@@ -41,6 +41,8 @@ class CausalGaussian(GaussianDensity):
     log_scales: Tensor
     support: Tensor
 
+    lacks_onnx = True  # the solution of a triangular system
+
     def __init__(
         self,
         event_shape: ImageShape = (3, 32, 32),

@@ -44,6 +44,8 @@ class GaussianMixture(ClosedForm, TractableDensity):
     scale_tril: Tensor
     fitted: Tensor
 
+    lacks_onnx = True  # the solution of a triangular system
+
     def __init__(
         self,
         event_shape: Sequence[Size] = (2,),

@@ -85,7 +85,7 @@ class Schedule(NoiseDistribution):
     def time(self, sigma: Tensor) -> Tensor:
         """t/T, interpolated linearly in ln sigma between steps, and constant beyond the first and last: [B] -> [B]."""
         known, wanted = self.sigmas(sigma.device).log(), sigma.float().log()
-        above = torch.searchsorted(known, wanted).clamp(1, self.num_steps - 1)
+        above = (known < wanted[:, None]).sum(1).clamp(1, self.num_steps - 1)  # ONNX has no searchsorted
         low, high = known[above - 1], known[above]
         part = ((wanted - low) / (high - low)).clamp(0, 1)
         return (above + part) / self.num_steps  # known[0] is that of step 1

@@ -40,6 +40,8 @@ class EBM(Tilted):
 
     samplers = (Langevin,)
 
+    lacks_onnx = True  # the solution of a triangular system
+
     def __init__(
         self,
         event_shape: Sequence[Size] = (2,),

@@ -100,6 +100,8 @@ class SplineFlow(Flow):
         bound: B; the splines act on [-bound, bound].
     """
 
+    lacks_onnx = True  # the inverse of a matrix
+
     def __init__(
         self,
         event_shape: Sequence[Size] = (2,),

@@ -131,17 +131,24 @@ def _exports(checkpoint: Checkpoint) -> list[str]:
     cls = checkpoint.model_class()
     if not (methods := methods_of(cls)):
         return []
-    (first, *others), file = methods, f"{checkpoint.name}.onnx"
+    first, *others = methods
     method, inputs = METHODS[first], inputs_of(cls, first)
-    arrays = ", ".join(f'"{name}": {name}' for name in inputs)
-    plugins = "".join(f" --plugin {package}" for package, colon, _ in [checkpoint.class_name.partition(":")] if colon)
-    lines = ["## Without the zoo", "", "```bash"]
-    lines += [f"zoo export {checkpoint.source} --to onnx --out {file}{plugins}", "```", "", "```python"]
-    lines += ["import onnxruntime", "", f'session = onnxruntime.InferenceSession("{file}")']
-    lines += [f"({method.output},) = session.run(None, {{{arrays}}})  # {method.meaning}", "```", ""]
+    if cls.lacks_onnx:
+        kind, file = "torch-export", f"{checkpoint.name}.pt2"
+        begin = ["import torch", "", f'graph = torch.export.load("{file}").module()']
+        run = f"{method.output} = graph({', '.join(inputs)})"
+    else:
+        kind, file = "onnx", f"{checkpoint.name}.onnx"
+        begin = ["import onnxruntime", "", f'session = onnxruntime.InferenceSession("{file}")']
+        arrays = ", ".join(f'"{name}": {name}' for name in inputs)
+        run = f"({method.output},) = session.run(None, {{{arrays}}})"
+    package, colon, _ = checkpoint.class_name.partition(":")
+    command = f"zoo export {checkpoint.source} --to {kind} --out {file}" + (f" --plugin {package}" if colon else "")
+    lines = ["## Without the zoo", "", "```bash", command, "```", ""]
+    lines += ["```python", *begin, f"{run}  # {method.meaning}", "```", ""]
     more = f" `--method` selects another one: {', '.join(f'`{name}`' for name in others)}." if others else ""
-    kinds = ["float32", "int64"] if inputs[-1] == "labels" else ["float32"]
-    text = f"The file holds `{first}`. Its inputs are arrays of {' and '.join(kinds)} that begin with the batch.{more}"
+    kinds = "float32 and int64" if "labels" in inputs else "float32"
+    text = f"The file holds `{first}`. Its inputs, {kinds}, begin with the dimension of the batch.{more}"
     return [*lines, text, ""]
 
 
