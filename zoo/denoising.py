@@ -112,6 +112,11 @@ def watch(
     return given.pop("sampler")(watched, streams, **given), watched.moments
 
 
+def noisy_images(model: Denoiser, moment: Moment) -> Tensor:
+    """The noisy states of a moment as images, scaled down so that noise of any level can be seen: [B, *event_shape]."""
+    return model.from_state(moment.y / (1 + moment.sigma))
+
+
 class _Watched:
     """A denoiser that keeps what it is asked and what it answers."""
 

@@ -8,7 +8,8 @@ one for all; other models accept no labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +18,9 @@ from torch.nn.functional import cosine_similarity
 
 from zoo.capabilities import Completable, Conditional, Decoder, Encoder, EvidenceLowerBound, GenerativeModel, Sampled
 from zoo.errors import ConfigError, DataError
-from zoo.given import Labels, check_given, check_images, check_labels
-from zoo.random import Streams, randn
+from zoo.given import Labels, check_given, check_images, check_labels, rows_of
+from zoo.module import batches_of
+from zoo.random import Streams, randn, seed_from
 from zoo.store.registry import registry
 
 # --------------------------------------------------------------------------------------------------------------- codes
@@ -50,6 +52,45 @@ def draw_codes(model: GenerativeModel, streams: Streams) -> Tensor:
     if isinstance(prior, Normal):
         return prior.loc + prior.scale * epsilon
     raise ConfigError(f"codes: expected a Gaussian prior, found {type(prior).__name__}; draw the codes yourself")
+
+
+def prior_codes(model: GenerativeModel, num: int, generator: torch.Generator | None = None) -> Tensor:
+    """The codes of which `model.sample` makes its draws, given the same generator: [num, *latent_shape].
+
+    Raises:
+        ConfigError: As `draw_codes`.
+    """
+    return draw_codes(model, Streams(seed_from(generator), range(num)))
+
+
+@torch.no_grad()
+def iter_clean(
+    model: GenerativeModel,
+    num: int,
+    *,
+    generator: torch.Generator | None = None,
+    positions: Tensor | None = None,
+    **given: Any,
+) -> Iterator[Tensor]:
+    """Yields batches of samples without pixel noise: E[x | z] of a model that `has_pixel_noise`, else its samples.
+
+    Args:
+        model: Any generative model.
+        num: Number of samples.
+        generator: Source of the random draws.
+        positions: Which of the samples to draw, [n], int64; by default all, in order.
+        given: What else `model.sample` takes, such as labels.
+
+    Raises:
+        ConfigError: The model does not take what is given.
+    """
+    if not has_pixel_noise(model):
+        yield from model.iter_samples(num, generator=generator, positions=positions, **given)
+        return
+    checked = check_given(model, given, num)
+    index = torch.arange(num) if positions is None else positions
+    for streams, rows in batches_of(index, generator, 250):
+        yield decode(model, draw_codes(model, streams), **rows_of(checked, rows, model.device))
 
 
 @torch.no_grad()

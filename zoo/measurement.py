@@ -218,6 +218,12 @@ HEADLINES = ("nll", "neg_elbo", "squared_error", "fid", "accuracy", "fid_floor")
 """Names of the numbers that short tables show."""
 
 
+def headlines(numbers: Iterable[Measurement]) -> str:
+    """The `HEADLINES` among some numbers in one line, such as `nll 78.52 ± 0.19 nats, fid 7.12 ± 0.94`."""
+    shown = [number for number in numbers if number.name in HEADLINES]
+    return ", ".join(f"{number.name} {rounded(number.value, number.error)} {number.unit}".rstrip() for number in shown)
+
+
 def rounded(value: float, error: float | None) -> str:
     """Rounds a number to two digits of its error, such as `78.52 ± 0.19`, or to five digits if there is no error."""
     if error is None:

@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
 from zoo.cli.command import command, either, option
-from zoo.cli.images import image_model, own_image, prior_codes, some_test_images
+from zoo.cli.images import image_model, some_test_images
 from zoo.cli.options import (
     DEVICE,
     LABELS,
@@ -62,6 +62,7 @@ def interpolate(options: argparse.Namespace) -> None:
     import torch
 
     from zoo import latents
+    from zoo.metrics.own import own_image
 
     model = image_model(checkpoint, options)
     num = 1 if options.images else options.num
@@ -78,7 +79,7 @@ def interpolate(options: argparse.Namespace) -> None:
         if options.labels is None:
             labels = {name: value[:num] for name, value in own.items()}
     else:
-        ends = prior_codes(model, 2 * num, generator(options))
+        ends = latents.prior_codes(model, 2 * num, generator(options))
     walks = latents.interpolate(model, ends[:num], ends[num:], options.steps, **labels)
     show(walks.flatten(0, 1), options, columns=options.steps)
 
@@ -105,7 +106,7 @@ def traverse(options: argparse.Namespace) -> None:
     from zoo import latents
 
     model = image_model(checkpoint, options)
-    code = prior_codes(model, 1, generator(options))[0]
+    code = latents.prior_codes(model, 1, generator(options))[0]
     dimensions, size = range(min(options.num, code.numel())), code.numel()
     values = torch.linspace(-3, 3, options.steps)
     rows = latents.traverse(model, code, dimensions, values, **labels_of(options, model, 1))
@@ -174,6 +175,7 @@ def edit(options: argparse.Namespace) -> None:
     import torch
 
     from zoo import denoising, latents
+    from zoo.metrics.own import own_image
 
     model = image_model(checkpoint, options)
     if options.images:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from zoo.cli.command import command, default, option
-from zoo.cli.images import check_images, image_model, prior_codes
+from zoo.cli.images import check_images, image_model
 from zoo.cli.options import (
     DEVICE,
     LABELS,
@@ -59,7 +59,6 @@ def sample(options: argparse.Namespace) -> None:
 
     from zoo import latents
     from zoo.distributed import gather, is_leader, on_leader, share
-    from zoo.given import rows_of
     from zoo.module import GenerativeModel
     from zoo.pictures import pixels
     from zoo.plots import has_plot, plot
@@ -72,16 +71,12 @@ def sample(options: argparse.Namespace) -> None:
         return
     model = check_images(model, options)
     mine, asked = share(options.num), given(options, model, options.num)
-    if latents.has_pixel_noise(model) and not options.raw:
-        codes, labels = prior_codes(model, options.num, generator(options)), asked
-        batches = [
-            pixels(latents.decode(model, codes[rows], **rows_of(labels, rows, model.device)))
-            for rows in mine.split(250)
-        ]
-    else:
-        samples = model.iter_samples(options.num, generator=generator(options), positions=mine, **asked)
-        with bar("sampling", shown=is_leader()):
-            batches = [pixels(batch) for batch in samples]
+    drawn = {"generator": generator(options), "positions": mine, **asked}
+    samples = (
+        model.iter_samples(options.num, **drawn) if options.raw else latents.iter_clean(model, options.num, **drawn)
+    )
+    with bar("sampling", shown=is_leader()):
+        batches = [pixels(batch) for batch in samples]
     images = gather(torch.cat(batches), options.num)
     if not options.each:
         on_leader(lambda: show(images, options))

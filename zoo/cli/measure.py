@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoo.cli.command import command, option
-from zoo.cli.images import prior_codes
 from zoo.cli.options import (
     DEVICE,
     JSON,
@@ -199,7 +198,7 @@ def _portrait(model: GenerativeModel) -> Tensor:
     samples = model.sample(64, generator=torch.Generator().manual_seed(0), labels=labels)
     if not latents.has_pixel_noise(model):
         return samples
-    codes = prior_codes(model, 32, torch.Generator().manual_seed(0))
+    codes = latents.prior_codes(model, 32, torch.Generator().manual_seed(0))
     expected = latents.decode(model, codes, labels=None if labels is None else labels[:32])
     return torch.cat([expected, samples[:32]])
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.command import command, either, option
-from zoo.cli.images import check_images, image_model, own_image, some_test_images
+from zoo.cli.images import check_images, image_model, some_test_images
 from zoo.cli.options import (
     DEVICE,
     LABELS,
@@ -68,6 +68,7 @@ def complete(options: argparse.Namespace) -> None:
     import torch
 
     from zoo import latents
+    from zoo.metrics.own import own_image
     from zoo.progress import bar
 
     model = image_model(checkpoint, options)
@@ -199,8 +200,7 @@ def _denoising(checkpoint: Checkpoint, model: Denoiser, options: argparse.Namesp
         asked = given(options, model, options.num)
         x, moments = denoising.watch(model, options.num, generator=generator(options), **asked)
     chosen = torch.linspace(0, len(moments) - 1, min(options.frames, len(moments))).long().tolist()
-    noisy = [model.from_state(moments[i].y / (1 + moments[i].sigma)) for i in chosen]
-    frames = [torch.cat([y, moments[i].denoised]) for y, i in zip(noisy, chosen, strict=True)]
+    frames = [torch.cat([denoising.noisy_images(model, moments[i]), moments[i].denoised]) for i in chosen]
     return [*frames, torch.cat([x, x])]
 
 

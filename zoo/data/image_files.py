@@ -144,6 +144,20 @@ def read_image(path: str | Path, event_shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(decode(expand(path), channels, (height, width)).copy()).float() / 255
 
 
+def convert_image(image: Image, event_shape: tuple[int, ...]) -> Tensor:
+    """Converts a picture in memory to the given shape, as `read_image` converts a file.
+
+    Args:
+        image: The picture, with at most 8 bits per channel.
+        event_shape: (C, H, W) with C = 1 (grey) or C = 3 (RGB).
+
+    Returns:
+        The pixels in [0, 1], float32 [C, H, W].
+    """
+    channels, height, width = event_shape
+    return torch.from_numpy(_pixels(image, channels, (height, width)).copy()).float() / 255
+
+
 def _pixels(image: Image, channels: int | None, size: tuple[int, int] | None) -> np.ndarray:
     """Converts an image to an array; see `decode`."""
     from PIL import Image, ImageOps

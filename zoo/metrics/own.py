@@ -1,20 +1,25 @@
-"""Own examples for a checkpoint: a folder of images or an array, as its model takes them."""
+"""Own examples for a checkpoint: an image, a folder of images or an array, as its model takes them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from zoo.capabilities import ZooModule
+from zoo.capabilities import GenerativeModel, ZooModule
 from zoo.data import build
 from zoo.data.base import DataModule, Split, Which
+from zoo.data.image_files import convert_image, read_image
 from zoo.data.own import Arrays, ImageFolder, own_section
 from zoo.files import expand
 from zoo.metrics.examples import check_like, shape_of
 from zoo.store.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,20 @@ def own_examples(
     data = _Everything(own)
     check_like(checkpoint, model, data)  # looks at one image only
     return Own(data, *titles(own, data.split("test")))
+
+
+def own_image(image: Path | Image, model: GenerativeModel) -> Tensor:
+    """An image file or a picture, resized to the model's images, and made black and white for binary pixels.
+
+    Returns:
+        [*event_shape], values in [0, 1].
+
+    Raises:
+        DataError: There is no such file, or it cannot be decoded.
+    """
+    shape = model.event_shape
+    x = read_image(image, shape) if isinstance(image, Path) else convert_image(image, shape)
+    return (x >= 0.5).float() if model.levels == 2 else x
 
 
 def titles(own: ImageFolder | Arrays, whole: Split) -> tuple[list[str], list[str] | None]:

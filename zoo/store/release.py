@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from zoo.files import write_atomically
-from zoo.measurement import HEADLINES, rounded
+from zoo.measurement import headlines
 from zoo.store import registry as records
 from zoo.store.card import about, render_card
 from zoo.store.checkpoint import CARD, CONFIG, Checkpoint
@@ -75,14 +75,9 @@ def render_index(checkpoints: list[Checkpoint]) -> str:
         lines += [f"## {_TITLES[family]}", "", "| checkpoint | model | data | size | numbers |"]
         lines += ["| --- | --- | --- | --- | --- |"]
         for checkpoint in members:
-            numbers = [
-                f"{number.name} {rounded(number.value, number.error)} {number.unit}".rstrip()
-                for number in checkpoint.numbers
-                if number.name in HEADLINES
-            ]
             link = f"[`{checkpoint.name}`]({records.SHIPPED.name}/{checkpoint.name})"
             cells = (link, about(checkpoint).split(" (")[0].rstrip("."), checkpoint.data_name)
-            lines.append(f"| {' | '.join(cells)} | {checkpoint.size / 1e6:.1f} MB | {', '.join(numbers)} |")
+            lines.append(f"| {' | '.join(cells)} | {checkpoint.size / 1e6:.1f} MB | {headlines(checkpoint.numbers)} |")
         lines.append("")
     return "\n".join(lines)
 
