@@ -155,7 +155,7 @@ def size(path: Path) -> tuple[int, int]:
 
 def test_quick_answers_import_neither_torch_nor_lightning(tmp_path: Path) -> None:
     (tmp_path / "there.png").write_text("old")
-    answered = ["list", "list --json", "list gaussian-*", "info gaussian-mnist", "--help", "sample --help", "--version"]
+    answered = ["list", "list --json", "list gaussian-*", "info gaussian-mnist", "--help", "demo --help", "--version"]
     refused = [
         "",
         "sampel gaussian-mnist",
@@ -197,7 +197,8 @@ for words in {answered}:
     assert main(words.split()) == 0, words
 for words in {refused}:
     assert main(words.split()) == 1, words
-print("loaded", *sorted({{"torch", "lightning", "torchvision", "torchmetrics", "numpy"}} & sys.modules.keys()))
+heavy = {{"torch", "lightning", "torchvision", "torchmetrics", "numpy", "gradio"}}
+print("loaded", *sorted(heavy & sys.modules.keys()))
 """
     root = Path(zoo.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

@@ -34,6 +34,7 @@ LAYERS = [
     ["denoising", "latents", "pixelwise", "pictures", "plots"],
     ["metrics", "export", "laws"],
     ["training"],
+    ["demo"],
     ["cli", "__main__"],
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
 from typing import TYPE_CHECKING
 
-from zoo.cli.command import command, option
-from zoo.cli.options import JSON, NAME, checkpoint_of
+from zoo.cli.command import command, default, option
+from zoo.cli.options import DEVICE, JSON, NAME, checkpoint_of, whole
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,3 +57,36 @@ def info(options: argparse.Namespace) -> None:
     """Show a checkpoint: its numbers, recipe, size and licence."""
     checkpoint = checkpoint_of(options)
     print(json.dumps(checkpoint.to_dict(), indent=2) if options.json else checkpoint)
+
+
+def _check_address(options: argparse.Namespace) -> None:
+    try:
+        socket.create_server((options.host, options.port)).close()
+    except OSError as error:
+        why = str(error.strerror or error).partition(" (")[0]
+        raise ConfigError(
+            f"--port: cannot serve on {options.host}:{options.port}: {why}; choose another --port or --host"
+        ) from error
+
+
+@command(
+    "Look",
+    option("--host", default="127.0.0.1", help="Address to serve on; 0.0.0.0 for other machines (default %(default)s)"),
+    option("--port", type=whole(1, 65535), default=7860, help="Port to serve on (default %(default)s)"),
+    default(check=_check_address),
+    DEVICE,
+)
+def demo(options: argparse.Namespace) -> None:
+    """Serve a page on which to try the models.
+
+    Open the printed address in a browser. The page shows all checkpoints and their numbers; it draws, walks through
+    codes, completes images, shows how they are drawn pixel by pixel or from noise, and ranks your own. It needs no
+    network.
+    """
+    from zoo.demo import app
+
+    page = app(options.device)
+    host, port = options.host, options.port
+    _, address, _ = page.launch(server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True)
+    print(address, flush=True)
+    page.block_thread()

@@ -1,0 +1,3 @@
+from zoo.demo import app
+
+app().launch()
