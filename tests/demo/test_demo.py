@@ -25,7 +25,7 @@ from gradio_client.exceptions import AppError  # noqa: E402
 from zoo import Zoo, denoising, latents, pixelwise  # noqa: E402
 from zoo.capabilities import Autoregressive, Completable, Decoder, Denoiser, GenerativeModel  # noqa: E402
 from zoo.cli import main  # noqa: E402
-from zoo.demo import app, complete, draw, gallery, rank, walk  # noqa: E402
+from zoo.demo import app, complete, denoise, draw, gallery, rank, walk  # noqa: E402
 from zoo.demo.models import Models  # noqa: E402
 from zoo.demo.parts import IN_TURN, answer, sheet, source  # noqa: E402
 from zoo.errors import ConfigError  # noqa: E402
@@ -223,6 +223,8 @@ def test_noise_is_removed_step_by_step(client: Client, models: Models) -> None:
     assert slider["value"] == slider["maximum"] == len(moments) and len(frames_of(film)) == len(moments) + 1
     first, *_ = client.predict(1, api_name="/step")
     assert same(first, sheet(denoising.noisy_images(model, moments[0]), columns=2))
+    with pytest.raises(ConfigError, match="remove noise first"):
+        denoise.step([], 1)
 
 
 def test_rank_is_that_of_score(client: Client, models: Models, tmp_path: Path) -> None:

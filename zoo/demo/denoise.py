@@ -5,14 +5,17 @@ from __future__ import annotations
 import gradio as gr
 import torch
 from PIL.Image import Image
+from torch import Tensor
 
 from zoo import denoising
 from zoo.capabilities import Denoiser
 from zoo.demo.models import Models
 from zoo.demo.parts import answer, film, given, label_choice, model_choice, picture, seed_choice, sheet, source
+from zoo.errors import ConfigError
+from zoo.pictures import pixels
 
-Step = tuple[Image, Image, str]
-"""Noisy images, what the model expects them to become, and a caption."""
+Step = tuple[Tensor, Tensor, float]
+"""Noisy images and what the model expects them to become, uint8 [N, C, H, W], and the noise level."""
 
 
 def add(models: Models) -> None:
@@ -38,7 +41,7 @@ def add(models: Models) -> None:
         [moving, steps, number, noisy, expected, caption],
         api_name="denoise",
     )
-    number.change(lambda steps, number: steps[number - 1], [steps, number], [noisy, expected, caption], api_name="step")
+    number.change(answer(step), [steps, number], [noisy, expected, caption], api_name="step")
 
 
 def denoise(
@@ -48,12 +51,18 @@ def denoise(
     model = models.load(name)
     assert isinstance(model, Denoiser)
     x, moments = denoising.watch(model, num, generator=source(seed), **given(model, label, num))
-    pairs = [(denoising.noisy_images(model, moment), moment.denoised) for moment in moments]
-    captions = [f"noise level sigma = {moment.sigma:.3g}" for moment in moments]
     steps = [
-        (sheet(noisy, columns=num), sheet(expected, columns=num), caption)
-        for (noisy, expected), caption in zip(pairs, captions, strict=True)
+        (pixels(denoising.noisy_images(model, moment)), pixels(moment.denoised), moment.sigma) for moment in moments
     ]
-    frames = [sheet(torch.cat(pair), columns=num) for pair in [*pairs, (x, x)]]
+    pairs = [*((noisy, expected) for noisy, expected, _ in steps), (pixels(x), pixels(x))]
+    frames = [sheet(torch.cat(pair), columns=num) for pair in pairs]
     slider = gr.Slider(1, len(steps), len(steps), visible=True)
-    return film(frames, f"{num} images drawn from noise by {name}"), steps, slider, *steps[-1]
+    return film(frames, f"{num} images drawn from noise by {name}"), steps, slider, *step(steps, len(steps))
+
+
+def step(steps: list[Step], number: int) -> tuple[Image, Image, str]:
+    """Noisy images, what the model expects of them, and a caption; `number` counts from 1."""
+    if not 1 <= number <= len(steps):
+        raise ConfigError("denoise: expected steps to choose from, found none; remove noise first")
+    noisy, expected, sigma = steps[number - 1]
+    return sheet(noisy, columns=len(noisy)), sheet(expected, columns=len(noisy)), f"noise level sigma = {sigma:.3g}"

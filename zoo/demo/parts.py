@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,7 +87,7 @@ def picture(label: str, **settings: Any) -> gr.Image:
 
 def sheet(images: Tensor, columns: int | None = None) -> Image:
     """Images [N, C, H, W] in [0, 1] in a grid, enlarged without blur."""
-    across = columns or max(1, int(len(images) ** 0.5 + 0.999))
+    across = columns or math.ceil(math.sqrt(len(images)))
     scale = max(1, min(_LARGEST // images.shape[3], _WIDTH // (across * (images.shape[3] + 2))))
     return grid(images, columns=across, scale=scale, gap=1)
 
