@@ -218,9 +218,11 @@ def test_noise_is_removed_step_by_step(client: Client, models: Models) -> None:
     assert isinstance(model, Denoiser)
     film, slider, noisy, expected, caption = client.predict("consistency-mnist", 2, 1, IN_TURN, api_name="/denoise")
     _, moments = denoising.watch(model, 2, generator=source(1), labels=[0, 1])
-    assert same(expected, sheet(moments[-1].denoised, columns=2)) and f"{moments[-1].sigma:.3g}" in caption
-    assert same(noisy, sheet(denoising.noisy_images(model, moments[-1]), columns=2))
-    assert slider["value"] == slider["maximum"] == len(moments) and len(frames_of(film)) == len(moments) + 1
+    middle = slider["value"]
+    assert 1 <= middle < slider["maximum"] == len(moments) and len(frames_of(film)) == len(moments) + 1
+    shown = moments[middle - 1]
+    assert same(expected, sheet(shown.denoised, columns=2)) and f"{shown.sigma:.3g}" in caption
+    assert same(noisy, sheet(denoising.noisy_images(model, shown), columns=2))
     first, *_ = client.predict(1, api_name="/step")
     assert same(first, sheet(denoising.noisy_images(model, moments[0]), columns=2))
     with pytest.raises(ConfigError, match="remove noise first"):

@@ -47,7 +47,7 @@ def add(models: Models) -> None:
 def denoise(
     models: Models, name: str, num: int, seed: int, label: int | None
 ) -> tuple[str, list[Step], gr.Slider, Image, Image, str]:
-    """A film of the way from noise to images, its steps, the slider that chooses one, and the last step."""
+    """A film of the way from noise to images, its steps, the slider that chooses one, and the middle one."""
     model = models.load(name)
     assert isinstance(model, Denoiser)
     x, moments = denoising.watch(model, num, generator=source(seed), **given(model, label, num))
@@ -56,8 +56,9 @@ def denoise(
     ]
     pairs = [*((noisy, expected) for noisy, expected, _ in steps), (pixels(x), pixels(x))]
     frames = [sheet(torch.cat(pair), columns=num) for pair in pairs]
-    slider = gr.Slider(1, len(steps), len(steps), visible=True)
-    return film(frames, f"{num} images drawn from noise by {name}"), steps, slider, *step(steps, len(steps))
+    middle = -(-len(steps) // 2)
+    slider = gr.Slider(1, len(steps), middle, visible=True)
+    return film(frames, f"{num} images drawn from noise by {name}"), steps, slider, *step(steps, middle)
 
 
 def step(steps: list[Step], number: int) -> tuple[Image, Image, str]:
