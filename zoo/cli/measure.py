@@ -188,19 +188,21 @@ def _repeat(checkpoint: Checkpoint, options: argparse.Namespace) -> str:
 
 
 def _portrait(model: GenerativeModel) -> Tensor:
-    """The 64 images of the card: samples; for decoders with pixel noise, half of them are E[x | z] instead."""
+    """The card's 64 samples, or 32 of large images; of a decoder with pixel noise, half are E[x | z] instead."""
     import torch
 
     from zoo import latents
     from zoo.capabilities import Conditional
 
-    labels = torch.arange(64) % model.num_classes if isinstance(model, Conditional) else None
-    samples = model.sample(64, generator=torch.Generator().manual_seed(0), labels=labels)
+    num = 64 if model.event_shape[-1] <= 32 else 32
+    labels = torch.arange(num) % model.num_classes if isinstance(model, Conditional) else None
+    samples = model.sample(num, generator=torch.Generator().manual_seed(0), labels=labels)
     if not latents.has_pixel_noise(model):
         return samples
-    codes = latents.prior_codes(model, 32, torch.Generator().manual_seed(0))
-    expected = latents.decode(model, codes, labels=None if labels is None else labels[:32])
-    return torch.cat([expected, samples[:32]])
+    half = num // 2
+    codes = latents.prior_codes(model, half, torch.Generator().manual_seed(0))
+    expected = latents.decode(model, codes, labels=None if labels is None else labels[:half])
+    return torch.cat([expected, samples[:half]])
 
 
 # ----------------------------------------------------------------------------------------------------------- reproduce
