@@ -9,8 +9,8 @@ estimates the density itself: see `zoo.diffusion.likelihood`.
 Sampling: steps of a sampler, one to two evaluations of the network in each.
 Differs from the paper: small networks without attention, which normalise each pixel over its channels, not in groups;
 c_noise enters through frequencies from 1 to 100, a quarter as many as the largest width; no augmentation and no
-dropout; Muon with a rate that falls linearly; averaged weights. Some checkpoints continue from the weights of an
-earlier run.
+dropout; Muon with a rate that falls linearly, for some checkpoints after a warm-up; averaged weights. Some checkpoints
+continue from the weights of an earlier run.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ the channels. Then half of the channels become latents, Gaussian given the other
 Density: exact; for 8-bit images a bound, by dequantisation. One pass.
 Sampling: exact, one pass of the inverse.
 Differs from the paper: actnorm (Kingma & Dhariwal 2018) in place of batch normalisation; networks of one hidden
-convolution and layer normalisation in place of residual ones; log-scales are 2 tanh(s/2); Adam with a warm-up and a
-rate that falls along a cosine; clipped gradients; averaged weights. The checkpoint of digits was trained in two runs.
+convolution and layer normalisation in place of residual ones; log-scales are 2 tanh(s/2); for digits, a learned
+dequantisation (Flow++, Ho et al. 2019); Adam or Muon with a warm-up and a rate that falls along a cosine; clipped
+gradients; averaged weights.
 """
 
 from __future__ import annotations

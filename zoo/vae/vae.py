@@ -9,8 +9,8 @@ Sampling: exact; one pass of the decoder.
 Differs from the paper: convolutions over patches of pixels, in place of one hidden layer; for 8-bit images, Gaussians
 or logistics (Salimans et al. 2017, https://arxiv.org/abs/1701.05517, eq. 2) that are integrated over the cell of each
 grey level, which gives probabilities instead of densities; both have a smallest scale. The checkpoints are trained with
-AdamW in place of Adagrad, a learning rate that rises and then falls along a cosine, clipped gradients and averaged
-weights, on batches of 128 images in place of 100.
+AdamW in place of Adagrad (colours with Muon), a learning rate that rises and then falls along a cosine, clipped
+gradients and averaged weights, on batches of 128 images (colours 32) in place of 100.
 """
 
 from __future__ import annotations
