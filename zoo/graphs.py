@@ -1,10 +1,9 @@
 """Methods of models that a graph of tensors can hold, for other programs; `zoo.export.graph` makes the graphs.
 
-A graph draws no noise and makes no chain: what is random is one of its inputs, such as the code z of `decode`, which a
-program draws from the prior, or the noise epsilon of `elbo`. The first dimension of all inputs and outputs is the
-batch, of any size.
+A graph draws no random numbers: they are among its inputs, such as the code z of `decode`, which the caller draws from
+the prior, or the noise epsilon of `elbo`. The first dimension of all inputs and outputs is the batch, of any size.
 
-Methods that a graph holds say `x.shape[0]` instead of `len(x)`, which would fix the size of the batch.
+Methods that a graph can hold use `x.shape[0]` instead of `len(x)`, which would fix the size of the batch.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ METHODS: dict[str, Method] = {
         {"z": _codes},
         lambda model, z, **given: model.decode(z, **given),
         "x",
-        "data of codes z, which the prior draws",
+        "data decoded from codes z, which are drawn from the prior",
     ),
     "encode": Method(
         Encoder,

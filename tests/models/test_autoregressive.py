@@ -227,6 +227,14 @@ def test_kernels_are_odd(model: Callable[..., TractableDensity]) -> None:
         model(first_kernel=4)
 
 
+@pytest.mark.parametrize("model", [PixelCNN, PixelRNN, GatedPixelCNN])
+def test_colours_are_refused_with_what_to_do(model: Callable[..., TractableDensity]) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"^event_shape: {model.__name__} expected one channel, found 3; make .*grey"
+    ):
+        model((3, 8, 8))
+
+
 @pytest.mark.parametrize("model", [MADE, NADE, EoNADE])
 def test_only_images_can_be_shifted(model: Callable[..., TractableDensity]) -> None:
     with pytest.raises(ConfigError, match=r"expected images \(C, H, W\) to shift"):

@@ -28,11 +28,10 @@ from torch.nn import functional as F
 
 from zoo.autoregressive.fast import faster, lines
 from zoo.autoregressive.fast import gated_pixelcnn as fast
-from zoo.autoregressive.raster import RasterOrder, forced, log_likelihood, pixel_by_pixel
+from zoo.autoregressive.raster import RasterOrder, check_odd_and_grey, forced, log_likelihood, pixel_by_pixel
 from zoo.autoregressive.regularization import PositionBias, Regularized, dropout, regularized_log_prob, take_teachers
 from zoo.capabilities import Conditional
 from zoo.config import Between, Fraction, ImageShape, Shift, Size
-from zoo.errors import ConfigError
 from zoo.given import Labels, check_labels
 from zoo.module import ZooModule
 from zoo.random import Streams, rand
@@ -101,11 +100,7 @@ class GatedPixelCNN(RasterOrder):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if event_shape[0] != 1 or kernel % 2 == 0 or first_kernel % 2 == 0:
-            raise ConfigError(
-                f"GatedPixelCNN: expected one channel and an odd kernel and first_kernel, found {event_shape[0]}, "
-                f"{kernel} and {first_kernel}"
-            )
+        check_odd_and_grey("GatedPixelCNN", event_shape[0], kernel, first_kernel)
         _, height, width = self.event_shape = tuple(event_shape)
         self.reach, self.dropout, self.max_shift = first_kernel // 2, dropout, max_shift
         self.above = nn.Conv2d(1, channels, (self.reach, first_kernel), padding=(0, self.reach))

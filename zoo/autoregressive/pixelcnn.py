@@ -23,10 +23,9 @@ from torch import Tensor, nn
 
 from zoo.autoregressive.fast import faster, lines
 from zoo.autoregressive.fast import pixelcnn as fast
-from zoo.autoregressive.raster import MaskedConv2d, RasterOrder, log_likelihood, pixel_by_pixel
+from zoo.autoregressive.raster import MaskedConv2d, RasterOrder, check_odd_and_grey, log_likelihood, pixel_by_pixel
 from zoo.autoregressive.regularization import PositionBias, Regularized, dropout, regularized_log_prob, take_teachers
 from zoo.config import Between, Fraction, ImageShape, Shift, Size
-from zoo.errors import ConfigError
 from zoo.random import Streams
 
 
@@ -75,11 +74,7 @@ class PixelCNN(RasterOrder):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if event_shape[0] != 1 or kernel % 2 == 0 or first_kernel % 2 == 0:
-            raise ConfigError(
-                f"PixelCNN: expected one channel and an odd kernel and first_kernel, found {event_shape[0]}, {kernel} "
-                f"and {first_kernel}"
-            )
+        check_odd_and_grey("PixelCNN", event_shape[0], kernel, first_kernel)
         _, height, width = self.event_shape = tuple(event_shape)
         self.dropout, self.max_shift = dropout, max_shift
         self.first = MaskedConv2d(1, 2 * channels, first_kernel, "A")

@@ -30,10 +30,9 @@ from torch.nn import functional as F
 
 from zoo.autoregressive.fast import faster, fused, lines
 from zoo.autoregressive.fast import pixelrnn as fast
-from zoo.autoregressive.raster import MaskedConv2d, RasterOrder, log_likelihood, pixel_by_pixel
+from zoo.autoregressive.raster import MaskedConv2d, RasterOrder, check_odd_and_grey, log_likelihood, pixel_by_pixel
 from zoo.autoregressive.regularization import PositionBias, Regularized, dropout, regularized_log_prob, take_teachers
 from zoo.config import Between, Fraction, ImageShape, Shift, Size
-from zoo.errors import ConfigError
 from zoo.random import Streams
 
 
@@ -161,10 +160,7 @@ class PixelRNN(RasterOrder):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if event_shape[0] != 1 or first_kernel % 2 == 0:
-            raise ConfigError(
-                f"PixelRNN: expected one channel and an odd first_kernel, found {event_shape[0]} and {first_kernel}"
-            )
+        check_odd_and_grey("PixelRNN", event_shape[0], first_kernel)
         _, height, width = self.event_shape = tuple(event_shape)
         self.dropout, self.max_shift = dropout, max_shift
         kind = {"row-lstm": RowLSTM, "diagonal-bilstm": DiagonalBiLSTM}[layer]

@@ -59,6 +59,17 @@ class RasterOrder(TractableDensity, Completable, Autoregressive):
         return x.clone(memory_format=torch.contiguous_format)  # a normal tensor, which autograd may use
 
 
+def check_odd_and_grey(title: str, channels: int, *kernels: int) -> None:
+    """Raises ConfigError unless images have one channel and the widths of masked kernels are odd."""
+    if channels != 1:
+        raise ConfigError(
+            f"event_shape: {title} expected one channel, found {channels}; make images grey (--grey), or choose a "
+            "model of colours, such as colorpixelcnn"
+        )
+    if any(width % 2 == 0 for width in kernels):
+        raise ConfigError(f"{title}: expected kernels of odd width, found {' and '.join(map(str, kernels))}")
+
+
 def pixel_by_pixel(logits: Callable[[Tensor], Tensor], uniforms: Tensor) -> Tensor:
     """Draws each pixel in turn, with one pass of the network for each.
 

@@ -145,10 +145,14 @@ def _exports(checkpoint: Checkpoint) -> list[str]:
     package, colon, _ = checkpoint.class_name.partition(":")
     command = f"zoo export {checkpoint.source} --to {kind} --out {file}" + (f" --plugin {package}" if colon else "")
     lines = ["## Without the zoo", "", "```bash", command, "```", ""]
-    lines += ["```python", *begin, f"{run}  # {method.meaning}", "```", ""]
+    meaning = method.meaning.replace("p(x)", "p(x | labels)") if "labels" in inputs else method.meaning
+    lines += ["```python", *begin, f"{run}  # {meaning}", "```", ""]
     more = f" `--method` selects another one: {', '.join(f'`{name}`' for name in others)}." if others else ""
-    kinds = "float32 and int64" if "labels" in inputs else "float32"
-    text = f"The file holds `{first}`. Its inputs, {kinds}, begin with the dimension of the batch.{more}"
+    kinds = "float32, and `labels` are int64" if "labels" in inputs else "float32"
+    text = (
+        f"The file holds `{first}`. Inputs are {kinds}; their first dimension is the batch. The command prints their "
+    )
+    text += f"shapes.{more}"
     return [*lines, text, ""]
 
 
