@@ -260,6 +260,38 @@ def test_errors_of_the_zoo_are_messages() -> None:
     assert caught.value.message == "nothing here" and not caught.value.print_exception
 
 
+def test_the_api_takes_classes_and_samplers_of_all_models(client: Client, models: Models) -> None:
+    shown = client.predict("conditional-vae-mnist", 3, 7, None, 0, *[0] * walk.SLIDERS, api_name="/decode")
+    model = models.load("conditional-vae-mnist")
+    code = latents.prior_codes(model, 1, source(7))
+    assert same(shown, sheet(latents.decode(model, code, labels=torch.tensor([3]))))
+    shown = client.predict("rbm-binarized-mnist.small", 2, 7, None, "gibbs", 3, api_name="/draw")
+    assert same(shown, sheet(models.load("rbm-binarized-mnist.small").sample(2, generator=source(7), sampler=Gibbs(3))))
+
+
+NO_MOVES = [0] * walk.SLIDERS
+
+
+@pytest.mark.parametrize(
+    ("api_name", "values", "why"),
+    [
+        ("/draw", ["gan-mnist", 4, None, None], "^seed: expected a whole number, found none"),
+        ("/draw", ["spline-toy2d", 4, None, None], "^seed: expected a whole number, found none"),
+        ("/draw", ["conditional-gan-mnist", 4, 0, 10], "^labels: expected classes from 0 to 9, found 10"),
+        ("/draw", ["conditional-gan-mnist", 4, 0, "cat"], "^class: expected a number from 0 to 9, found 'cat'"),
+        ("/draw", ["gan-mnist", 4, 0, None, "ddim"], "^sampler: gan-mnist has none, found 'ddim'"),
+        ("/draw", ["ddpm-mnist", 4, 0, None, "gibbs"], "^sampler: ddpm-mnist has one of .*ddim.*, found 'gibbs'"),
+        ("/decode", ["vae-mnist", None, 0, None, None, *NO_MOVES], "^first dimension: expected a whole number"),
+        ("/rank", ["vae-mnist", ["a.png"], 0], "^rank: a.png cannot be decoded as an image; leave it out$"),
+    ],
+)
+def test_bad_input_is_one_sentence(client: Client, api_name: str, values: list[Any], why: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    sent = [[handle_file(str(tmp_path / each)) for each in v] if isinstance(v, list) else v for v in values]
+    with pytest.raises(AppError, match=why):
+        client.predict(*sent, api_name=api_name)
+
+
 def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name in [name for name in sys.modules if name.startswith("zoo.demo")]:
         monkeypatch.delitem(sys.modules, name)

@@ -10,8 +10,10 @@ import gradio as gr
 from PIL import Image
 
 from zoo.capabilities import Conditional, GenerativeModel
+from zoo.config import brief
 from zoo.demo.models import Models
-from zoo.demo.parts import answer, given, label_choice, model_choice, picture, seed_choice, sheet, source
+from zoo.demo.parts import answer, given, label_choice, model_choice, picture, seed_choice, sheet, source, whole
+from zoo.errors import ConfigError
 from zoo.latents import iter_clean
 from zoo.plots import has_plot, plot
 from zoo.samplers.names import named
@@ -60,14 +62,14 @@ def draw(
             sampler, **{key: type(taken[key])(values[key]) for key in taken.keys() & values.keys()}
         )
     if has_plot(model):
-        return Image.open(io.BytesIO(plot(model, POINTS, int(seed), **asked)))
+        return Image.open(io.BytesIO(plot(model, POINTS, whole(seed, "seed"), **asked)))
     (images,) = iter_clean(model, num, generator=source(seed), **asked)
     return sheet(images)
 
 
 def _samplers(models: Models, name: str) -> gr.Dropdown:
     kinds = _kinds(models, name)
-    return gr.Dropdown([OWN, *kinds], value=OWN, label="Sampler", visible=bool(kinds))
+    return gr.Dropdown([OWN, *kinds], value=OWN, label="Sampler", visible=bool(kinds), allow_custom_value=True)
 
 
 def _sliders(models: Models, name: str, sampler: str) -> list[gr.Slider]:
@@ -85,9 +87,12 @@ def _kinds(models: Models, name: str) -> dict[str, Any]:
 
 def _defaults(models: Models, name: str, sampler: str) -> dict[str, Any]:
     """The arguments of a sampler that the page offers for a model, with their default values."""
+    if sampler not in (kinds := _kinds(models, name)):
+        known = f"one of {', '.join(kinds)}" if kinds else "none"
+        raise ConfigError(f"sampler: {name} has {known}, found {brief(sampler)}")
     is_conditional = Conditional.__name__ in models[name].capabilities
     return {
         field.name: field.default
-        for field in fields(_kinds(models, name)[sampler])
+        for field in fields(kinds[sampler])
         if field.name in _ARGUMENTS and (is_conditional or field.name != "guidance")
     }

@@ -13,8 +13,9 @@ from PIL.Image import Image
 from torch import Tensor
 
 from zoo.capabilities import Conditional, GenerativeModel
+from zoo.config import brief
 from zoo.demo.models import Models
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, ZooError
 from zoo.given import Given
 from zoo.pictures import animation, grid
 
@@ -56,7 +57,9 @@ def label_choice(models: Models, name: gr.Dropdown, *, in_turn: bool = True) -> 
     def labels_of(chosen: str) -> gr.Dropdown:
         classes = [(title, label) for label, title in enumerate(models.classes(chosen))]
         choices = [("all in turn", IN_TURN), *classes] if in_turn else classes
-        return gr.Dropdown(choices, value=choices[0][1] if classes else None, label="Class", visible=bool(classes))
+        value = choices[0][1] if classes else None
+        # programs that call the API choose a model and its class at once: the list is still that of another model
+        return gr.Dropdown(choices, value=value, label="Class", visible=bool(classes), allow_custom_value=True)
 
     label = labels_of(str(name.value))
     name.change(answer(labels_of), name, label, api_visibility="private")
@@ -69,12 +72,21 @@ def given(model: GenerativeModel, label: int | None, num: int) -> Given:
         return {}
     if label is None or label == IN_TURN:
         return {"labels": torch.arange(num) % model.num_classes}
+    if not isinstance(label, int):
+        raise ConfigError(f"class: expected a number from 0 to {model.num_classes - 1}, found {brief(label)}")
     return {"labels": torch.full((num,), label)}
 
 
-def source(seed: int) -> torch.Generator:
+def whole(value: int | None, what: str) -> int:
+    """The value of a field of numbers, which may be empty."""
+    if value is None:
+        raise ConfigError(f"{what}: expected a whole number, found none; fill in the field")
+    return int(value)
+
+
+def source(seed: int | None) -> torch.Generator:
     """The source of all random draws of an answer."""
-    return torch.Generator().manual_seed(int(seed))
+    return torch.Generator().manual_seed(whole(seed, "seed"))
 
 
 # ---------------------------------------------------------------------------------------------------- how it is shown

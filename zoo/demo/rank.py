@@ -10,10 +10,11 @@ from PIL.Image import Image
 
 from zoo.capabilities import Unnormalized
 from zoo.demo.models import Models
-from zoo.demo.parts import answer, model_choice, seed_choice, sheet
-from zoo.errors import ConfigError
+from zoo.demo.parts import answer, model_choice, seed_choice, sheet, whole
+from zoo.errors import ConfigError, DataError
 from zoo.files import write_new
 from zoo.metrics.estimators import estimators_of
+from zoo.metrics.own import own_image
 from zoo.metrics.score import score
 
 MOST = 64
@@ -46,11 +47,18 @@ def rank(
     """Images with captions, the least likely first, and the rows of a table."""
     if not files or len(files) > MOST:
         raise ConfigError(f"rank: expected 1 to {MOST} images, found {len(files or [])}; upload some")
-    binarize = models.load(name).levels == 2
+    model = models.load(name)
+    for file in files:
+        try:
+            own_image(Path(file), model)
+        except DataError as error:
+            raise ConfigError(f"rank: {Path(file).name} cannot be decoded as an image; leave it out") from error
     with TemporaryDirectory() as folder:
         for number, file in enumerate(files):
             write_new(Path(folder) / f"{number:02} {Path(file).name}", Path(file).read_bytes())
-        scores = score(models[name], folder, resize=True, binarize=binarize, seed=int(seed), progress=False)
+        scores = score(
+            models[name], folder, resize=True, binarize=model.levels == 2, seed=whole(seed, "seed"), progress=False
+        )
     titles = [file.partition(" ")[2] for file in scores.files]
     nats, bits = scores.nats.tolist(), [""] * len(titles)
     if scores.bits_per_dim is not None:

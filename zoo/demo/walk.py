@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo import latents
 from zoo.capabilities import Decoder, Encoder, GenerativeModel
 from zoo.demo.models import Models
-from zoo.demo.parts import answer, given, label_choice, model_choice, picture, seed_choice, sheet, source
+from zoo.demo.parts import answer, given, label_choice, model_choice, picture, seed_choice, sheet, source, whole
 from zoo.errors import ConfigError
 from zoo.given import Given
 from zoo.metrics.own import own_image
@@ -48,7 +48,9 @@ def add(models: Models) -> None:
     changes = [name.change, label.change, seeds[0].change, own[0].change, *(move.release for move in moves)]
     step = answer(decode, models)
     gr.on([tab.select, *changes], step, inputs, here, api_name="decode")
-    first.change(_sliders, first, moves, api_visibility="private").then(step, inputs, here, api_visibility="private")
+    first.change(answer(_sliders), first, moves, api_visibility="private").then(
+        step, inputs, here, api_visibility="private"
+    )
     name.change(lambda chosen: gr.Row(visible=_encodes(models, chosen)), name, row, api_visibility="private")
     button.click(answer(walk, models), [*inputs, seeds[1], own[1]], way, api_name="walk")
 
@@ -81,7 +83,7 @@ def _code(
         z = latents.encode(model, own_image(own, model)[None], **labels)
     assert isinstance(model, Decoder)
     code, units = z.flatten(1), model.prior().stddev.flatten().to(z.device)
-    if not 0 <= first < len(units):
+    if not 0 <= (first := whole(first, "first dimension")) < len(units):
         raise ConfigError(f"first dimension: expected one from 0 to {len(units) - 1}, found {first}")
     moved = torch.tensor(moves[: len(units) - first])
     code[:, first : first + len(moved)] += moved.to(z.device) * units[first : first + len(moved)]
@@ -93,7 +95,8 @@ def _upload(label: str) -> gr.Image:
     return gr.Image(label=label, type="pil", image_mode=None, sources=sources, height=180)
 
 
-def _sliders(first: int) -> list[gr.Slider]:
+def _sliders(first: int | None) -> list[gr.Slider]:
+    first = whole(first, "first dimension")
     return [gr.Slider(value=0, label=f"Dimension {first + i}") for i in range(SLIDERS)]
 
 
