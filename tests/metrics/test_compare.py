@@ -93,7 +93,7 @@ def test_the_command_prints_text_json_and_a_card(
     assert model["name"] == "mine" and model["results"][0]["metrics"][0]["value"] == pytest.approx(-np.mean(values))
     written(tmp_path / "x.csv", values[:-1])
     assert main(words) == 1
-    assert "mine: 1 rules of the protocol are broken: each of the" in capsys.readouterr().err
+    assert "mine: 1 rule of the protocol is broken: each of the" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["binarized-mnist", "dynamic-fashion-mnist"])

@@ -110,7 +110,13 @@ def test_what_is_not_possible_is_said_in_one_sentence(
 ) -> None:
     words = ["--data", photos, "--out", tmp_path / "mine"]
     assert "the nearest sizes are 28x28 and 32x32" in fail(capsys, "fit", "dcgan", *words, "--size", 30)
-    assert "has a likelihood of binary pixels, found 8-bit pixels" in fail(capsys, "fit", "made", *words, "--size", 8)
+    assert "of binary pixels, found 8-bit pixels; pass --binarize" in fail(capsys, "fit", "made", *words, "--size", 8)
+    for name in ("dcgan", "glow"):  # either would fill the memory
+        assert "expected at most 512x512 pixels" in fail(capsys, "fit", name, *words, "--size", 1024)
+    np.save(tmp_path.parent / "large.npy", np.full((30, 3, 8, 520), 9, np.uint8))
+    large = ["--data", tmp_path.parent / "large.npy", "--out", tmp_path / "mine"]
+    assert "found 8x520; choose a smaller one" in fail(capsys, "fit", "dcgan", *large)
+    assert "expected at most 512x512 pixels" in fail(capsys, "finetune", "vae-shapes64", *words, "--size", 1024)
     assert "no checkpoint and no model is called 'dcgam'; did you mean 'dcgan'" in fail(capsys, "fit", "dcgam", *words)
     assert "--size: expected --data beside it" in fail(capsys, "fit", "dcgan-mnist", *words[2:], "--size", 8)
     assert "expected [D], found [3, 8, 8]" in fail(capsys, "fit", "planar-flow", *words, "--size", 8)

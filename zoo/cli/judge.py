@@ -87,4 +87,6 @@ def compare(options: argparse.Namespace) -> None:
         print(json.dumps(standing.to_dict(), indent=2) if options.json else standing)
     if standing.broken:
         broken = "; ".join(f"{check.rule}: {check.detail}" for check in standing.broken)
-        raise ZooError(f"{options.name}: {len(standing.broken)} rules of the protocol are broken: {broken}")
+        count = len(standing.broken)
+        rules = "1 rule of the protocol is" if count == 1 else f"{count} rules of the protocol are"
+        raise ZooError(f"{options.name}: {rules} broken: {broken}")

@@ -231,7 +231,7 @@ def _label(word: str, classes: Sequence[str]) -> int:
         return list(classes).index(word)
     if word.isdecimal() and int(word) <= MOST:
         return int(word)
-    known = near(word, classes) if classes else "this checkpoint has no names of classes"
+    known = near(word, classes) if classes else "this checkpoint has no names of classes, so give a number"
     raise ConfigError(f"--label: expected the number or the name of a class, found {brief(word)}; {known}")
 
 

@@ -35,6 +35,9 @@ PUBLISHED = (
 )
 
 
+LARGEST = 512
+"""Largest height and width of images to train on; models of larger ones fill the memory of most machines."""
+
 SPLITS: dict[str, Which] = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
 """Names of folders that are splits."""
 
@@ -300,6 +303,15 @@ class ImageFolder(_Own):
             raise DataError(f"{self.path}: expected images, found {len(skipped)} files, none of which can be decoded")
 
 
+def check_size(height: int, width: int) -> None:
+    """Raises ConfigError if images are too large to train a new model on them."""
+    if max(height, width) > LARGEST:
+        raise ConfigError(
+            f"size: expected at most {LARGEST}x{LARGEST} pixels, for which a model fits into memory, found "
+            f"{height}x{width}; choose a smaller one, such as --size 64 (size=64)"
+        )
+
+
 def own_section(
     path: Path,
     event_shape: tuple[int, ...] | None = None,
@@ -318,8 +330,10 @@ def own_section(
         grey: Whether images are converted to one channel.
 
     Raises:
-        ConfigError: An option does not apply to arrays, or images would not be square.
+        ConfigError: An option does not apply to arrays, or images would be too large or not square.
     """
+    if size is not None:
+        check_size(size, size)
     options = {"resize": resize, "binarize": binarize, "skip_corrupt": skip_corrupt, "size": size, "grey": grey}
     if not path.is_dir():
         is_array = path.exists() and path.suffix.lower() not in SUFFIXES  # else `Arrays` says what is wrong

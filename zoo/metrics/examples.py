@@ -56,9 +56,10 @@ def check_levels(model: ZooModule, data: DataModule) -> None:
     """Raises DataError if a model has a likelihood of other grey levels than the data have."""
     if _has_other_levels(model, data):
         expected, found = levels_title(getattr(model, "levels", None)), levels_title(data.levels)
-        raise DataError(
-            f"{data.name}: {type(model).__name__} has a likelihood of {expected}, found {found}; use data of that kind"
-        )
+        advice = "use data of that kind"
+        if getattr(model, "levels", None) == 2 and getattr(data, "binarize", None) is False:
+            advice = "pass --binarize (binarize=True) to make images black and white"
+        raise DataError(f"{data.name}: {type(model).__name__} has a likelihood of {expected}, found {found}; {advice}")
 
 
 def check_like(checkpoint: Checkpoint, model: ZooModule, data: DataModule) -> None:

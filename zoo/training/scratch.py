@@ -18,7 +18,7 @@ import yaml
 from zoo.capabilities import ClosedForm, Unnormalized, ZooModule
 from zoo.config import load_yaml
 from zoo.data.base import DataModule
-from zoo.data.own import own_section
+from zoo.data.own import check_size, own_section
 from zoo.distributed import is_leader, join, on_leader
 from zoo.errors import ConfigError
 from zoo.files import expand
@@ -76,7 +76,8 @@ def train_on(
 
     Raises:
         DataError: The data are missing or damaged, or of other grey levels than the model.
-        ConfigError: The model is unknown or does not take images of this size, or the folder exists already.
+        ConfigError: The model is unknown or does not take images of this size, the images are too large, or the folder
+            exists already.
     """
     folder, changes = expand(folder), dict(overrides or {})
     join()
@@ -90,6 +91,8 @@ def train_on(
     class_name, base = _base(source, plugins)
     recipe = override({"name": folder.name, "seed": 0, "data": section, "evaluation": EVALUATION}, changes)
     module = build_data(recipe["data"], recipe["seed"])
+    if len(module.event_shape) == 3:
+        check_size(*module.event_shape[1:])
     recipe["model"] = {"class": class_name, **_arguments(class_name, base.get("model") or {}, module, plugins)}
     recipe = override(recipe, changes)
     model = build_model(recipe["model"], recipe["seed"], plugins)
