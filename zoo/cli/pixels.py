@@ -81,11 +81,10 @@ def complete(options: argparse.Namespace) -> None:
         mask[:, : round(options.known * model.event_shape[1])] = True
     else:
         mask |= _mask(options.mask, model)
-    asked = {} if options.labels is None else labels_of(options, model, len(x))
-    repeated = {key: each.repeat(options.draws) for key, each in asked.items()}
+    images = x.repeat(options.draws, 1, 1, 1)
+    asked = {} if options.labels is None else labels_of(options, model, len(images))
     with bar("completing"):
-        images = x.repeat(options.draws, 1, 1, 1)
-        drawn = latents.complete(model, images, mask, generator=generator(options), **repeated)
+        drawn = latents.complete(model, images, mask, generator=generator(options), **asked)
     erased = torch.where(mask, x, torch.full_like(x, 0.5))
     show(torch.cat([x, erased, drawn.cpu()]), options, columns=len(x))
 
