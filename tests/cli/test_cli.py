@@ -600,7 +600,7 @@ def test_pictures_that_a_model_cannot_give(home: Path, tmp_path: Path, fail: Run
         assert said in fail("attribute", source, *words, *out)
     assert "another label than that of --add, found 7" in fail("attribute", source, "--add", 7, "--remove", 7, *out)
     assert "`zoo analogies`" in fail("attribute", f"local-dir:{home / 'conditional'}", "--add", 7, *out)
-    assert "such as conditional-edm-mnist, conditional-vae-mnist" in fail("analogies", source, *out)
+    assert "such as conditional-edm-mnist, conditional-edm-shapes64, cond" in fail("analogies", source, *out)
     for name in ("sample", "interpolate", "traverse"):
         assert "labels: VAE does not take any; leave it out" in fail(name, source, "--label", 3, *out)
     assert "labels: expected classes from 0 to 9, found 10" in fail(
