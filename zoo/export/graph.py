@@ -113,7 +113,7 @@ class Graph(nn.Module):
             inputs = self.examples(num)
             with torch.no_grad():
                 expected = self(*inputs)
-            found = run(inputs)
+            found = run(inputs).detach()
             if found.shape != expected.shape:
                 raise ZooError(
                     f"export: the file computes shape {list(found.shape)}, and the model {list(expected.shape)}; "
