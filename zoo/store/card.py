@@ -149,11 +149,8 @@ def _exports(checkpoint: Checkpoint) -> list[str]:
     lines += ["```python", *begin, f"{run}  # {meaning}", "```", ""]
     more = f" `--method` selects another one: {', '.join(f'`{name}`' for name in others)}." if others else ""
     kinds = "float32, and `labels` are int64" if "labels" in inputs else "float32"
-    text = (
-        f"The file holds `{first}`. Inputs are {kinds}; their first dimension is the batch. The command prints their "
-    )
-    text += f"shapes.{more}"
-    return [*lines, text, ""]
+    text = f"The file holds `{first}`. Inputs are {kinds}; their first dimension is the batch."
+    return [*lines, f"{text} The command prints their shapes.{more}", ""]
 
 
 def _numbers(checkpoint: Checkpoint) -> list[str]:

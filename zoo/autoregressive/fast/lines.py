@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.capabilities import Conditional
 from zoo.given import Labels, check_labels
 from zoo.progress import steps
 
@@ -32,7 +31,7 @@ def log_prob(model: Model, x: Tensor, labels: Labels = None) -> Tensor | None:
     if torch.is_grad_enabled() or x.is_cuda or len(x) <= PART:
         return None
     parts = x.split(PART)
-    if not isinstance(model, Conditional):
+    if labels is None:
         return torch.cat([model.log_prob(part) for part in parts])
     of_parts = check_labels(model, labels, len(x)).split(PART)
     labelled = cast("ConditionalGatedPixelCNN", model)
