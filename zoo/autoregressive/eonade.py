@@ -144,13 +144,15 @@ class EoNADE(TractableDensity, Completable, Autoregressive):
 
     def log_prob_given(self, x: Tensor, order: Tensor) -> Tensor:
         """log p(x | order) in nats, [B], given images, [B, *event_shape], and one ordering of the pixels, [D]."""
-        x, pixels = x.flatten(1), [p[order] for p in (self.weight, self.output, self.output_bias)]
-        first, logits = self.bias.expand(x.shape[0], -1), []
-        for i, d in enumerate(order.tolist()):
-            h, _ = self._infer(first, pixels=[p[i:] for p in pixels])
-            logits.append(h @ self.output[d] + self.output_bias[d])
-            first = first + torch.addcmul(self.mask_weight[d], x[:, d, None], self.weight[d])
-        return log_likelihood(torch.stack(logits, 1), x[:, order]).sum(1)
+        weight, mask_weight, output, bias = (
+            p[order] for p in (self.weight, self.mask_weight, self.output, self.output_bias)
+        )
+        x, first, logits = x.flatten(1)[:, order], self.bias.expand(x.shape[0], -1), []
+        for i in range(self.size):
+            h, _ = self._infer(first, pixels=[weight[i:], output[i:], bias[i:]])
+            logits.append(h @ output[i] + bias[i])
+            first = first + torch.addcmul(mask_weight[i], x[:, i, None], weight[i])
+        return log_likelihood(torch.stack(logits, 1), x).sum(1)
 
     def log_prob(self, x: Tensor) -> Tensor:
         log_probs = torch.stack([self.log_prob_given(x, order) for order in self.orders])

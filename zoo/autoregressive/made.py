@@ -137,7 +137,9 @@ class MADE(TractableDensity, Completable, Autoregressive):
             with torch.inference_mode(False):  # gradients need them too
                 kept = self._masks(self.degrees.amax(0), self.degrees.amin(0))
                 kept["direct"] = torch.ones(self.shapes["direct"], dtype=torch.bool, device=device).tril(-1)
-                self._found = {name: mask.flatten().nonzero()[:, 0] for name, mask in kept.items()}
+                for name, mask in kept.items():  # `nonzero`, with a length that a compiler knows
+                    places = mask.flatten().logical_not().byte().argsort(stable=True)
+                    self._found[name] = places[: self.weights[name].shape[1]]
         return self._found
 
     def _matrices(self, mask: int | None = None) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ def _files(dataset: type[datasets.MNIST], *sha256: str) -> tuple[Published, ...]
     """Images and labels for training, then images and labels for testing."""
     names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
     return tuple(
-        Published(f"{dataset.__name__}/raw/{name}", digest, f"{dataset.mirrors[0]}{name}.gz")
+        Published(f"{dataset.__name__}/raw/{name}", digest, f"{dataset.mirrors[-1]}{name}.gz")  # the first may refuse
         for name, digest in zip(names, sha256, strict=True)
     )
 

@@ -92,9 +92,13 @@ class Graph(nn.Module):
         """
         batch = torch.export.Dim("batch", min=1, max=2**20)
         shapes = {"inputs": tuple({0: batch} for _ in self.inputs)}
+        examples = self.examples(SIZES[0])
         try:
             with torch.no_grad(), _tracing():
-                return torch.export.export(self, self.examples(SIZES[0]), dynamic_shapes=shapes, strict=False)
+                self(*examples)  # what a model computes once and keeps is then no part of the graph
+                program = torch.export.export(self, examples, dynamic_shapes=shapes, strict=False)
+                program.graph.eliminate_dead_code()  # torch 2.6 cannot load questions about dtypes again
+                return program
         except Exception as error:  # of many kinds, with pages of advice
             title = type(self.model).__name__
             raise ConfigError(
