@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo import Zoo
 from zoo.data import Toy2D
-from zoo.diffusion import DDPM, FlowMatching
+from zoo.diffusion import DDPM, EDM, ConditionalEDM, FlowMatching
 from zoo.diffusion.likelihood import FlowSettings, flow_log_prob
 from zoo.errors import ConfigError
 from zoo.random import Streams, randn
@@ -51,6 +51,21 @@ def test_eulers_method_in_sigma_is_that_of_rectified_flow_in_time() -> None:
             x = x + (to - t) * model.network(x, torch.full((10,), t))
         found = sampler(model, Streams(0, torch.arange(10)))
     torch.testing.assert_close(found, x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("event_shape", [[2], [1, 4, 4]])
+def test_a_model_without_labels_starts_as_one_with_labels_that_is_given_none(event_shape: list[int]) -> None:
+    start, model = ConditionalEDM(3, event_shape=event_shape, channels=[8]), EDM(event_shape, channels=[8])
+    with torch.no_grad():
+        for parameter in start.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
+    assert model.take_weights(start) == []
+    y, sigma = torch.randn(5, *event_shape), torch.rand(5) + 0.1
+    torch.testing.assert_close(model.denoise(y, sigma), start.denoise(y, sigma), atol=1e-4, rtol=1e-5)
+    assert not torch.allclose(model.denoise(y, sigma), start.denoise(y, sigma, torch.zeros(5, dtype=torch.long)))
+    other = EDM(event_shape, channels=[8])
+    assert other.take_weights(model) == []
+    assert torch.equal(other.denoise(y, sigma), model.denoise(y, sigma))
 
 
 def test_the_network_of_ddpm_sees_the_noisy_example_and_its_step() -> None:

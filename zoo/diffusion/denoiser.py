@@ -16,6 +16,7 @@ from zoo.diffusion.likelihood import noise_of, variational_bound
 from zoo.diffusion.networks import network
 from zoo.diffusion.preconditioning import Preconditioning
 from zoo.diffusion.schedules import NoiseDistribution
+from zoo.module import ZooModule
 from zoo.nn.point import Point
 from zoo.nn.precision import at_least_single
 from zoo.random import Source, Streams, rand
@@ -93,6 +94,17 @@ class DiffusionModel(NetworkDenoiser, EvidenceLowerBound, Encoder, Decoder, Comp
     facts: ClassVar = {"completes": "approximately", "latents": "high-dimensional"}
     sigma_bound: float
     code_steps = 25
+
+    def take_weights(self, start: ZooModule) -> list[str]:
+        """Takes a trained denoiser. A network without labels takes what another one computes without a label."""
+        unused = super().take_weights(start)
+        if self.network.condition.classes is None and isinstance(start, NetworkDenoiser):
+            classes = start.network.condition.classes
+            if classes is not None:
+                with torch.no_grad():
+                    self.network.condition.second.bias.add_(classes.weight[-1])
+                unused.remove("network.condition.classes.weight")
+        return unused
 
     def elbo(self, x: Tensor, *, generator: Source = None, **given: Tensor) -> Tensor:
         x = x.to(torch.promote_types(at_least_single(x).dtype, self.dtype))
