@@ -59,6 +59,9 @@ def test_rows_may_be_in_any_order(tmp_path: Path, values: list[float], header: s
     written(path, values, header, [0, *range(len(values) - 1)])
     (check,) = compare("bars", log_prob=path).broken
     assert check.detail == f"{len(values):,} values of {len(values) - 1:,} images, 1 images more than once"
+    written(path, values, header, [f"{i}.png" for i in range(len(values))])
+    (check,) = compare("bars", log_prob=path).broken
+    assert check.detail == f"{len(values):,} values of 0 images; '0.png' is no position in the test split"
 
 
 def test_a_file_without_a_header_has_one_value_a_line(tmp_path: Path, values: list[float]) -> None:

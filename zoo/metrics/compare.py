@@ -207,8 +207,11 @@ def _each_once(num: int, positions: list[str] | None, total: int) -> tuple[bool,
         return num == total, f"{num:,} values"
     valid = {text for text in positions if text.isdecimal() and int(text) < total}
     twice = sum(count > 1 for count in Counter(positions).values())
+    others = [text for text in positions if text not in valid]
     detail = f"{num:,} values of {len(valid):,} images"
-    return len(valid) == num == total, detail + (f", {twice:,} images more than once" if twice else "")
+    detail += f", {twice:,} images more than once" if twice else ""
+    detail += f"; {brief(others[0])} is no position in the test split" if others else ""
+    return len(valid) == num == total, detail
 
 
 def _is_number(text: str) -> bool:
