@@ -30,6 +30,7 @@ from zoo.autoregressive.made import MADE
 from zoo.classifier.lenet import LeNet
 from zoo.density.gaussian import Gaussian
 from zoo.errors import CheckpointError, ConfigError
+from zoo.flows.maf import MAF
 from zoo.gan.gan import GAN
 from zoo.store.checkpoint import Checkpoint
 from zoo.store.names import find_class
@@ -434,6 +435,18 @@ def widths_beyond_the_file(world: World) -> Action:
 def degrees_beyond_the_file(world: World) -> Action:
     world.replace(MADE([1, 2, 2], hidden=4, num_masks=2, spread=1))
     return world.configure(arguments={"hidden": 100_000})
+
+
+@config(ConfigError, "would need 53338133344 bytes of buffers")
+def connections_beyond_the_file(world: World) -> Action:
+    world.replace(MAF([1, 2, 2], num_layers=1, hidden=4))
+    return world.configure(arguments={"hidden": 100_000})
+
+
+@config(ConfigError, "expected up to 262144 values and hidden units, found 10000000000 and 4; use fewer")
+def pixels_that_fill_the_memory(world: World) -> Action:
+    world.replace(MAF([1, 2, 2], num_layers=1, hidden=4))
+    return world.configure(arguments={"event_shape": [1, 100_000, 100_000]})
 
 
 def towers(world: World, num_layers: int) -> Action:

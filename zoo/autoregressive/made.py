@@ -34,6 +34,7 @@ from zoo.autoregressive.regularization import bias_of, dropout, shift, shift_bia
 from zoo.capabilities import Autoregressive, Completable, TractableDensity
 from zoo.config import Between, Fraction, Shift, Size
 from zoo.errors import ConfigError
+from zoo.nn.masked import scattered
 from zoo.nn.precision import widest
 from zoo.random import Streams, rand
 
@@ -147,10 +148,10 @@ class MADE(TractableDensity, Completable, Autoregressive):
         masks = {} if mask is None else self._masks(self.degrees[mask], self.degrees[mask])
         matrices = {}
         for name, places in self._places().items():
-            weight, shape = self.weights[name][0], self.shapes[name]
+            weight = self.weights[name]
             if name in masks:  # masks the vector, which has half as many numbers as the matrix
                 weight = weight.where(masks[name].take(places), 0)
-            matrices[name] = weight.new_zeros(math.prod(shape)).index_copy_(0, places, weight).view(shape)
+            matrices[name] = scattered(weight, places, self.shapes[name])
         return matrices
 
     def logits(self, x: Tensor, mask: int, shifts: Tensor | None = None, streams: Streams | None = None) -> Tensor:

@@ -17,34 +17,19 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from zoo.config import Size
+from zoo.errors import ConfigError
 from zoo.flows.couplings import Affine
 from zoo.flows.flow import Flow, Levels, Margin, dequantizer_of
 from zoo.flows.layers import ActNorm, Bijector, Chain, Flatten, Flip, Logit
+from zoo.nn.masked import MaskedLinear
 
-
-class MaskedLinear(nn.Linear):
-    """A linear layer without some of its connections.
-
-    Args:
-        mask: bool, [outputs, inputs], True where there is a connection.
-    """
-
-    mask: Tensor
-
-    def __init__(self, mask: Tensor) -> None:
-        super().__init__(mask.shape[1], mask.shape[0])
-        self.register_buffer("mask", mask.to(self.weight), persistent=False)  # numbers multiply faster than bools
-
-    def masked_weight(self) -> Tensor:
-        return self.weight * self.mask
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.masked_weight(), self.bias)
+MAX_DEGREES = 2**18
+"""Largest number of degrees of a layer. Loading computes them before it has checked the file."""
 
 
 class MaskedAutoregressive(Bijector):
@@ -58,17 +43,23 @@ class MaskedAutoregressive(Bijector):
         hidden: Width of the hidden layers.
         num_hidden: Number of hidden layers.
         context: Number of other values that all hidden units of the first layer see.
+
+    Raises:
+        ConfigError: `size` and `hidden` together are above `MAX_DEGREES`.
     """
 
     def __init__(self, size: int, hidden: int, num_hidden: int, context: int = 0) -> None:
         super().__init__()
         self.size = size
-        self.degrees = 1 + torch.arange(hidden) * max(1, size - 1) // hidden  # of hidden units, sorted
-        inputs = torch.arange(1, size + 1)
+        if size + hidden > MAX_DEGREES:
+            found = f"{size} and {hidden}"
+            raise ConfigError(f"expected up to {MAX_DEGREES} values and hidden units, found {found}; use fewer")
+        self.degrees = 1 + np.arange(hidden) * max(1, size - 1) // hidden  # of hidden units, sorted
+        inputs = np.arange(1, size + 1)
         steps = [inputs, *[self.degrees] * num_hidden]
-        layers = [MaskedLinear(after[:, None] >= before) for before, after in pairwise(steps)]
+        layers = [MaskedLinear(before, after) for before, after in pairwise(steps)]
         self.hidden = nn.ModuleList(layers)
-        self.last = MaskedLinear(inputs.repeat(2)[:, None] > self.degrees)
+        self.last = MaskedLinear(self.degrees, np.tile(inputs, 2) - 1)
         self.context = nn.Linear(context, hidden, bias=False) if context else None
         self.transform = Affine()
         with torch.no_grad():
@@ -97,7 +88,7 @@ class MaskedAutoregressive(Bijector):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Computes x value by value; a hidden unit is ready once the values that it sees are known."""
         num, size = len(z), self.size
-        first, *later = [layer.masked_weight().to(z.dtype) for layer in (*self.hidden, self.last)]
+        first, *later = [layer.matrix().to(z.dtype) for layer in (*self.hidden, self.last)]
         biases = [layer.bias.to(z.dtype)[:, None].expand(-1, num) for layer in (*self.hidden, self.last)]
         biases[0] = self._with(context, biases[0].T).T
         # units are rows, sorted by degree, with s_d beside t_d: those that still change are a slice
@@ -105,7 +96,7 @@ class MaskedAutoregressive(Bijector):
         biases[-1] = biases[-1].unflatten(0, (2, size)).transpose(0, 1).flatten(0, 1)
         sums = [bias.contiguous().clone() for bias in biases]  # what each layer has added up so far
         parameters = sums[-1].view(size, 1, 2, num)
-        ends = [0, *torch.bincount(self.degrees, minlength=size + 1).cumsum(0).tolist()]
+        ends = [0, *np.bincount(self.degrees, minlength=size + 1).cumsum(0).tolist()]
         columns = first.T.contiguous()[:, :, None]  # the effects of each value on the first layer
         z, x = z.T.contiguous(), torch.empty_like(z.T, memory_format=torch.contiguous_format)
         for d in range(size):
