@@ -132,7 +132,7 @@ class MADE(TractableDensity, Completable, Autoregressive):
         }
 
     def _places(self) -> dict[str, Tensor]:
-        """Position of each entry of a vector in its flattened matrix; computed once on each device."""
+        """Position of each weight in its flattened matrix, [1, N]; computed once on each device."""
         device = self.degrees.device
         if not self._found or self._found["direct"].device != device:
             with torch.inference_mode(False):  # gradients need them too
@@ -140,7 +140,7 @@ class MADE(TractableDensity, Completable, Autoregressive):
                 kept["direct"] = torch.ones(self.shapes["direct"], dtype=torch.bool, device=device).tril(-1)
                 for name, mask in kept.items():  # `nonzero`, with a length that a compiler knows
                     places = mask.flatten().logical_not().byte().argsort(stable=True)
-                    self._found[name] = places[: self.weights[name].shape[1]]
+                    self._found[name] = places[None, : self.weights[name].shape[1]]
         return self._found
 
     def _matrices(self, mask: int | None = None) -> dict[str, Tensor]:

@@ -16,10 +16,10 @@ def scattered(weight: Tensor, places: Tensor, shape: tuple[int, int]) -> Tensor:
 
     Args:
         weight: The entries, [1, N].
-        places: Position of each entry in the flattened matrix, [N].
+        places: Position of each entry in the flattened matrix, [1, N].
         shape: Shape of the matrix.
     """
-    return weight.new_zeros(math.prod(shape)).index_copy_(0, places, weight[0]).view(shape)
+    return weight.new_zeros(1, math.prod(shape)).scatter_(1, places, weight).view(shape)
 
 
 class MaskedLinear(nn.Module):
@@ -44,9 +44,9 @@ class MaskedLinear(nn.Module):
         for parameter in (self.weight, self.bias):  # as `nn.Linear` does
             nn.init.uniform_(parameter, -(len(before) ** -0.5), len(before) ** -0.5)
         if self.weight.is_meta:  # a model that is built without memory
-            places = torch.empty(number, dtype=torch.int64)
+            places = torch.empty(1, number, dtype=torch.int64)
         else:
-            places = torch.from_numpy(np.flatnonzero(after[:, None] >= before))
+            places = torch.from_numpy(np.flatnonzero(after[:, None] >= before))[None]
         self.register_buffer("places", places, persistent=False)
 
     def matrix(self) -> Tensor:
