@@ -3,8 +3,9 @@
 Sampling: images drawn by DPM-Solver++ (2M), against as many passes of the network in batches of the same size.
 Training: steps of the common Trainer, with averaged weights and without, against the loop that one writes with
 torchvision, a DataLoader and PyTorch, as the training script of diffusers does: ToTensor, scale to [-1, 1], add noise,
-predict it. All train the same network under bfloat16 autocast in batches of 32, the loop with AdamW, and the Trainer
-with AdamW and with Muon, the optimiser of the recipe.
+predict it. All train the same network in batches of 32, the Trainer under bfloat16 autocast with AdamW and with Muon,
+the optimiser of the recipe, and the loop with AdamW, in single precision, the default of that script, and under
+bfloat16 autocast.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ def with_trainer(num_steps: int, optimizer: Literal["adamw", "muon"], ema_decay:
     return (clock.readings[1] - clock.readings[0]) / num_steps
 
 
-def with_loop(num_steps: int, root: Path) -> float:
-    """Seconds of a step of the plain loop."""
+def with_loop(num_steps: int, root: Path, *, mixed: bool) -> float:
+    """Seconds of a step of the plain loop, in single precision or, if it is `mixed`, under autocast."""
     torch.manual_seed(0)
     model = DDPM()
     network, optimizer = model.network, torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -86,7 +87,7 @@ def with_loop(num_steps: int, root: Path) -> float:
             start = time.perf_counter()
         t, epsilon = torch.randint(1000, (BATCH,)), torch.randn_like(x)
         kept = abar[t][:, None, None, None]
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             predicted = network(kept.sqrt() * x + (1 - kept).sqrt() * epsilon, (t + 1) / 1000)
         loss = nn.functional.mse_loss(predicted.float(), epsilon)
         optimizer.zero_grad()
@@ -104,17 +105,21 @@ def main() -> None:
         arguments.repeats,
         sampling=sampling,
         passes=passes,
-        loop=lambda: with_loop(steps, root),
+        loop=lambda: with_loop(steps, root, mixed=False),
+        mixed_loop=lambda: with_loop(steps, root, mixed=True),
         trainer=lambda: with_trainer(steps, "adamw", 0.999),
         unaveraged=lambda: with_trainer(steps, "adamw", None),
         muon=lambda: with_trainer(steps, "muon", 0.999),
     )
     drawn, averaged = found["passes"] / found["sampling"], found["trainer"] / found["unaveraged"]
-    trained, by_muon = found["loop"] / found["trainer"], found["loop"] / found["muon"]
+    trained, by_muon, mixed = (
+        found[loop] / found[ours] for loop, ours in (("loop", "trainer"), ("loop", "muon"), ("mixed_loop", "trainer"))
+    )
     report(
         f"Sampling evaluates the network {drawn:.2f} times as fast as bare passes (wanted: {SAMPLING}). The Trainer "
-        f"makes {trained:.2f} times the steps of a plain loop (wanted: {TRAINING}), {by_muon:.2f} times with Muon; "
-        f"averaging the weights takes {averaged:.3f} times the time (wanted: at most {AVERAGING}).",
+        f"makes {trained:.2f} times the steps of a plain loop (wanted: {TRAINING}), {by_muon:.2f} times with Muon, and "
+        f"{mixed:.2f} times those of a loop in mixed precision. Averaging the weights takes {averaged:.3f} times the "
+        f"time (wanted: at most {AVERAGING}).",
         arguments.json,
         benchmark="denoising_speed",
         **{name: round(value, 5) for name, value in found.items()},
