@@ -185,6 +185,8 @@ def test_the_command_grades(exercise: Path, capsys: pytest.CaptureFixture[str]) 
     printed = capsys.readouterr().out
     assert "held            Probabilities of all examples sum to one (16 probabilities" in printed
     assert "0 failed" in printed and "does not apply  " in printed
+    statuses = [line[:14].strip() for line in printed.splitlines() if line.startswith(("held", "does not apply"))]
+    assert statuses == sorted(statuses, reverse=True)  # the laws that say something about the model come first
     assert main(["check", "an_exercise:Wrong", "--arguments", SMALL, "--json"]) == 1
     found = capsys.readouterr()
     (verdict,) = (v for v in json.loads(found.out)["verdicts"] if "sum to one" in v["law"])

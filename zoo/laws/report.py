@@ -60,10 +60,11 @@ class Report:
         return asdict(self)
 
     def __str__(self) -> str:
-        num = {status: sum(v.status == status for v in self.verdicts) for status in ("held", "failed")}
+        num = {status: sum(v.status == status for v in self.verdicts) for status in ("failed", "held")}
         others = len(self.verdicts) - sum(num.values())
         summary = f"{num['held']} laws held, {num['failed']} failed, {others} do not apply"
-        return "\n".join([self.model, "", *map(str, self.verdicts), "", summary])
+        shown = sorted(self.verdicts, key=lambda verdict: (*num, "does not apply").index(verdict.status))
+        return "\n".join([self.model, "", *map(str, shown), "", summary])
 
 
 def judge(law: Law, subject: Subject) -> Verdict:
