@@ -64,7 +64,7 @@ def log_weight(model: Any, x: Tensor) -> Tensor:
     chain = model.chain()
     states = states_of(chain)
     if isinstance(model, DBN):
-        given = log_bernoulli(x.flatten(1)[:, None], model.bottom.visible_inputs(states)[None])
+        given = log_bernoulli(x.flatten(1)[:, None], model.visible_inputs(states)[None])
     else:
         same = (chain.visible(states, Streams(0, range(len(states)))) == x[:, None]).flatten(2).all(2)
         given = torch.where(same, 0.0, -torch.inf)
@@ -169,7 +169,7 @@ def test_samples_follow_the_energy(instance: Instance, temperature: float) -> No
     log_probs = torch.full((len(states),), -torch.inf, dtype=torch.float64)
     all_states = states_of(tempered)
     if isinstance(model, DBN):  # whose visible units are drawn
-        given = log_bernoulli(states.flatten(1)[:, None], model.bottom.visible_inputs(all_states)[None])
+        given = log_bernoulli(states.flatten(1)[:, None], model.visible_inputs(all_states)[None])
         log_probs = (given.detach() + (-tempered.energy(all_states)).log_softmax(0)).logsumexp(1)
     else:
         visible = state_numbers(tempered.visible(all_states, Streams(0, range(len(all_states)))))
@@ -277,8 +277,8 @@ def test_chains_from_the_examples_start_there_at_every_step(
     first, second = (model.training_step(batch, 0)["loss"] for _ in range(2))
     assert torch.equal(first, second) and model.chains is None
     chain, streams = model.chain(), model.streams(batch)
-    energy = model.state_energy(run(chain, chain.at(batch.x, streams), streams, 2)).mean()
-    torch.testing.assert_close(first, model.training_energy(batch.x, model.streams(batch)).mean() - energy)
+    states = run(chain, chain.at(batch.x, streams), streams, 2)
+    torch.testing.assert_close(first, model.contrast(batch.x, states, model.streams(batch)))
 
 
 @having(Unnormalized, where=is_binary)

@@ -1,29 +1,31 @@
 """Deep belief net with two hidden layers (Hinton, Osindero & Teh 2006, https://doi.org/10.1162/neco.2006.18.7.1527).
 
     p(x, h) = p(x | h) p(h),    h in {0, 1}^H
-    p(x | h) = prod_i Bernoulli(x_i; sigmoid(m_i + b_i + W_i'(h - 1/2)))        the lower layer, downwards
+    p(x | h) = prod_i Bernoulli(x_i; sigmoid(m_i + b_i + W_i'(h - 1/2)))        the generative weights, downwards
     p(h) = exp(-energy(h))/Z                                                    an RBM over h, with T hidden units
-    q(h | x) = prod_j Bernoulli(h_j; sigmoid(c_j + W_j (x - sigmoid(m))))       the lower layer, upwards
+    q(h | x) = prod_j Bernoulli(h_j; sigmoid(c_j + R_j (x - sigmoid(m))))       the recognition weights, upwards
     log Z p(x) = log E_q[p(x | h) exp(-energy(h))/q(h | x)]
 
-The lower layer has the weights of an RBM that was trained before. The upper RBM learns from draws of q(h | x). If it
-has as many hidden units as there are pixels, it starts with the weights of the lower one, transposed. Then p(x) is that
-of the lower RBM, the bound E_q[log p(x | h) - energy(h) - log q(h | x)] - log Z is tight, and it rises from there.
+Both kinds of weights begin as those of an RBM that was trained before, R = W. If the upper RBM has as many hidden units
+as there are pixels, it begins with them too, transposed. Then p(x) is that of the lower RBM, and the bound
+E_q[log p(x | h) - energy(h) - log q(h | x)] - log Z is tight. From there it rises, as W learns to predict x from draws
+of q(h | x), and the upper RBM learns their distribution. R stays as it is.
 
 Density: unnormalised, and bounded: log Z of the upper RBM by annealed importance sampling, the rest by draws of q.
 Sampling: a Gibbs chain of the upper RBM, then one pass down.
-Differs from the paper: training begins with an RBM, whose weights stay as they are, with no fine-tuning by the up-down
-algorithm; the upper RBM learns by persistent chains (Tieleman 2008) in centred units; labels are not modelled; SGD with
-a rate that falls linearly; averaged weights.
+Differs from the paper: of its up-down algorithm (appendix B) there is the way up, which trains W; chains of the upper
+RBM persist (Tieleman 2008), and units are centred; labels are not modelled; SGD with a rate that falls linearly;
+averaged weights.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import objectives
@@ -38,7 +40,7 @@ from zoo.samplers.gibbs import Gibbs
 class DBN(UnnormalizedBound, Filtered):
     """A deep belief net: an RBM over the hidden units of a lower layer that generates the pixels.
 
-    Training moves the upper RBM alone. The lower layer takes its weights from a trained RBM, the `start` of a recipe.
+    The `start` of a recipe can be a trained RBM.
 
     Args:
         event_shape: Shape of one example; values in {0, 1}.
@@ -53,7 +55,8 @@ class DBN(UnnormalizedBound, Filtered):
     objective: objectives.Objective = objectives.ContrastiveDivergence()
     levels = 2
     samplers = (Gibbs,)
-    unrounded = ("bottom.base", "top.base")
+    unrounded = ("base", "top.base")
+    base: Tensor
 
     def __init__(
         self,
@@ -68,30 +71,46 @@ class DBN(UnnormalizedBound, Filtered):
         super().__init__()
         self.save_hyperparameters()
         self.event_shape = tuple(event_shape)
-        self.bottom = RBM(event_shape, num_hidden).requires_grad_(False)
+        num_visible = math.prod(event_shape)
+        self.down, self.up = nn.Linear(num_hidden, num_visible), nn.Linear(num_visible, num_hidden)
+        self.up.requires_grad_(False)
         self.top = RBM([num_hidden], num_top)
+        self.register_buffer("base", torch.zeros(num_visible))  # m
 
     @property
     def filters(self) -> Tensor:
-        return self.bottom.filters
+        return self.down.weight.T.reshape(-1, *self.event_shape)
 
     @torch.no_grad()
     def take_weights(self, start: ZooModule) -> list[str]:
         """Takes a trained DBN, or an RBM as the lower layer and, transposed, as the upper one."""
         if not isinstance(start, RBM):
             return super().take_weights(start)
-        self.bottom.load_state_dict(start.state_dict())
-        if self.top.weight.shape == self.bottom.weight.T.shape:
-            weight, hidden, visible = self.bottom.weight, self.bottom.hidden_bias, self.bottom.visible_bias
-            self.top.weight.copy_(weight.T)
-            self.top.visible_bias.copy_(hidden - weight @ self.bottom.base.sigmoid() + weight.sum(1) / 2)
-            self.top.hidden_bias.copy_(self.bottom.base + visible)  # the base rates of h are one half so far
+        self.base.copy_(start.base)
+        for layer, weight, bias in (
+            (self.up, start.weight, start.hidden_bias),
+            (self.down, start.weight.T, start.visible_bias),
+        ):
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+        if self.top.weight.shape == start.weight.T.shape:
+            self.top.weight.copy_(start.weight.T)
+            self.top.visible_bias.copy_(start.hidden_bias + start.weight @ (0.5 - start.base.sigmoid()))
+            self.top.hidden_bias.copy_(start.base + start.visible_bias)  # the base rates of h are one half so far
         self.pretrained = False  # the first step of the upper RBM is still to come
         return []
 
+    def hidden_inputs(self, x: Tensor) -> Tensor:
+        """The logits of q(h | x): [B, *event_shape] -> [B, H]."""
+        return self.up(x.flatten(1) - self.base.sigmoid())
+
+    def visible_inputs(self, h: Tensor) -> Tensor:
+        """The logits of p(x | h): [..., H] -> [..., D]."""
+        return self.base + self.down(h - 0.5)
+
     def base_units(self, x: Tensor) -> Tensor:
         """q(h_j = 1 | x), [B, H]."""
-        return self.bottom.hidden_inputs(x).sigmoid()
+        return self.hidden_inputs(x).sigmoid()
 
     def set_base_rates(self, mean: Tensor) -> None:
         """Takes the mean of h over the training examples; the upper RBM is the same in the new units."""
@@ -102,16 +121,18 @@ class DBN(UnnormalizedBound, Filtered):
             top.base.copy_(base)
 
     def training_energy(self, x: Tensor, streams: Streams) -> Tensor:
-        return self.top.energy(draw_bits(self.bottom.hidden_inputs(x), streams))
+        with torch.no_grad():
+            h = draw_bits(self.hidden_inputs(x), streams)
+        return self.top.energy(h) - log_bernoulli(x.flatten(1), self.visible_inputs(h))
 
     def state_energy(self, states: Tensor) -> Tensor:
         return self.top.energy(states)
 
     def log_weights(self, x: Tensor, num_samples: int, *, generator: Source = None) -> Tensor:
-        up = self.bottom.hidden_inputs(x)[:, None]  # [B, 1, H]
+        up = self.hidden_inputs(x)[:, None]  # [B, 1, H]
         noise = rand((len(x), num_samples, up.shape[2]), generator, x.device)
         h = (noise < up.sigmoid()).to(up.dtype)
-        log_likelihood = log_bernoulli(x.flatten(1)[:, None], self.bottom.visible_inputs(h))
+        log_likelihood = log_bernoulli(x.flatten(1)[:, None], self.visible_inputs(h))
         energy = self.top.energy(h.flatten(0, 1)).view(len(x), num_samples)
         return (log_likelihood - energy - log_bernoulli(h, up)).T
 
@@ -132,10 +153,10 @@ class DBNChain(RBMChain):
 
     def __init__(self, model: DBN, temperature: float = 1.0) -> None:
         super().__init__(model.top, temperature)
-        self.bottom = model.bottom
+        self.model = model
 
     def at(self, x: Tensor, streams: Streams) -> Tensor:
-        return draw_bits(self.bottom.hidden_inputs(x), streams)
+        return draw_bits(self.model.hidden_inputs(x), streams)
 
     def visible(self, state: Tensor, streams: Streams) -> Tensor:
-        return draw_bits(self.bottom.visible_inputs(state), streams).view(-1, *self.bottom.event_shape)
+        return draw_bits(self.model.visible_inputs(state), streams).view(-1, *self.model.event_shape)
