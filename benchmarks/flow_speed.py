@@ -23,7 +23,7 @@ from torch import Tensor
 
 from zoo.flows import MAF, Glow, RealNVP, SplineFlow
 from zoo.flows.flow import Flow
-from zoo.flows.layers import ActNorm, Chain
+from zoo.flows.layers import ActNorm, Bijector, Chain
 from zoo.flows.maf import MaskedAutoregressive
 
 BATCH, SIZE, HIDDEN = 128, 64, 128
@@ -59,7 +59,8 @@ def _zuko(flow: torch.nn.Module, x: Tensor) -> Tensor:
 
 def _without_actnorm(flow: Flow) -> Flow:
     assert isinstance(flow.bijector, Chain)
-    flow.bijector = Chain(*[layer for layer in flow.bijector.layers if not isinstance(layer, ActNorm)])
+    layers = (layer for layer in flow.bijector.layers if isinstance(layer, Bijector))
+    flow.bijector = Chain(*(layer for layer in layers if not isinstance(layer, ActNorm)))
     return flow.train()
 
 
