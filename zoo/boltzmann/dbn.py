@@ -15,7 +15,7 @@ Density: unnormalised, and bounded: log Z of the upper RBM by annealed importanc
 Sampling: a Gibbs chain of the upper RBM, then one pass down.
 Differs from the paper: of its up-down algorithm (appendix B) there is the way up, which trains W; chains of the upper
 RBM persist (Tieleman 2008), and units are centred; labels are not modelled; SGD with a rate that falls linearly;
-averaged weights.
+averaged weights. The checkpoint begins with the weights of an RBM.
 """
 
 from __future__ import annotations

@@ -24,8 +24,9 @@ _BINARIZATION = 0x62696E  # separates the noise of the data from that of a model
 def _files(dataset: type[datasets.MNIST], *sha256: str) -> tuple[Published, ...]:
     """Images and labels for training, then images and labels for testing."""
     names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+    mirror = max(dataset.mirrors, key=lambda address: address.startswith("https:"))  # the other of MNIST may refuse
     return tuple(
-        Published(f"{dataset.__name__}/raw/{name}", digest, f"{dataset.mirrors[-1]}{name}.gz")  # the first may refuse
+        Published(f"{dataset.__name__}/raw/{name}", digest, f"{mirror}{name}.gz")
         for name, digest in zip(names, sha256, strict=True)
     )
 

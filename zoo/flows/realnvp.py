@@ -12,7 +12,7 @@ Sampling: exact, one pass of the inverse.
 Differs from the paper: actnorm (Kingma & Dhariwal 2018) in place of batch normalisation; networks of one hidden
 convolution and layer normalisation in place of residual ones; log-scales are 2 tanh(s/2); for digits, a learned
 dequantisation (Flow++, Ho et al. 2019); Adam or Muon with a warm-up and a rate that falls along a cosine; clipped
-gradients; averaged weights. The checkpoint of digits continues from the weights of an earlier run.
+gradients; averaged weights. The checkpoint of digits was trained in two runs.
 """
 
 from __future__ import annotations
