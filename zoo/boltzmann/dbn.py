@@ -40,7 +40,7 @@ from zoo.samplers.gibbs import Gibbs
 class DBN(UnnormalizedBound, Filtered):
     """A deep belief net: an RBM over the hidden units of a lower layer that generates the pixels.
 
-    The `start` of a recipe can be a trained RBM.
+    A trained RBM, the `start` of a recipe, gives both kinds of weights. Training keeps the recognition weights.
 
     Args:
         event_shape: Shape of one example; values in {0, 1}.
@@ -121,8 +121,7 @@ class DBN(UnnormalizedBound, Filtered):
             top.base.copy_(base)
 
     def training_energy(self, x: Tensor, streams: Streams) -> Tensor:
-        with torch.no_grad():
-            h = draw_bits(self.hidden_inputs(x), streams)
+        h = draw_bits(self.hidden_inputs(x), streams)
         return self.top.energy(h) - log_bernoulli(x.flatten(1), self.visible_inputs(h))
 
     def state_energy(self, states: Tensor) -> Tensor:

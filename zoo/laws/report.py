@@ -6,10 +6,11 @@ import importlib
 import inspect
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from zoo.config import bind, brief, parse_json, reason
 from zoo.errors import ConfigError
@@ -18,7 +19,8 @@ from zoo.laws.law import LAWS, Law, LawError
 from zoo.laws.subject import Subject
 from zoo.module import ZooModule
 
-Status = Literal["held", "failed", "does not apply"]
+Status = Literal["failed", "held", "does not apply"]
+"""In the order in which a report shows them."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,9 @@ class Report:
         return asdict(self)
 
     def __str__(self) -> str:
-        num = {status: sum(v.status == status for v in self.verdicts) for status in ("failed", "held")}
-        others = len(self.verdicts) - sum(num.values())
-        summary = f"{num['held']} laws held, {num['failed']} failed, {others} do not apply"
-        shown = sorted(self.verdicts, key=lambda verdict: (*num, "does not apply").index(verdict.status))
+        num = Counter(verdict.status for verdict in self.verdicts)
+        summary = f"{num['held']} laws held, {num['failed']} failed, {num['does not apply']} do not apply"
+        shown = sorted(self.verdicts, key=lambda verdict: get_args(Status).index(verdict.status))
         return "\n".join([self.model, "", *map(str, shown), "", summary])
 
 
